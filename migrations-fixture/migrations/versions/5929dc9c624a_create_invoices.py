@@ -1,0 +1,27 @@
+"""create invoices
+
+Revision ID: 5929dc9c624a
+Revises: 653d68312991
+Create Date: 2022-11-04 09:00:00
+
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "5929dc9c624a"
+down_revision = "653d68312991"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    op.create_table(
+        "invoices",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("order_id", sa.Integer, sa.ForeignKey("orders.id"), nullable=False),
+    )
+
+
+def downgrade():
+    op.drop_table("invoices")

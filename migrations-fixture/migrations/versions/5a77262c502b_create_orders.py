@@ -1,0 +1,29 @@
+"""create orders
+
+Revision ID: 5a77262c502b
+Revises: dd7c69423ad9
+Create Date: 2022-11-02 09:00:00
+
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "5a77262c502b"
+down_revision = "dd7c69423ad9"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    op.create_table(
+        "orders",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("customer_id", sa.Integer, sa.ForeignKey("customers.id"), nullable=False),
+        sa.Column("total", sa.Numeric(10, 2), nullable=False),
+    )
+    op.execute("INSERT INTO orders (customer_id, total) SELECT id, 10 * id FROM customers WHERE name LIKE '%a%'")
+
+
+def downgrade():
+    op.drop_table("orders")

@@ -1,0 +1,293 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join, relative, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import { Failure, type FailureReason, type Place } from '../failure'
+import type { Direction, Plan, Revision, Script } from '../plan/plan'
+
+/** How to start the user's Python and what it shall load. */
+export interface DriverOptions {
+  /** The words of the command, such as `["poetry", "run", "python"]`. */
+  python: string[]
+  workingDirectory: string
+  /** The environment of the child, already without credentials. */
+  environment: Record<string, string>
+  flaskApp: string
+  directory: string
+  alembicConfig: string
+  versionTable: string
+  versionTableSchema: string
+  /** The database's URL without its password, for an app that reads DATABASE_URL; empty for none. */
+  url: string
+  /** Gets what the app, Alembic and the wrapper command print. */
+  print: (line: string) => void
+  signal: AbortSignal
+}
+
+/** What the project looks like once it is loaded. */
+export interface Project {
+  scripts: Map<string, Script>
+  heads: string[]
+  versionTable: string
+  versionTableSchema: string | null
+}
+
+export interface PlanRequest {
+  direction: Direction
+  target: string
+  /** Prior heads: full ids as the database has them, or what the user named. */
+  heads: string[]
+  versionTableExists: boolean
+}
+
+export interface RunRequest {
+  direction: Direction
+  target: string
+  revisions: string[]
+  gate: { host: string; port: number; user: string; password: string; database: string }
+}
+
+/** The error of a script while it ran; the gate's tape knows what PostgreSQL said. */
+export class ScriptError extends Error {
+  constructor(
+    message: string,
+    readonly revision: string | null,
+    readonly place: Place | undefined,
+    /** Whether the script failed because the database refused something. */
+    readonly fromDatabase: boolean,
+  ) {
+    super(message)
+  }
+}
+
+interface Answer {
+  loaded?: {
+    revisions: { id: string; down: string[]; depends_on: string[]; labels: string[]; message: string; path: string }[]
+    heads: string[]
+    version_table: string
+    version_table_schema: string | null
+  }
+  planned?: {
+    prior: string[]
+    new: string[]
+    revisions: {
+      id: string
+      statements: { sql: string; line: number | null; own: boolean }[]
+      reason: string | null
+      line: number | null
+    }[]
+  }
+  revision?: string
+  ran?: true
+  failed?: {
+    kind: string
+    message: string
+    frames?: { file: string; line: number; function: string }[]
+    revision?: string | null
+    line?: number | null
+    database?: boolean
+  }
+}
+
+const source = () => readFileSync(join(__dirname, 'driver.py'), 'utf8')
+
+/**
+ * The user's Python with our driver in it: started once, asked for the project, the plan and the run in turn.
+ * Every method throws a Failure (or, while the batch runs, a ScriptError) in words for the user.
+ */
+export class Driver {
+  readonly #child: ChildProcess
+  readonly #nonce = randomBytes(12).toString('hex')
+  #answers: Answer[] = []
+  #wake: (() => void) | undefined
+  /** Why no further answer will come. */
+  #gone: Failure | undefined
+  #project: Project | undefined
+
+  constructor(private readonly options: DriverOptions) {
+    const [command = 'python', ...args] = options.python
+    // A process group of its own, so that wrappers and whatever the app forks end with it.
+    this.#child = spawn(command, [...args, '-c', source()], {
+      cwd: options.workingDirectory,
+      env: options.environment,
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: process.platform !== 'win32',
+    })
+    this.#child.on('error', error => this.#leave(cannotStart(options, error)))
+    this.#child.on('exit', (code, signal) => {
+      // Its last words may still be in the pipe.
+      setTimeout(() => this.#leave(endedEarly(options, code, signal)), 100)
+    })
+    this.#child.stdin!.on('error', () => {})
+    createInterface({ input: this.#child.stderr! }).on('line', options.print)
+    createInterface({ input: this.#child.stdout! }).on('line', line => this.#read(line))
+    options.signal.addEventListener('abort', () => this.kill())
+    const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, url } = options
+    this.#send({
+      nonce: this.#nonce,
+      load: {
+        flask_app: flaskApp,
+        directory,
+        alembic_config: alembicConfig,
+        version_table: versionTable,
+        version_table_schema: versionTableSchema,
+        url,
+      },
+    })
+  }
+
+  /** Waits until the app is imported and the scripts are read. */
+  async project(): Promise<Project> {
+    const { loaded } = await this.#answer()
+    if (!loaded) throw this.#unexpected()
+    this.#project = {
+      heads: loaded.heads,
+      versionTable: loaded.version_table,
+      versionTableSchema: loaded.version_table_schema,
+      scripts: new Map(
+        loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path }) => [
+          id,
+          { id, down, dependsOn, labels, message: message.split('\n')[0]!.trim(), path: this.#file(path) },
+        ]),
+      ),
+    }
+    return this.#project
+  }
+
+  /** Resolves the target by Alembic's rules and renders the batch. */
+  async plan(request: PlanRequest): Promise<Plan> {
+    const { direction, target, heads, versionTableExists: version_table_exists } = request
+    this.#send({ plan: { direction, target, heads, version_table_exists } })
+    const { planned } = await this.#answer()
+    if (!planned) throw this.#unexpected()
+    const revisions = planned.revisions.map(({ id, statements, reason, line }): Revision => {
+      const script = this.#project!.scripts.get(id)!
+      return { ...script, ...(reason === null ? { statements } : { notRenderable: { reason, line } }) }
+    })
+    return { direction, target, priorHeads: planned.prior, newHeads: planned.new, revisions }
+  }
+
+  /** Runs the batch online through the gate; `onRevision` is told of each revision before it starts. */
+  async run(request: RunRequest, onRevision: (id: string) => void): Promise<void> {
+    this.#send({ run: request })
+    for (;;) {
+      const answer = await this.#answer()
+      if (answer.ran) return
+      if (!answer.revision) throw this.#unexpected()
+      onRevision(answer.revision)
+      this.#send({ go: true })
+    }
+  }
+
+  /** Ends Python and everything that it started. */
+  kill(): void {
+    const { pid, exitCode } = this.#child
+    if (pid === undefined) return
+    try {
+      if (process.platform === 'win32') this.#child.kill('SIGKILL')
+      else process.kill(-pid, 'SIGKILL')
+    } catch {
+      // It has ended by itself.
+      void exitCode
+    }
+    this.#child.stdout?.destroy()
+    this.#child.stderr?.destroy()
+  }
+
+  #send(request: object): void {
+    this.#child.stdin!.write(`${JSON.stringify(request)}\n`)
+  }
+
+  #read(line: string): void {
+    if (!line.startsWith(this.#nonce)) {
+      if (line !== '') this.options.print(line)
+      return
+    }
+    this.#answers.push(JSON.parse(line.slice(this.#nonce.length)))
+    this.#wake?.()
+  }
+
+  #leave(failure: Failure): void {
+    this.#gone ??= failure
+    this.#wake?.()
+  }
+
+  async #answer(): Promise<Answer> {
+    while (this.#answers.length === 0) {
+      if (this.options.signal.aborted) throw new Failure('cancelled', 'The step was cancelled.')
+      if (this.#gone) throw this.#gone
+      await new Promise<void>(resolve => {
+        this.#wake = resolve
+      })
+    }
+    const answer = this.#answers.shift()!
+    if (answer.failed) throw this.#failure(answer.failed)
+    return answer
+  }
+
+  #failure({
+    kind,
+    message,
+    frames = [],
+    revision = null,
+    line = null,
+    database,
+  }: NonNullable<Answer['failed']>): Error {
+    const script = revision === null ? undefined : this.#project?.scripts.get(revision)
+    const last = frames.at(-1)
+    const place: Place | undefined =
+      script && line !== null
+        ? { file: script.path, line }
+        : last
+          ? { file: this.#file(last.file), line: last.line }
+          : script && { file: script.path, line: null }
+    if (kind === 'script') return new ScriptError(message, revision, place, database === true)
+    return new Failure(kind as FailureReason, message, { ...(place && { place }), ...adviceFor(kind) })
+  }
+
+  #unexpected(): Failure {
+    return new Failure('internal', 'The driver in the user’s Python answered out of turn.')
+  }
+
+  #file(path: string): string {
+    const absolute = resolve(this.options.workingDirectory, path)
+    const inside = relative(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute)
+    return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/')
+  }
+}
+
+function adviceFor(kind: string): { advice?: string } {
+  switch (kind) {
+    case 'render-failed':
+      return {
+        advice:
+          'Check that the inputs python, working-directory and flask-app lead to the app, and that its dependencies are installed in this job.',
+      }
+    case 'unknown-revision':
+      return {
+        advice:
+          'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
+      }
+    case 'multiple-heads':
+      return { advice: 'Name one head, or heads for all of them, or merge them with `flask db merge heads`.' }
+    default:
+      return {}
+  }
+}
+
+function cannotStart({ python, workingDirectory }: DriverOptions, error: Error): Failure {
+  const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+  const what = missing ? 'was not found' : `could not be started (${error.message})`
+  return new Failure('render-failed', `The command “${python[0]}” ${what} (input python, in ${workingDirectory}).`, {
+    advice: 'Set up Python in an earlier step (actions/setup-python), or name its command in the input python.',
+    cause: error,
+  })
+}
+
+function endedEarly({ python }: DriverOptions, code: number | null, signal: string | null): Failure {
+  const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`
+  return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.`, {
+    advice: 'What it printed is in the log above.',
+  })
+}

@@ -1,0 +1,73 @@
+/** Why a step failed; the values of the output `failure-reason`. */
+export type FailureReason =
+  | 'invalid-input'
+  | 'connection-failed'
+  | 'unknown-revision'
+  | 'multiple-heads'
+  | 'render-failed'
+  | 'migration-failed'
+  | 'not-transactional'
+  | 'lock-timeout'
+  | 'drift'
+  | 'plan-changed'
+  | 'not-reviewed'
+  | 'untrusted'
+  | 'not-permitted'
+  | 'commit-failed'
+  | 'cancelled'
+  | 'internal'
+
+/** A place in a file of the user's. */
+export interface Place {
+  /** Relative to the workspace where it lies inside it. */
+  file: string
+  line: number | null
+}
+
+/** What PostgreSQL said about the statement it refused. */
+export interface StatementFailure {
+  sql: string
+  code: string
+  message: string
+  detail?: string
+  hint?: string
+  /** Characters from the start of `sql`, counted from 1. */
+  position?: number
+}
+
+export interface FailureDetails {
+  /** What to do about it; a sentence. */
+  advice?: string
+  revision?: string
+  place?: Place
+  statement?: StatementFailure
+  cause?: unknown
+}
+
+/** A failure in words for the user. `message` says what happened, in one sentence or a few. */
+export class Failure extends Error {
+  constructor(
+    readonly reason: FailureReason,
+    message: string,
+    readonly details: FailureDetails = {},
+  ) {
+    super(message, { cause: details.cause })
+    this.name = 'Failure'
+  }
+}
+
+/** Any thrown value as a Failure; what we did not foresee is `internal`. */
+export function asFailure(error: unknown): Failure {
+  if (error instanceof Failure) return error
+  return new Failure('internal', messageOf(error), {
+    advice: 'This is a fault of Atomic Upgrade itself; please report it with the log of this step.',
+    cause: error,
+  })
+}
+
+/** The words of any thrown value. */
+export function messageOf(error: unknown): string {
+  if (error instanceof AggregateError) return error.errors.map(messageOf).join('; ')
+  if (error instanceof Error) return error.message || error.name
+  return String(error)
+}

@@ -1,0 +1,119 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgsStringToArgv } from 'string-argv'
+import { parse } from 'yaml'
+import { asFailure, Failure } from './failure'
+import type { Direction } from './plan/plan'
+import type { Mode } from './plan/result'
+import { type Database, readDatabaseUrl } from './postgres/url'
+
+/** The step's inputs, checked. */
+export interface Inputs {
+  mode: Mode
+  direction: Direction
+  revision: string
+  /** Heads named by the user; undefined: ask the database. */
+  fromRevision?: string[]
+  database?: Database
+  python: string[]
+  flaskApp: string
+  directory: string
+  alembicConfig: string
+  workingDirectory: string
+  /** Empty where the project decides. */
+  versionTable: string
+  versionTableSchema: string
+  label: string
+  pullRequest?: number
+  comment: boolean
+  githubToken: string
+  lockTimeout: string
+  statementTimeout: string
+}
+
+const modes = ['preview', 'rehearse', 'apply'] as const
+const directions = ['upgrade', 'downgrade'] as const
+
+/**
+ * Reads the inputs as the runner hands them over (`INPUT_NAME`); an empty one means its default in action.yml.
+ * Throws one Failure `invalid-input` with all mistakes.
+ */
+export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
+  const mistakes: Failure[] = []
+  const input = (name: string): string => {
+    const given = environment[`INPUT_${name.toUpperCase()}`]?.trim()
+    return given || defaultOf(name, environment)
+  }
+  const mistake = (message: string, advice?: string) =>
+    mistakes.push(new Failure('invalid-input', message, advice ? { advice } : {}))
+  const oneOf = <T extends string>(name: string, allowed: readonly T[]): T => {
+    const found = allowed.find(each => each === input(name))
+    if (!found) mistake(`${name} is “${input(name)}”; it can be ${list(allowed)}.`)
+    return found ?? allowed[0]!
+  }
+
+  const mode = oneOf('mode', modes)
+  const direction = oneOf('direction', directions)
+  const comment = oneOf('comment', ['true', 'false'])
+  const revision = direction === 'downgrade' && input('revision') === 'head' ? '-1' : input('revision')
+  if (/[:\s]/.test(revision)) mistake(`revision is “${revision}”; name the target alone, without a range.`)
+
+  const from = input('from-revision')
+  if (from && mode !== 'preview') mistake(`from-revision is only for mode: preview; mode is ${mode}.`)
+  const fromRevision = from === 'base' ? [] : from.split(',').map(id => id.trim())
+
+  let database: Database | undefined
+  const url = input('database-url')
+  if (url) {
+    try {
+      database = readDatabaseUrl(url)
+    } catch (error) {
+      mistakes.push(asFailure(error))
+    }
+  } else if (mode !== 'preview') mistake(`database-url is missing; mode: ${mode} needs it.`)
+  else if (!from) mistake('database-url is missing; a preview needs it, or from-revision.')
+
+  const python = parseArgsStringToArgv(input('python'))
+  const number = input('pull-request')
+  if (number && !/^[1-9]\d*$/.test(number)) mistake(`pull-request is “${number}”; it can be a number.`)
+  const versionTable = input('version-table')
+
+  if (mistakes.length === 1) throw mistakes[0]
+  if (mistakes.length > 1) {
+    throw new Failure('invalid-input', mistakes.map(each => each.message).join(' '), {
+      advice: mistakes.flatMap(each => each.details.advice ?? []).join(' '),
+    })
+  }
+  return {
+    mode,
+    direction,
+    revision,
+    ...(from && { fromRevision }),
+    ...(database && { database }),
+    python,
+    flaskApp: input('flask-app'),
+    directory: input('directory'),
+    alembicConfig: input('alembic-config'),
+    workingDirectory: input('working-directory'),
+    versionTable: versionTable === 'alembic_version' ? '' : versionTable,
+    versionTableSchema: input('version-table-schema'),
+    label: input('label'),
+    ...(number && { pullRequest: Number(number) }),
+    comment: comment === 'true',
+    githubToken: input('github-token'),
+    lockTimeout: input('lock-timeout'),
+    statementTimeout: input('statement-timeout'),
+  }
+}
+
+const list = (values: readonly string[]): string => `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
+
+let action: { inputs: Record<string, { default: string }> } | undefined
+
+/** The default in action.yml, which stands beside dist/. */
+function defaultOf(name: string, environment: NodeJS.ProcessEnv): string {
+  // The runner fills in `${{ github.token }}`; here an empty one means that the workflow wants none.
+  if (name === 'github-token') return environment['INPUT_GITHUB-TOKEN'] ?? ''
+  action ??= parse(readFileSync(join(__dirname, '..', 'action.yml'), 'utf8')) as NonNullable<typeof action>
+  return action.inputs[name]!.default
+}

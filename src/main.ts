@@ -1,0 +1,55 @@
+import { tmpdir } from 'node:os'
+import * as core from '@actions/core'
+import { asFailure } from './failure'
+import { readEvent } from './github/event'
+import { readInputs } from './inputs'
+import { log } from './log'
+import { outputsOf } from './outputs'
+import type { Result } from './plan/result'
+import { Publisher } from './publish'
+import { explain } from './report/words'
+import { run } from './run'
+
+/** The only place that sets outputs and fails the step. */
+async function main(): Promise<void> {
+  const cancelled = new AbortController()
+  // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => cancelled.abort())
+  let result: Result
+  try {
+    const inputs = readInputs(process.env)
+    for (const secret of [...(inputs.database?.secrets ?? []), inputs.githubToken]) if (secret) core.setSecret(secret)
+    const event = readEvent(process.env)
+    result = await run(inputs, {
+      environment: process.env,
+      applicationName: applicationName(event.repository, event.runId),
+      temporaryDirectory: process.env.RUNNER_TEMP ?? tmpdir(),
+      publisher: new Publisher(event, inputs, log),
+      log,
+      signal: cancelled.signal,
+    })
+  } catch (error) {
+    result = {
+      mode: 'preview',
+      direction: 'upgrade',
+      label: '',
+      database: '',
+      runs: [],
+      outcome: 'refused',
+      failure: asFailure(error),
+    }
+  }
+  for (const [name, value] of Object.entries(outputsOf(result))) core.setOutput(name, value)
+  const { failure } = result
+  if (failure) {
+    log.error(explain({ ...result, failure }), `Atomic Upgrade: ${failure.reason}`, failure.details.place)
+    process.exitCode = 1
+  }
+}
+
+/** PostgreSQL keeps 63 bytes. */
+function applicationName(repository: string, runId: string): string {
+  return ['atomic-upgrade', repository.slice(-34), runId && `#${runId}`].filter(Boolean).join(' ').slice(0, 63)
+}
+
+void main()

@@ -1,0 +1,74 @@
+import pg, { type Client } from 'pg'
+import { Failure, messageOf } from '../failure'
+import type { Database } from './url'
+
+/** Seconds to wait for a connection where the URL has no `connect_timeout`. */
+const patience = 15
+
+/**
+ * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity.
+ * Throws a Failure `connection-failed` in words.
+ */
+export async function connect(database: Database, applicationName: string): Promise<Client> {
+  const { config, tls } = database
+  const attempt = (ssl: typeof config.ssl) => open({ ...config, ssl }, applicationName)
+  try {
+    return await attempt(config.ssl).catch(error => {
+      // libpq's `prefer`: without TLS where the server has none.
+      if (tls === 'prefer' && /does not support SSL/.test(messageOf(error))) return attempt(false)
+      throw error
+    })
+  } catch (error) {
+    throw connectionFailure(database, error)
+  }
+}
+
+async function open(config: pg.ClientConfig, applicationName: string): Promise<Client> {
+  const seconds = Number((config as { connect_timeout?: string }).connect_timeout) || patience
+  const client = new pg.Client({
+    ...config,
+    application_name: applicationName,
+    connectionTimeoutMillis: seconds * 1000,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 15_000,
+  })
+  // A lost connection also rejects the query under way, where it is dealt with.
+  client.on('error', () => {})
+  await client.connect()
+  return client
+}
+
+function connectionFailure({ name, tls }: Database, error: unknown): Failure {
+  const { code } = error as { code?: string }
+  const told = messageOf(error)
+  const advice =
+    (code && adviceByCode[code]) ??
+    (/does not support SSL/.test(told)
+      ? `The URL says sslmode=${tls}, and the server has TLS switched off.`
+      : /certificate|self.signed/i.test(told)
+        ? 'Give the server’s CA with sslrootcert=PATH in the URL, and use the host name that is in its certificate.'
+        : 'Check that the database runs and can be reached from this runner.')
+  return new Failure('connection-failed', `Could not connect to ${name}: ${told || code}.`, { advice, cause: error })
+}
+
+const adviceByCode: Record<string, string> = {
+  ENOTFOUND: 'Check the host in database-url.',
+  EAI_AGAIN: 'Check the host in database-url.',
+  ECONNREFUSED: 'Check host and port in database-url, and that the server is up and reachable from this runner.',
+  ETIMEDOUT: 'Check that a firewall lets this runner in.',
+  '28P01': 'Check user and password in database-url.',
+  '28000': 'The server’s pg_hba.conf does not let this user in from here, or not without TLS (sslmode=require).',
+  '3D000': 'Check the database’s name in database-url.',
+  '53300': 'The server has no free connection; try again, or keep one for this role.',
+  '57P03': 'The server is starting up or shutting down; try again.',
+}
+
+/** Closes a connection without waiting for a server that does not answer. */
+export function disconnect(client: Client): Promise<void> {
+  return Promise.race([client.end().catch(() => {}), new Promise<void>(resolve => setTimeout(resolve, 1_000).unref())])
+}
+
+/** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */
+export function isServerError(error: unknown): error is pg.DatabaseError {
+  return error instanceof pg.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '')
+}

@@ -1,0 +1,92 @@
+/** What passed the gate: every statement with its revision, duration and how PostgreSQL answered. */
+export interface TapeEntry {
+  /** The revision that was running; null before the first one. */
+  revision: string | null
+  sql: string
+  /** Text parameters as sent; binary ones as `\x…`. */
+  parameters: (string | null)[]
+  /** Milliseconds from the previous answer (or from sending, if that was later) to this one. */
+  duration: number
+  /** The command tag, such as `INSERT 0 2`; null when the statement failed. */
+  tag: string | null
+  error: ServerError | null
+  /** Whether this is Alembic's or SQLAlchemy's own look-up or bookkeeping, not the script's statement. */
+  lookup: boolean
+}
+
+/** PostgreSQL's ErrorResponse in words. */
+export interface ServerError {
+  code: string
+  message: string
+  detail?: string
+  hint?: string
+  /** Characters from the start of the statement, counted from 1. */
+  position?: number
+  context?: string
+  constraint?: string
+}
+
+/** The longest SQL text kept of one statement, in characters; the rest is only counted. */
+const kept = 100_000
+
+export class Tape {
+  readonly entries: TapeEntry[] = []
+  readonly notices: { revision: string | null; severity: string; message: string }[] = []
+  revision: string | null = null
+  #last = 0
+
+  /** `versionTable`: Alembic's own, whose rows are bookkeeping and not the script's. */
+  constructor(private readonly versionTable: string) {}
+
+  /** Notes a statement that goes upstream now; call the returned function when it is answered. */
+  start(sql: string, parameters: () => (string | null)[]): (tag: string | null, error?: ServerError) => void {
+    const sent = performance.now()
+    const revision = this.revision
+    return (tag, error) => {
+      const now = performance.now()
+      const duration = now - Math.max(sent, this.#last)
+      this.#last = now
+      this.entries.push({
+        revision,
+        sql: sql.length > kept ? `${sql.slice(0, kept)} … (${sql.length} characters)` : sql,
+        parameters: parameters(),
+        duration,
+        tag,
+        error: error ?? null,
+        lookup: isLookup(sql, this.versionTable),
+      })
+    }
+  }
+
+  /** The last statement that PostgreSQL refused, if any. */
+  get failure(): TapeEntry | undefined {
+    return this.entries.findLast(entry => entry.error)
+  }
+}
+
+/**
+ * Statements that Alembic and SQLAlchemy send on their own account: catalog reads, `show`, transaction control, and the
+ * version table with its rows.
+ */
+function isLookup(sql: string, versionTable: string): boolean {
+  const head = sql.slice(0, 2_000)
+  if (/^\s*(show|begin|commit|rollback|savepoint|release|deallocate)\b/i.test(head)) return true
+  if (/^\s*select\b/i.test(head) && /\b(pg_catalog\.|pg_class\b|version\(\)|current_schema\(\))/i.test(head))
+    return true
+  const [, table] =
+    /^\s*(?:insert into|update|delete from|create table|select .* from)\s+((?:"[^"]+"|[\w.$])+)/is.exec(head) ?? []
+  return table?.split('.').at(-1)?.replaceAll('"', '') === versionTable
+}
+
+/** Reads the fields of an ErrorResponse; source: protocol-error-fields.html of PostgreSQL's documentation. */
+export function serverError(fields: Record<string, string>): ServerError {
+  return {
+    code: fields.C ?? 'XX000',
+    message: fields.M ?? '',
+    ...(fields.D && { detail: fields.D }),
+    ...(fields.H && { hint: fields.H }),
+    ...(fields.P && { position: Number(fields.P) }),
+    ...(fields.W && { context: fields.W }),
+    ...(fields.n && { constraint: fields.n }),
+  }
+}

@@ -1,0 +1,133 @@
+import type { Duplex } from 'node:stream'
+import type { Client } from 'pg'
+import { type Message, MessageReader, readFields } from './wire'
+
+/** What one message sent upstream will be answered with, and who wants the answer. */
+export interface Expected {
+  /**
+   * The types of the message that ends the answer, as one string: `"1"` for Parse, `"CIs"` for Execute, `"Z"` for Sync.
+   * Empty: nothing was sent, `done` takes its place in the order of the answers.
+   */
+  ends: string
+  /** Called with every message of the answer, the last one and an ErrorResponse included. */
+  deliver?: (message: Message) => void
+  /** Called when the answer is complete, and not when the server skipped it after an error. */
+  done?: (last?: Message) => void
+}
+
+/** What goes upstream in one piece. */
+export interface Request {
+  bytes: Buffer
+  expected: Expected[]
+}
+
+/** What PostgreSQL may send at any time, for whoever has the turn. */
+export interface Listener {
+  asynchronous(message: Message): void
+  copyIn(message: Message): void
+  /** An ErrorResponse that ends the connection; the socket closes next. */
+  fatal(message: Message): void
+  lost(error: Error): void
+}
+
+/**
+ * The socket of a connected, idle `pg` client, spoken to in raw messages.
+ *
+ * This is the one place that leans on pg's inside: `client.connection.stream` is its socket, and its parser listens
+ * there for 'data'. While the gate is open we listen instead; `release()` gives the socket back, between two messages.
+ */
+export class Upstream {
+  readonly #socket: Duplex
+  readonly #reader = new MessageReader()
+  readonly #pgListeners: ((chunk: Buffer) => void)[]
+  #queue: Expected[] = []
+  #lost: Error | undefined
+
+  constructor(
+    client: Client,
+    private readonly listener: Listener,
+  ) {
+    this.#socket = (client as unknown as { connection: { stream: Duplex } }).connection.stream
+    this.#pgListeners = this.#socket.listeners('data') as ((chunk: Buffer) => void)[]
+    if (this.#pgListeners.length !== 1) throw new Error('pg does not read its socket in the way this version knows')
+    this.#socket.removeAllListeners('data')
+    this.#socket.on('data', this.#onData)
+    this.#socket.on('close', this.#onClose)
+    this.#socket.on('error', this.#onClose)
+  }
+
+  get idle(): boolean {
+    return this.#queue.length === 0
+  }
+
+  /** The bytes that wait to be written: a sender of bulk data waits for `drained` while this is high. */
+  get congested(): boolean {
+    return this.#socket.writableNeedDrain
+  }
+
+  drained(resume: () => void): void {
+    this.#socket.once('drain', resume)
+  }
+
+  pause(): void {
+    this.#socket.pause()
+  }
+
+  resume(): void {
+    this.#socket.resume()
+  }
+
+  send(request: Request): void {
+    if (this.#lost) return
+    this.#queue.push(...request.expected)
+    if (request.bytes.length > 0) this.#socket.write(request.bytes)
+    this.#settle()
+  }
+
+  /** Gives the socket back to pg; only when `idle`. */
+  release(): void {
+    this.#socket.off('data', this.#onData)
+    this.#socket.off('close', this.#onClose)
+    this.#socket.off('error', this.#onClose)
+    for (const listener of this.#pgListeners) this.#socket.on('data', listener)
+    this.#socket.resume()
+  }
+
+  #onClose = (error?: unknown): void => {
+    if (this.#lost) return
+    this.#lost = error instanceof Error ? error : new Error('the server closed the connection')
+    this.#queue = []
+    this.listener.lost(this.#lost)
+  }
+
+  #onData = (chunk: Buffer): void => {
+    this.#reader.push(chunk)
+    for (let message = this.#reader.message(); message; message = this.#reader.message()) this.#receive(message)
+  }
+
+  #receive(message: Message): void {
+    const { type } = message
+    if (type === 'N' || type === 'S' || type === 'A') return this.listener.asynchronous(message)
+    const head = this.#queue[0]
+    if (type === 'E') {
+      if (/^(FATAL|PANIC)$/.test(readFields(message.body).V ?? '')) return this.listener.fatal(message)
+      // The server now skips everything up to the next Sync, and so do we.
+      const next = this.#queue.findIndex(expected => expected.ends === 'Z')
+      this.#queue.splice(0, next < 0 ? this.#queue.length : next)
+      head?.deliver?.(message)
+      return
+    }
+    if (!head) throw new Error(`PostgreSQL sent a ${type} message that nothing asked for`)
+    if (type === 'G' || type === 'W') this.listener.copyIn(message)
+    head.deliver?.(message)
+    if (head.ends.includes(type)) {
+      this.#queue.shift()
+      head.done?.(message)
+      this.#settle()
+    }
+  }
+
+  #settle(): void {
+    while (this.#queue[0]?.ends === '') this.#queue.shift()!.done?.()
+  }
+}

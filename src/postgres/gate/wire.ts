@@ -1,0 +1,161 @@
+/**
+ * The frames of PostgreSQL's wire protocol 3, as far as the gate reads and writes them.
+ * Source: https://www.postgresql.org/docs/current/protocol-message-formats.html
+ */
+
+/** One message: its type character, the body behind the length word, and the whole frame to pass on. */
+export interface Message {
+  type: string
+  body: Buffer
+  frame: Buffer
+}
+
+/** Codes that stand where a StartupMessage has its protocol version. */
+export const startupCode = { cancel: 80877102, ssl: 80877103, gss: 80877104 } as const
+
+/** Collects bytes and yields whole messages, wherever the stream was split. */
+export class MessageReader {
+  #chunks: Buffer[] = []
+  #length = 0
+
+  push(chunk: Buffer): void {
+    this.#chunks.push(chunk)
+    this.#length += chunk.length
+  }
+
+  /** A startup packet has no type character; returns its body (code and parameters) or nothing yet. */
+  startup(): Buffer | undefined {
+    const size = this.#peek(4)?.readInt32BE(0)
+    if (size === undefined) return undefined
+    if (size < 8 || size > 10_000) throw new Error(`a startup packet of ${size} bytes`)
+    return this.#take(size)?.subarray(4)
+  }
+
+  message(): Message | undefined {
+    const head = this.#peek(5)
+    if (!head) return undefined
+    const size = head.readInt32BE(1)
+    if (size < 4) throw new Error(`a message of ${size} bytes`)
+    const frame = this.#take(size + 1)
+    return frame && { type: String.fromCharCode(frame[0]!), body: frame.subarray(5), frame }
+  }
+
+  #peek(size: number): Buffer | undefined {
+    if (this.#length < size) return undefined
+    if (this.#chunks[0]!.length < size) this.#join()
+    return this.#chunks[0]
+  }
+
+  #take(size: number): Buffer | undefined {
+    if (this.#length < size) return undefined
+    if (this.#chunks[0]!.length < size) this.#join()
+    const first = this.#chunks[0]!
+    this.#length -= size
+    if (first.length === size) this.#chunks.shift()
+    else this.#chunks[0] = first.subarray(size)
+    return first.subarray(0, size)
+  }
+
+  #join(): void {
+    this.#chunks = [Buffer.concat(this.#chunks)]
+  }
+}
+
+/** Frames a message of the given type. */
+export function frame(type: string, ...parts: Buffer[]): Buffer {
+  const length = parts.reduce((sum, part) => sum + part.length, 4)
+  const head = Buffer.allocUnsafe(5)
+  head[0] = type.charCodeAt(0)
+  head.writeInt32BE(length, 1)
+  return Buffer.concat([head, ...parts])
+}
+
+/** A zero-terminated string. */
+export function cstring(text: string | Buffer): Buffer {
+  const bytes = typeof text === 'string' ? Buffer.from(text) : text
+  return Buffer.concat([bytes, zero])
+}
+
+/** Reads the zero-terminated bytes at `offset`; throws where the terminator is missing. */
+export function readCString(body: Buffer, offset = 0): { bytes: Buffer; text: string; next: number } {
+  const end = body.indexOf(0, offset)
+  if (end < 0) throw new Error('a string without its terminator')
+  const bytes = body.subarray(offset, end)
+  return { bytes, text: bytes.toString('utf8'), next: end + 1 }
+}
+
+const zero = Buffer.from([0])
+
+export function int16(value: number): Buffer {
+  const bytes = Buffer.allocUnsafe(2)
+  bytes.writeInt16BE(value)
+  return bytes
+}
+
+export function int32(value: number): Buffer {
+  const bytes = Buffer.allocUnsafe(4)
+  bytes.writeInt32BE(value)
+  return bytes
+}
+
+// What a client sends.
+export const parse = (name: string, sql: string | Buffer, types: Buffer = int16(0)) =>
+  frame('P', cstring(name), cstring(sql), types)
+/** Binds no parameters and asks for every result as text. */
+export const bind = (portal: string, name: string) =>
+  frame('B', cstring(portal), cstring(name), int16(0), int16(0), int16(0))
+export const describePortal = (portal: string) => frame('D', Buffer.from('P'), cstring(portal))
+export const execute = (portal: string) => frame('E', cstring(portal), int32(0))
+export const closeStatement = (name: string) => frame('C', Buffer.from('S'), cstring(name))
+export const closePortal = (portal: string) => frame('C', Buffer.from('P'), cstring(portal))
+export const sync = frame('S')
+
+// What a server sends.
+export const readyForQuery = (status: string) => frame('Z', Buffer.from(status))
+export const commandComplete = (tag: string) => frame('C', cstring(tag))
+export const emptyQuery = frame('I')
+export const parameterStatus = (name: string, value: string) => frame('S', cstring(name), cstring(value))
+export const backendKeyData = (pid: number, secret: Buffer) => frame('K', int32(pid), secret)
+export const authenticationOk = frame('R', int32(0))
+export const authenticationCleartextPassword = frame('R', int32(3))
+export const negotiateProtocolVersion = frame('v', int32(0), int32(0))
+
+export function errorResponse(severity: 'ERROR' | 'FATAL', code: string, message: string): Buffer {
+  const field = (key: string, value: string) => cstring(key + value.replaceAll('\0', ''))
+  return frame('E', field('S', severity), field('V', severity), field('C', code), field('M', message), zero)
+}
+
+/** The fields of an ErrorResponse or NoticeResponse, by their one-character keys ("C" SQLSTATE, "M" message, …). */
+export function readFields(body: Buffer): Record<string, string> {
+  const fields: Record<string, string> = {}
+  for (let offset = 0; offset < body.length && body[offset] !== 0; ) {
+    const { text, next } = readCString(body, offset + 1)
+    fields[String.fromCharCode(body[offset]!)] = text
+    offset = next
+  }
+  return fields
+}
+
+/** The parameters of a StartupMessage, behind its four-byte version. */
+export function readStartupParameters(body: Buffer): Record<string, string> {
+  const parameters: Record<string, string> = {}
+  for (let offset = 4; offset < body.length && body[offset] !== 0; ) {
+    const key = readCString(body, offset)
+    const value = readCString(body, key.next)
+    parameters[key.text] = value.text
+    offset = value.next
+  }
+  return parameters
+}
+
+/** The columns of a DataRow in text format; null for NULL. */
+export function readRow(body: Buffer): (string | null)[] {
+  const columns: (string | null)[] = []
+  for (let offset = 2, count = body.readInt16BE(0); columns.length < count; ) {
+    const size = body.readInt32BE(offset)
+    offset += 4
+    columns.push(size < 0 ? null : body.toString('utf8', offset, offset + size))
+    offset += Math.max(size, 0)
+  }
+  return columns
+}

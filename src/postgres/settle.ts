@@ -1,0 +1,64 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Client } from 'pg'
+import { connect, disconnect } from './connection'
+import { readHeads, type VersionTable } from './heads'
+import type { Database } from './url'
+
+export type Settled =
+  | { decision: 'committed'; heads: string[] }
+  | { decision: 'rolled-back'; heads: string[] }
+  | { decision: 'unknown'; why: string }
+
+export interface Question {
+  database: Database
+  applicationName: string
+  versionTable: VersionTable
+  /** The transaction (xid8) whose COMMIT was sent and not answered. */
+  id: string
+  priorHeads: string[]
+  newHeads: string[]
+  /** Milliseconds to keep asking. */
+  patience: number
+}
+
+/**
+ * Finds out what became of a transaction whose COMMIT got no answer.
+ *
+ * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
+ * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
+ */
+export async function settle(question: Question): Promise<Settled> {
+  const deadline = Date.now() + question.patience
+  let why = 'the database could not be reached'
+  for (let wait = 100; ; wait = Math.min(wait * 2, 3_000)) {
+    try {
+      const client = await connect(question.database, question.applicationName)
+      try {
+        const answer = await ask(client, question)
+        if (typeof answer !== 'string') return answer
+        why = answer
+      } finally {
+        await disconnect(client)
+      }
+    } catch {
+      // Not reachable yet; the deadline bounds the tries.
+    }
+    if (Date.now() + wait > deadline) return { decision: 'unknown', why }
+    await pause(wait)
+  }
+}
+
+/** The decision, or why there is none yet. */
+async function ask(client: Client, { id, versionTable, priorHeads, newHeads }: Question): Promise<Settled | string> {
+  const { rows } = await client.query<{ status: string | null }>(
+    'SELECT pg_catalog.pg_xact_status($1::xid8) AS status',
+    [id],
+  )
+  const status = rows[0]?.status ?? null
+  if (status === 'in progress') return `transaction ${id} is still in progress`
+  const { heads } = await readHeads(client, versionTable)
+  if (heads.join() === newHeads.join() && status !== 'aborted') return { decision: 'committed', heads }
+  // `committed` here is another transaction's status, under an id that a crash had set free.
+  if (heads.join() === priorHeads.join()) return { decision: 'rolled-back', heads }
+  return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`
+}

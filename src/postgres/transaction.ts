@@ -1,0 +1,180 @@
+import type { Client } from 'pg'
+import { Failure, messageOf } from '../failure'
+import { disconnect, isServerError } from './connection'
+
+export interface Timeouts {
+  /** In PostgreSQL's syntax, such as `5s`. */
+  lockTimeout: string
+  statementTimeout: string
+}
+
+/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
+export const lockKey = 0x61746f6d6963
+
+/** How long another deploy is waited for, in milliseconds. */
+const lockPatience = 15 * 60_000
+
+/**
+ * The one transaction that the batch becomes part of, on a client that is used for nothing else.
+ * Statements between `begin` and `commit` are the gate's.
+ */
+export class Transaction {
+  private constructor(
+    readonly client: Client,
+    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
+    readonly settings: string[],
+  ) {}
+
+  #id: string | undefined
+
+  /** The transaction's id (xid8), once it is locked. */
+  get id(): string {
+    return this.#id!
+  }
+
+  /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
+  static async begin(client: Client, { lockTimeout, statementTimeout }: Timeouts): Promise<Transaction> {
+    // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
+    await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
+    const { rows } = await client.query<Record<string, string>>(`SELECT
+      pg_catalog.current_setting('transaction_read_only') AS read_only,
+      pg_catalog.pg_is_in_recovery()::text AS standby,
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit`)
+    const { read_only, standby, synchronous_commit } = rows[0]!
+    if (read_only === 'on') {
+      throw new Failure(
+        'not-permitted',
+        standby === 'true'
+          ? 'The server is a standby: nothing can be written to it.'
+          : 'The database or the role is read-only (default_transaction_read_only is on).',
+        {
+          advice:
+            standby === 'true'
+              ? 'Let database-url lead to the primary.'
+              : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
+        },
+      )
+    }
+    await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout)
+    await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout)
+    const settings = [
+      `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
+      `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
+      'SET LOCAL idle_in_transaction_session_timeout = 0',
+      // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
+      ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
+      'SET LOCAL tcp_keepalives_idle = 30',
+      'SET LOCAL tcp_keepalives_interval = 10',
+      'SET LOCAL tcp_keepalives_count = 3',
+    ]
+    for (const setting of settings) await client.query(setting)
+    // From 14, and only where the platform can tell that a client has gone.
+    const checkConnection = "SET LOCAL client_connection_check_interval = '2s'"
+    if (await isAccepted(client, checkConnection)) settings.push(checkConnection)
+    return new Transaction(client, settings)
+  }
+
+  /**
+   * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
+   * it. Throws a Failure `lock-timeout` when they keep it.
+   */
+  async lock(onWait: () => void, signal: AbortSignal, patience = lockPatience): Promise<void> {
+    const started = Date.now()
+    for (let pause = 50, told = 0; ; pause = Math.min(pause * 1.5, 1_000)) {
+      const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`)
+      if (rows[0].locked) break
+      if (Date.now() - started > patience) {
+        throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
+          advice: 'Look at the run that the log names; this one can be started again when it has ended.',
+        })
+      }
+      if (told === 0 || Date.now() - told > 30_000) {
+        told = Date.now()
+        onWait()
+      }
+      await new Promise(resolve => setTimeout(resolve, pause))
+      if (signal.aborted) throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.')
+    }
+    this.#id = await this.#currentId()
+  }
+
+  /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
+  async checkConstraints(): Promise<void> {
+    await this.client.query('SET CONSTRAINTS ALL IMMEDIATE')
+  }
+
+  /** Throws a Failure when the connection is not in the transaction that was begun. */
+  async checkIdentity(): Promise<void> {
+    const id = await this.#currentId()
+    if (id === this.id) return
+    throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
+      advice: 'Please report this with the script that ran.',
+    })
+  }
+
+  /**
+   * Commits. Resolves only when PostgreSQL has answered COMMIT.
+   * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
+   */
+  async commit(): Promise<void> {
+    // A script's SET outlives the transaction on a pooled connection.
+    for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings]) await this.client.query(sql)
+    let command: string
+    try {
+      command = (await this.client.query('COMMIT')).command
+    } catch (error) {
+      if (!isServerError(error)) throw error
+      throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
+        statement: {
+          sql: 'COMMIT',
+          code: error.code ?? '',
+          message: error.message,
+          ...(error.detail && { detail: error.detail }),
+        },
+        cause: error,
+      })
+    }
+    // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
+    if (command !== 'COMMIT') {
+      throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`)
+    }
+  }
+
+  /** Rolls back and closes the connection; a server that cannot hear it rolls back by itself. */
+  async rollBack(): Promise<void> {
+    await Promise.race([
+      this.client.query('ROLLBACK').catch(() => {}),
+      new Promise<void>(resolve => setTimeout(resolve, 2_000).unref()),
+    ])
+    await disconnect(this.client)
+  }
+
+  async #currentId(): Promise<string> {
+    const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id')
+    return rows[0].id
+  }
+}
+
+const quote = (text: string) => `'${text.replaceAll("'", "''")}'`
+
+async function checkTimeout(client: Client, input: string, setting: string, value: string): Promise<void> {
+  if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
+    throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
+      advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
+    })
+  }
+}
+
+async function isAccepted(client: Client, sql: string): Promise<boolean> {
+  await client.query('SAVEPOINT atomic_upgrade_try')
+  try {
+    await client.query(sql)
+    return true
+  } catch (error) {
+    if (!isServerError(error)) throw error
+    await client.query('ROLLBACK TO SAVEPOINT atomic_upgrade_try')
+    return false
+  } finally {
+    await client.query('RELEASE SAVEPOINT atomic_upgrade_try').catch(() => {})
+  }
+}

@@ -1,0 +1,59 @@
+import { Failure, type Place } from '../failure'
+import type { Plan } from '../plan/plan'
+import { nameHeads } from '../plan/result'
+
+interface Told {
+  message: string
+  revision: string | null
+  place: Place | undefined
+  fromDatabase: boolean
+}
+
+interface Recorded {
+  /** The last statement that PostgreSQL refused. */
+  failure?:
+    | {
+        revision: string | null
+        sql: string
+        error: { code: string; message: string; detail?: string; hint?: string; position?: number } | null
+      }
+    | undefined
+}
+
+/** Puts together what Python said of the failed script and what PostgreSQL said of the failed statement. */
+export function failureOf({ message, revision, place, fromDatabase }: Told, tape: Recorded, plan: Plan): Failure {
+  const script = plan.revisions.find(each => each.id === revision)
+  const name = script ? `${script.id}${script.message && ` (${script.message})`}` : (revision ?? 'env.py')
+  const at = { ...(revision && { revision }), ...(place && { place }) }
+  const refused = fromDatabase ? tape.failure : undefined
+  if (!refused?.error) return new Failure('migration-failed', `Revision ${name} failed: ${message}.`, at)
+  const { sql, error } = refused
+  const details = { ...at, statement: { sql, ...error } }
+  if (notTransactional.has(error.code)) {
+    return new Failure(
+      'not-transactional',
+      `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}.`,
+      {
+        ...details,
+        advice:
+          'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (CREATE INDEX without CONCURRENTLY, for one).',
+      },
+    )
+  }
+  if (waited.has(error.code)) {
+    return new Failure('lock-timeout', `Revision ${name} did not get a lock: ${error.message}.`, {
+      ...details,
+      advice: 'Run the step again when the table is less busy, or raise lock-timeout.',
+    })
+  }
+  return new Failure('migration-failed', `Revision ${name} failed: ${error.message}.`, {
+    ...details,
+    advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
+  })
+}
+
+/** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
+const notTransactional = new Set(['25001', '2D000', '55P04', '55006'])
+
+/** lock_not_available, deadlock_detected. */
+const waited = new Set(['55P03', '40P01'])

