@@ -56072,6 +56072,77 @@ class Publisher {
     }
 }
 
+// EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
+var wasm = __nccwpck_require__(2627);
+;// CONCATENATED MODULE: ./src/plan/statements.ts
+
+/** Loads the parser's WASM once; await it before any other function of this file. */
+const loadParser = wasm.loadModule;
+/**
+ * Splits SQL text into its statements, without their terminators and leading comments.
+ * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.
+ */
+function splitStatements(sql) {
+    if (sql.trim() === '')
+        return [];
+    const bytes = Buffer.from(sql);
+    return ((0,wasm.parseSync)(sql).stmts ?? []).map((raw) => {
+        // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
+        const start = raw.stmt_location ?? 0;
+        const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
+        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
+    });
+}
+/** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
+function effectOf(tree) {
+    if ('TransactionStmt' in tree) {
+        const { kind, chain = false, savepoint_name: name = '', gid = '' } = tree.TransactionStmt;
+        switch (kind) {
+            case 'TRANS_STMT_BEGIN':
+            case 'TRANS_STMT_START':
+                return { kind: 'begin' };
+            case 'TRANS_STMT_COMMIT':
+                return { kind: 'commit', chain };
+            case 'TRANS_STMT_ROLLBACK':
+                return { kind: 'rollback', chain };
+            case 'TRANS_STMT_SAVEPOINT':
+                return { kind: 'savepoint', name };
+            case 'TRANS_STMT_RELEASE':
+                return { kind: 'release', name };
+            case 'TRANS_STMT_ROLLBACK_TO':
+                return { kind: 'rollback-to', name };
+            case 'TRANS_STMT_PREPARE':
+                return { kind: 'prepare', gid };
+            case 'TRANS_STMT_COMMIT_PREPARED':
+                return { kind: 'commit-prepared', gid };
+            case 'TRANS_STMT_ROLLBACK_PREPARED':
+                return { kind: 'rollback-prepared', gid };
+        }
+    }
+    if ('CopyStmt' in tree) {
+        const { is_from, filename } = tree.CopyStmt;
+        return { kind: is_from && !filename ? 'copy-in' : 'other' };
+    }
+    if ('VariableSetStmt' in tree) {
+        const { kind, is_local, name = '' } = tree.VariableSetStmt;
+        if (kind === 'VAR_RESET_ALL' || kind === 'VAR_RESET')
+            return { kind: 'reset' };
+        if (is_local && kind !== 'VAR_SET_MULTI')
+            return { kind: 'set-local', name };
+        return { kind: 'other' };
+    }
+    if ('DeallocateStmt' in tree)
+        return { kind: 'deallocate', name: tree.DeallocateStmt.name ?? '' };
+    if ('VariableShowStmt' in tree)
+        return { kind: 'read' };
+    if ('SelectStmt' in tree && isPlainSelect(tree.SelectStmt))
+        return { kind: 'read' };
+    return { kind: 'other' };
+}
+function isPlainSelect(select) {
+    return !select.intoClause && !select.lockingClause?.length && !select.withClause;
+}
+
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = require("node:child_process");
 // EXTERNAL MODULE: external "node:crypto"
@@ -56333,77 +56404,6 @@ function withoutCredentials(name, value, secrets, token) {
 const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
 const sameHeads = (a, b) => a.join() === b.join();
 
-// EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
-var wasm = __nccwpck_require__(2627);
-;// CONCATENATED MODULE: ./src/plan/statements.ts
-
-/** Loads the parser's WASM once; await it before any other function of this file. */
-const loadParser = wasm.loadModule;
-/**
- * Splits SQL text into its statements, without their terminators and leading comments.
- * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.
- */
-function splitStatements(sql) {
-    if (sql.trim() === '')
-        return [];
-    const bytes = Buffer.from(sql);
-    return ((0,wasm.parseSync)(sql).stmts ?? []).map((raw) => {
-        // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
-        const start = raw.stmt_location ?? 0;
-        const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
-        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
-    });
-}
-/** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
-function effectOf(tree) {
-    if ('TransactionStmt' in tree) {
-        const { kind, chain = false, savepoint_name: name = '', gid = '' } = tree.TransactionStmt;
-        switch (kind) {
-            case 'TRANS_STMT_BEGIN':
-            case 'TRANS_STMT_START':
-                return { kind: 'begin' };
-            case 'TRANS_STMT_COMMIT':
-                return { kind: 'commit', chain };
-            case 'TRANS_STMT_ROLLBACK':
-                return { kind: 'rollback', chain };
-            case 'TRANS_STMT_SAVEPOINT':
-                return { kind: 'savepoint', name };
-            case 'TRANS_STMT_RELEASE':
-                return { kind: 'release', name };
-            case 'TRANS_STMT_ROLLBACK_TO':
-                return { kind: 'rollback-to', name };
-            case 'TRANS_STMT_PREPARE':
-                return { kind: 'prepare', gid };
-            case 'TRANS_STMT_COMMIT_PREPARED':
-                return { kind: 'commit-prepared', gid };
-            case 'TRANS_STMT_ROLLBACK_PREPARED':
-                return { kind: 'rollback-prepared', gid };
-        }
-    }
-    if ('CopyStmt' in tree) {
-        const { is_from, filename } = tree.CopyStmt;
-        return { kind: is_from && !filename ? 'copy-in' : 'other' };
-    }
-    if ('VariableSetStmt' in tree) {
-        const { kind, is_local, name = '' } = tree.VariableSetStmt;
-        if (kind === 'VAR_RESET_ALL' || kind === 'VAR_RESET')
-            return { kind: 'reset' };
-        if (is_local && kind !== 'VAR_SET_MULTI')
-            return { kind: 'set-local', name };
-        return { kind: 'other' };
-    }
-    if ('DeallocateStmt' in tree)
-        return { kind: 'deallocate', name: tree.DeallocateStmt.name ?? '' };
-    if ('VariableShowStmt' in tree)
-        return { kind: 'read' };
-    if ('SelectStmt' in tree && isPlainSelect(tree.SelectStmt))
-        return { kind: 'read' };
-    return { kind: 'other' };
-}
-function isPlainSelect(select) {
-    return !select.intoClause && !select.lockingClause?.length && !select.withClause;
-}
-
 // EXTERNAL MODULE: ./node_modules/pg/lib/index.js
 var pg_lib = __nccwpck_require__(3273);
 ;// CONCATENATED MODULE: ./node_modules/pg/esm/index.mjs
@@ -56495,6 +56495,176 @@ function disconnect(client) {
 /** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */
 function isServerError(error) {
     return error instanceof pg_esm.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '');
+}
+
+;// CONCATENATED MODULE: ./src/postgres/heads.ts
+
+const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
+/**
+ * Reads the rows of Alembic's version table.
+ * Throws a Failure `not-permitted` where the role may not read it.
+ */
+async function readHeads(client, { name, schema }) {
+    const table = schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
+    try {
+        const found = await client.query('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [table]);
+        if (!found.rows[0].found)
+            return { heads: [], tableExists: false };
+        const { rows } = await client.query(`SELECT version_num FROM ${table}`);
+        return { heads: rows.map(row => row.version_num).sort(), tableExists: true };
+    }
+    catch (error) {
+        if (error.code !== '42501')
+            throw error;
+        throw new Failure('not-permitted', `The version table ${table} cannot be read: ${messageOf(error)}.`, {
+            advice: `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`,
+            cause: error,
+        });
+    }
+}
+/**
+ * Throws a Failure `not-permitted` where the role may not change the version table, or create it where there is none.
+ */
+async function checkWritable(client, { name, schema }, exists) {
+    const table = schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
+    const { rows } = exists
+        ? await client.query(`SELECT pg_catalog.has_table_privilege($1, 'INSERT') AND pg_catalog.has_table_privilege($1, 'DELETE')
+            AND pg_catalog.has_table_privilege($1, 'UPDATE') AS allowed`, [table])
+        : await client.query(`SELECT pg_catalog.has_schema_privilege(coalesce($1::text, pg_catalog.current_schema()::text), 'CREATE') AS allowed
+         WHERE EXISTS (SELECT FROM pg_catalog.pg_namespace
+                       WHERE nspname = coalesce($1::text, pg_catalog.current_schema()::text))`, [schema]);
+    if (rows[0]?.allowed !== false)
+        return;
+    throw new Failure('not-permitted', exists
+        ? `The role may not change the version table ${table}.`
+        : `The role may not create the version table ${table}.`, {
+        advice: exists
+            ? `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`
+            : 'GRANT CREATE ON its schema to the role of database-url.',
+    });
+}
+
+;// CONCATENATED MODULE: ./src/step.ts
+
+
+
+
+
+
+
+
+
+
+
+/** One step with what it has open: the user's Python, and the connection to the database if it needs one. */
+class Step {
+    inputs;
+    surroundings;
+    result;
+    printed = new PrintOut();
+    /** Whether anything of the batch was started. */
+    started = false;
+    driver;
+    client;
+    versionTable;
+    constructor(inputs, surroundings, result) {
+        this.inputs = inputs;
+        this.surroundings = surroundings;
+        this.result = result;
+    }
+    startPython() {
+        const { database, githubToken: token } = this.inputs;
+        const { environment, signal } = this.surroundings;
+        this.driver = new Driver({
+            ...this.inputs,
+            workingDirectory: (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory),
+            environment: childEnvironment(environment, { secrets: database?.secrets ?? [], token }),
+            url: database?.urlWithoutPassword ?? 'postgresql://',
+            print: line => this.printed.add(line),
+            signal,
+        });
+    }
+    /** A connection of its own to the step's database; the caller closes it. */
+    connect() {
+        return connect(this.inputs.database, this.surroundings.applicationName);
+    }
+    /** Resolves the batch from the prior heads to the target, with its SQL. */
+    async plan() {
+        const { direction, revision: target, fromRevision } = this.inputs;
+        const project = await this.#python(() => this.driver.project(), 'Output of the app');
+        this.versionTable = { name: project.versionTable, schema: project.versionTableSchema };
+        const { heads, tableExists: versionTableExists } = fromRevision
+            ? { heads: fromRevision, tableExists: fromRevision.length > 0 }
+            : await readHeads(this.client, this.versionTable);
+        if (!fromRevision)
+            this.result.priorHeads = this.result.newHeads = heads;
+        const plan = await this.#python(() => this.driver.plan({ direction, target, heads, versionTableExists }), 'Output of the dry run');
+        this.result.plan = plan;
+        this.result.priorHeads = plan.priorHeads;
+        this.result.newHeads = plan.newHeads;
+        if (plan.revisions.length > 0 && isRendered(plan))
+            this.result.sqlFile = this.#writeSql(plan);
+        this.#describe(plan);
+        return plan;
+    }
+    /** After a failure, the outputs say what the database holds and not what was hoped. */
+    async rereadHeads() {
+        const { result } = this;
+        if (result.outcome === 'in-doubt' || !this.client || !this.versionTable)
+            return;
+        if (result.priorHeads)
+            result.newHeads = result.priorHeads;
+        try {
+            const client = await this.connect();
+            try {
+                const { heads } = await readHeads(client, this.versionTable);
+                result.newHeads = heads;
+                result.priorHeads ??= heads;
+                result.reread = true;
+            }
+            finally {
+                await disconnect(client);
+            }
+        }
+        catch {
+            result.reread = false;
+        }
+    }
+    async end() {
+        this.printed.show(this.surroundings.log, 'Output of Python');
+        this.driver.kill();
+        if (this.client)
+            await disconnect(this.client);
+    }
+    async #python(ask, title) {
+        try {
+            return await ask();
+        }
+        finally {
+            this.printed.show(this.surroundings.log, title);
+        }
+    }
+    #writeSql(plan) {
+        const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
+        const path = (0,external_node_path_namespaceObject.join)(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.sql`);
+        (0,external_node_fs_.writeFileSync)(path, sqlScript(plan));
+        return path;
+    }
+    #describe({ direction, priorHeads, newHeads, revisions }) {
+        const { log } = this.surroundings;
+        if (revisions.length === 0)
+            return log.info(`The database is at ${nameHeads(priorHeads)}; nothing to do.`);
+        const batch = count(revisions.length, 'revision');
+        log.info(`${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`);
+        for (const revision of revisions) {
+            const { id, message, path, notRenderable } = revision;
+            const title = `${id} ${message} (${path})`;
+            if (notRenderable)
+                log.info(`${title}: not rendered, ${notRenderable.reason}`);
+            else
+                log.group(title, ownStatements(revision).map(({ sql }) => sql));
+        }
+    }
 }
 
 // EXTERNAL MODULE: external "node:net"
@@ -56699,7 +56869,7 @@ function literal(text) {
     const quoted = text.replaceAll("'", "''");
     return quoted.includes('\\') ? ` E'${quoted.replaceAll('\\', '\\\\')}'` : `'${quoted}'`;
 }
-const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
+const request_identifier = (name) => `"${name.replaceAll('"', '""')}"`;
 /**
  * What a COMMIT checks and a RELEASE does not: deferred constraints, so that the revision that broke one is blamed.
  * By name, because `ALL IMMEDIATE` would stay in force for constraints made later, and `ALL DEFERRED` would also defer
@@ -56927,10 +57097,10 @@ class Session {
     /** Ends an open transaction that only read, so that an outer session can go on; it opens anew when it is used again. */
     stepAside() {
         const { base } = this.transaction;
-        const forget = (transaction) => {
+        this.#change(transaction => {
             transaction.base = null;
-        };
-        return join(statements(`RELEASE SAVEPOINT ${base}`), afterwards(this.#settled(forget)));
+        });
+        return statements(`RELEASE SAVEPOINT ${base}`);
     }
     get canStepAside() {
         const { status, wrote, savepoints } = this.transaction;
@@ -57115,7 +57285,7 @@ class Session {
         if (effect.kind !== 'deallocate' || effect.name === '' || !this.#statements.has(effect.name))
             return bytes;
         this.#statements.delete(effect.name);
-        return Buffer.from(`DEALLOCATE ${identifier(this.#upstreamName(effect.name))}`);
+        return Buffer.from(`DEALLOCATE ${request_identifier(this.#upstreamName(effect.name))}`);
     }
     // ── COPY ──────────────────────────────────────────────────────────────────────────────────────────────────────────
     /** PostgreSQL waits for COPY data. It ignores a Sync that was sent before the data's end, so another one follows. */
@@ -57772,7 +57942,7 @@ class Gate {
         const error = (message) => {
             refused = readFields(message.body).M;
         };
-        this.#upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? statement(sessionSettings, { row, error }) : join(), this.#resetSettings(), wanted.length > 0 ? statement(`SELECT ${wanted.join(', ')}`, { error }) : join(), statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
+        this.#upstream.send(join(statement(`SAVEPOINT ${savepoint}`, { error }), leaving ? statement(sessionSettings, { row, error }) : join(), this.#resetSettings(error), wanted.length > 0 ? statement(`SELECT ${wanted.join(', ')}`, { error }) : join(), statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
             if (status === 'T')
                 return session.begin();
             const undo = statements(`ROLLBACK TO SAVEPOINT ${savepoint}`, `RELEASE SAVEPOINT ${savepoint}`);
@@ -57785,8 +57955,9 @@ class Gate {
         this.#littered = false;
         return join(statements('CLOSE ALL', 'DEALLOCATE ALL', 'UNLISTEN *', 'SELECT pg_catalog.pg_advisory_unlock_all()', 'DISCARD TEMP'), this.#resetSettings());
     }
-    #resetSettings() {
-        return statements('RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings);
+    #resetSettings(error) {
+        const sql = ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings];
+        return join(...sql.map(text => statement(text, error ? { error } : {})));
     }
     // ── Connections ───────────────────────────────────────────────────────────────────────────────────────────────────
     #accept(socket) {
@@ -57926,53 +58097,6 @@ function startupSettings({ options = '', ...parameters }) {
     return settings;
 }
 
-;// CONCATENATED MODULE: ./src/postgres/heads.ts
-
-const heads_identifier = (name) => `"${name.replaceAll('"', '""')}"`;
-/**
- * Reads the rows of Alembic's version table.
- * Throws a Failure `not-permitted` where the role may not read it.
- */
-async function readHeads(client, { name, schema }) {
-    const table = schema ? `${heads_identifier(schema)}.${heads_identifier(name)}` : heads_identifier(name);
-    try {
-        const found = await client.query('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [table]);
-        if (!found.rows[0].found)
-            return { heads: [], tableExists: false };
-        const { rows } = await client.query(`SELECT version_num FROM ${table}`);
-        return { heads: rows.map(row => row.version_num).sort(), tableExists: true };
-    }
-    catch (error) {
-        if (error.code !== '42501')
-            throw error;
-        throw new Failure('not-permitted', `The version table ${table} cannot be read: ${messageOf(error)}.`, {
-            advice: `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`,
-            cause: error,
-        });
-    }
-}
-/**
- * Throws a Failure `not-permitted` where the role may not change the version table, or create it where there is none.
- */
-async function checkWritable(client, { name, schema }, exists) {
-    const table = schema ? `${heads_identifier(schema)}.${heads_identifier(name)}` : heads_identifier(name);
-    const { rows } = exists
-        ? await client.query(`SELECT pg_catalog.has_table_privilege($1, 'INSERT') AND pg_catalog.has_table_privilege($1, 'DELETE')
-            AND pg_catalog.has_table_privilege($1, 'UPDATE') AS allowed`, [table])
-        : await client.query(`SELECT pg_catalog.has_schema_privilege(coalesce($1::text, pg_catalog.current_schema()::text), 'CREATE') AS allowed
-         WHERE EXISTS (SELECT FROM pg_catalog.pg_namespace
-                       WHERE nspname = coalesce($1::text, pg_catalog.current_schema()::text))`, [schema]);
-    if (rows[0]?.allowed !== false)
-        return;
-    throw new Failure('not-permitted', exists
-        ? `The role may not change the version table ${table}.`
-        : `The role may not create the version table ${table}.`, {
-        advice: exists
-            ? `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`
-            : 'GRANT CREATE ON its schema to the role of database-url.',
-    });
-}
-
 ;// CONCATENATED MODULE: ./src/postgres/transaction.ts
 
 
@@ -58104,8 +58228,8 @@ class Transaction {
             throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
         }
     }
-    /** Rolls back and closes the connection; a server that cannot hear it rolls back by itself. */
-    async rollBack() {
+    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
+    async end() {
         await Promise.race([
             this.client.query('ROLLBACK').catch(() => { }),
             new Promise(resolve => setTimeout(resolve, 2_000).unref()),
@@ -58142,7 +58266,8 @@ async function isAccepted(client, sql) {
     }
 }
 
-;// CONCATENATED MODULE: ./src/postgres/holder.ts
+;// CONCATENATED MODULE: ./src/postgres/sessions.ts
+
 
 /**
  * Who holds the deploy lock, in words, by a connection that is not in a transaction (pg_stat_activity is cached there);
@@ -58159,6 +58284,23 @@ async function lockHolder(client) {
     if (!holder)
         return undefined;
     return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`;
+}
+/** Cancels what runs on a client's connection, over another one; a server that cannot be asked sees the connection end. */
+async function cancelStatement(client, connect) {
+    try {
+        const other = await connect();
+        try {
+            // pg knows the server process from its BackendKeyData, but does not say so in its types.
+            const { processID } = client;
+            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID]);
+        }
+        finally {
+            await disconnect(other);
+        }
+    }
+    catch {
+        // Nothing more can be done from here.
+    }
 }
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
@@ -58212,15 +58354,51 @@ async function ask(client, { id, versionTable, priorHeads, newHeads }) {
     return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
 }
 
+;// CONCATENATED MODULE: ./src/progress.ts
+
+/** Tells the log of each revision as it ends, and keeps its figures in `runs`. */
+class Progress {
+    tape;
+    log;
+    plan;
+    runs = [];
+    #started = 0;
+    #current;
+    constructor(tape, log, plan) {
+        this.tape = tape;
+        this.log = log;
+        this.plan = plan;
+    }
+    /** The revision starts, and the one before it has ended. */
+    start(id) {
+        this.finish();
+        this.#current = id;
+        this.tape.revision = id;
+        this.#started = performance.now();
+    }
+    /** The last revision has ended. */
+    finish({ failed = false } = {}) {
+        const id = this.#current;
+        if (id === undefined)
+            return;
+        this.#current = undefined;
+        const duration = performance.now() - this.#started;
+        const statements = this.tape.entries.filter(entry => entry.revision === id && !entry.lookup).length;
+        this.runs.push({ id, duration, statements });
+        const message = this.plan.revisions.find(revision => revision.id === id)?.message ?? '';
+        this.log.info(`${failed ? '✗' : '✓'} ${id} ${message}: ${count(statements, 'statement')}, ${seconds(duration)}`);
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/report/blame.ts
 
 
 /** Puts together what Python said of the failed script and what PostgreSQL said of the failed statement. */
-function failureOf({ message, revision, place, fromDatabase }, tape, plan) {
+function failureOf({ message, revision, place, fromDatabase }, last, plan) {
     const script = plan.revisions.find(each => each.id === revision);
     const name = script ? `${script.id}${script.message && ` (${script.message})`}` : (revision ?? 'env.py');
     const at = { ...(revision && { revision }), ...(place && { place }) };
-    const refused = fromDatabase ? tape.failure : undefined;
+    const refused = fromDatabase ? last : undefined;
     if (!refused?.error)
         return new Failure('migration-failed', `Revision ${name} failed: ${message}.`, at);
     const { sql, error } = refused;
@@ -58247,50 +58425,199 @@ const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
 /** lock_not_available, deadlock_detected. */
 const waited = new Set(['55P03', '40P01']);
 
+;// CONCATENATED MODULE: ./src/transact.ts
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+/** How long the database is asked what became of a COMMIT that got no answer, in milliseconds. */
+const transact_patience = 60_000;
+/**
+ * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse.
+ * Whatever is thrown, the transaction is over then.
+ */
+async function transact(step, plan) {
+    const { inputs, surroundings } = step;
+    const transaction = await Transaction.begin(step.client, inputs);
+    try {
+        if (inputs.mode === 'rehearse') {
+            surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.');
+        }
+        await transaction.lock(() => sayWhoHoldsTheLock(step), surroundings.signal);
+        if (await isAlreadyThere(step, plan))
+            return 'up-to-date';
+        await runThroughGate(step, transaction, plan);
+        await verify(step, transaction, plan);
+        if (inputs.mode === 'rehearse')
+            return 'rehearsed';
+        await commit(step, transaction, plan);
+        return 'applied';
+    }
+    finally {
+        await transaction.end();
+    }
+}
+/** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
+async function isAlreadyThere(step, plan) {
+    const { client, versionTable, result, surroundings } = step;
+    const { heads, tableExists } = await readHeads(client, versionTable);
+    result.priorHeads = heads;
+    if (sameHeads(heads, plan.newHeads)) {
+        surroundings.log.info('Another deploy has brought the database to the target in the meantime.');
+        plan.revisions = [];
+        return true;
+    }
+    if (!sameHeads(heads, plan.priorHeads)) {
+        throw new Failure('drift', `The database has moved from ${nameHeads(plan.priorHeads)} to ${nameHeads(heads)} since the batch was planned.`, { advice: 'Run the step again: it will plan from the new heads.' });
+    }
+    await checkWritable(client, versionTable, tableExists);
+    return false;
+}
+async function runThroughGate(step, { client, settings }, plan) {
+    const { surroundings, inputs, versionTable, printed } = step;
+    const { log, signal } = surroundings;
+    const cancel = () => cancelStatement(client, () => step.connect());
+    const tape = new Tape(versionTable.name);
+    const gate = await Gate.open({ client, tape, settings, cancel });
+    signal.addEventListener('abort', cancel);
+    step.started = true;
+    log.info(`Running ${count(plan.revisions.length, 'revision')} in one transaction.`);
+    const progress = new Progress(tape, log, plan);
+    let error;
+    try {
+        const { user = '', database = '' } = client;
+        const { direction, revision: target } = inputs;
+        const revisions = plan.revisions.map(revision => revision.id);
+        const request = { direction, target, revisions, gate: { ...gate.address, user, database } };
+        await step.driver.run(request, id => progress.start(id));
+    }
+    catch (thrown) {
+        error = thrown;
+    }
+    await gate.close();
+    signal.removeEventListener('abort', cancel);
+    progress.finish({ failed: error !== undefined });
+    step.result.runs = progress.runs;
+    printed.show(log, 'Output of the scripts');
+    if (tape.notices.length > 0) {
+        log.group('Notices of PostgreSQL', tape.notices.map(({ severity, message }) => `${severity}: ${message}`));
+    }
+    if (gate.lost) {
+        throw new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(gate.lost)}.`, {
+            advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
+            ...(tape.revision && { revision: tape.revision }),
+            cause: error,
+        });
+    }
+    if (error instanceof ScriptError)
+        throw failureOf(error, tape.failure, plan);
+    if (error)
+        throw error;
+}
+/** Everything that has to be true before a COMMIT may be sent. */
+async function verify({ versionTable }, transaction, plan) {
+    try {
+        await transaction.checkConstraints();
+    }
+    catch (error) {
+        throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
+            advice: 'Mend the data in the migration before the constraint is checked.',
+            cause: error,
+        });
+    }
+    await transaction.checkIdentity();
+    const { heads } = await readHeads(transaction.client, versionTable);
+    if (sameHeads(heads, plan.newHeads))
+        return;
+    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(plan.newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
+}
+async function commit(step, transaction, { priorHeads, newHeads }) {
+    const { inputs, surroundings, result } = step;
+    const versionTable = step.versionTable;
+    try {
+        await transaction.commit();
+    }
+    catch (error) {
+        if (error instanceof Failure)
+            throw error;
+        surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
+        const { applicationName } = surroundings;
+        const { id } = transaction;
+        const database = inputs.database;
+        const settled = await settle({ database, applicationName, versionTable, id, priorHeads, newHeads, patience: transact_patience });
+        if (settled.decision === 'committed')
+            return;
+        if (settled.decision === 'rolled-back') {
+            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
+                advice: 'Run the step again.',
+            });
+        }
+        result.outcome = 'in-doubt';
+        delete result.newHeads;
+        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
+            advice: `When the database can be reached again, ask it: SELECT pg_xact_status('${id}'::xid8), and look at the heads with SELECT version_num FROM ${versionTable.name}.`,
+        });
+    }
+}
+/** Only for the log: the wait goes on without it. */
+async function sayWhoHoldsTheLock(step) {
+    const { log } = step.surroundings;
+    let client;
+    try {
+        client = await step.connect();
+        const holder = await lockHolder(client);
+        if (holder)
+            log.info(`Waiting for another deploy of this database: ${holder}.`);
+    }
+    catch {
+        log.info('Waiting for another deploy of this database.');
+    }
+    finally {
+        if (client)
+            await disconnect(client);
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/run.ts
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 
 
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
- * Never throws; a failure is part of the result, with the heads as the database has them then.
+ * Never throws: a failure is part of the result, with the heads as the database has them then.
  */
 async function run(inputs, surroundings) {
     const { publisher, log, signal } = surroundings;
     const { mode, direction, label, database } = inputs;
     const result = { mode, direction, label, database: database?.name ?? '', runs: [] };
     const step = new Step(inputs, surroundings, result);
+    // Python takes longest to start, so it goes first; everything else is done while the app imports.
+    step.startPython();
     try {
-        // Python takes longest to start, so it goes first; everything else is done while the app imports.
-        step.startPython();
-        const [client] = await Promise.all([database && step.connect(), loadParser()]);
-        const plan = await step.plan(client);
+        if (database)
+            step.client = await step.connect();
+        await loadParser();
+        const plan = await step.plan();
         if (plan.revisions.length === 0)
             result.outcome = 'up-to-date';
         else if (mode === 'preview')
             result.outcome = 'previewed';
         else {
             result.commentUrl = await publisher.comment(result);
-            result.outcome = await step.transact(client, plan);
+            result.outcome = await transact(step, plan);
         }
-        if (result.outcome === 'up-to-date')
-            result.newHeads = result.priorHeads;
+        result.newHeads = plan.newHeads;
     }
     catch (error) {
         result.failure = signal.aborted ? new Failure('cancelled', 'The step was cancelled.') : asFailure(error);
@@ -58300,311 +58627,11 @@ async function run(inputs, surroundings) {
     finally {
         await step.end();
     }
-    const commentUrl = await publisher.comment(result);
-    if (commentUrl)
-        result.commentUrl = commentUrl;
+    result.commentUrl = (await publisher.comment(result)) || result.commentUrl || '';
     await publisher.summarize(result);
     log.info(`Outcome: ${result.outcome}`);
     return result;
 }
-/** One run of the step: what is open, and what has to be closed. */
-class Step {
-    inputs;
-    surroundings;
-    result;
-    /** Whether anything of the batch was started. */
-    started = false;
-    #driver;
-    #client;
-    #transaction;
-    #versionTable;
-    #printed = new PrintOut();
-    constructor(inputs, surroundings, result) {
-        this.inputs = inputs;
-        this.surroundings = surroundings;
-        this.result = result;
-    }
-    startPython() {
-        const { inputs, surroundings } = this;
-        const { database, githubToken } = inputs;
-        this.#driver = new Driver({
-            ...inputs,
-            workingDirectory: (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory),
-            environment: childEnvironment(surroundings.environment, { secrets: database?.secrets ?? [], token: githubToken }),
-            url: database?.urlWithoutPassword ?? 'postgresql://',
-            print: line => this.#printed.add(line),
-            signal: surroundings.signal,
-        });
-    }
-    async connect() {
-        this.#client = await connect(this.inputs.database, this.surroundings.applicationName);
-        return this.#client;
-    }
-    /** Resolves the batch from the prior heads to the target, with its SQL. */
-    async plan(client) {
-        const { inputs, result, surroundings } = this;
-        const project = await this.#python(driver => driver.project(), 'Output of the app');
-        this.#versionTable = { name: project.versionTable, schema: project.versionTableSchema };
-        const prior = inputs.fromRevision
-            ? { heads: inputs.fromRevision, tableExists: inputs.fromRevision.length > 0 }
-            : await readHeads(client, this.#versionTable);
-        if (!inputs.fromRevision)
-            result.priorHeads = result.newHeads = prior.heads;
-        const plan = await this.#python(driver => driver.plan({
-            direction: inputs.direction,
-            target: inputs.revision,
-            heads: prior.heads,
-            versionTableExists: prior.tableExists,
-        }), 'Output of the dry run');
-        result.plan = plan;
-        result.priorHeads = plan.priorHeads;
-        result.newHeads = plan.newHeads;
-        if (plan.revisions.length > 0 && isRendered(plan)) {
-            result.sqlFile = (0,external_node_path_namespaceObject.join)(surroundings.temporaryDirectory, `atomic-upgrade${inputs.label && `-${slug(inputs.label)}`}.sql`);
-            (0,external_node_fs_.writeFileSync)(result.sqlFile, sqlScript(plan));
-        }
-        this.#describe(plan);
-        return plan;
-    }
-    /** Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse. */
-    async transact(client, plan) {
-        const { inputs, surroundings, result } = this;
-        const { log, signal } = surroundings;
-        const transaction = await Transaction.begin(client, inputs);
-        this.#transaction = transaction;
-        if (inputs.mode === 'rehearse')
-            log.info('A rehearsal takes the same locks as an apply, until it is rolled back.');
-        await transaction.lock(() => this.#sayWhoHoldsTheLock(), signal);
-        // Only now nobody else can move the heads.
-        const now = await readHeads(client, this.#versionTable);
-        result.priorHeads = result.newHeads = now.heads;
-        if (sameHeads(now.heads, plan.newHeads)) {
-            log.info('Another deploy has brought the database to the target in the meantime.');
-            plan.revisions = [];
-            return 'up-to-date';
-        }
-        if (!sameHeads(now.heads, plan.priorHeads)) {
-            throw new Failure('drift', `The database has moved from ${nameHeads(plan.priorHeads)} to ${nameHeads(now.heads)} since the batch was planned.`, { advice: 'Run the step again: it will plan from the new heads.' });
-        }
-        await checkWritable(client, this.#versionTable, now.tableExists);
-        await this.#runThroughGate(transaction, plan);
-        await this.#verify(transaction, plan);
-        result.newHeads = plan.newHeads;
-        if (inputs.mode === 'rehearse') {
-            await transaction.rollBack();
-            return 'rehearsed';
-        }
-        await this.#commit(transaction, plan);
-        return 'applied';
-    }
-    async #runThroughGate(transaction, plan) {
-        const { inputs, surroundings, result } = this;
-        const { log, signal } = surroundings;
-        const { client, settings } = transaction;
-        const cancel = () => this.#cancelStatement(client);
-        const tape = new Tape(this.#versionTable.name);
-        const gate = await Gate.open({ client, tape, settings, cancel });
-        const abort = () => void cancel();
-        signal.addEventListener('abort', abort);
-        this.started = true;
-        log.info(`Running ${count(plan.revisions.length, 'revision')} in one transaction.`);
-        const progress = new Progress(tape, result, log, plan);
-        let failure;
-        try {
-            const { direction, revision: target } = inputs;
-            const { user = '', database = '' } = client;
-            const revisions = plan.revisions.map(revision => revision.id);
-            await this.#driver.run({ direction, target, revisions, gate: { ...gate.address, user, database } }, id => progress.start(id));
-        }
-        catch (error) {
-            failure = error;
-        }
-        await gate.close();
-        signal.removeEventListener('abort', abort);
-        progress.finish(failure !== undefined);
-        this.#printed.show(log, 'Output of the scripts');
-        const notices = tape.notices.map(({ severity, message }) => `${severity}: ${message}`);
-        if (notices.length > 0)
-            log.group('Notices of PostgreSQL', notices);
-        if (gate.lost) {
-            throw new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(gate.lost)}.`, {
-                advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
-                ...(tape.revision && { revision: tape.revision }),
-            });
-        }
-        if (failure instanceof ScriptError)
-            throw failureOf(failure, tape, plan);
-        if (failure)
-            throw failure;
-    }
-    /** Everything that has to be true before a COMMIT may be sent. */
-    async #verify(transaction, plan) {
-        try {
-            await transaction.checkConstraints();
-        }
-        catch (error) {
-            throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
-                advice: 'Mend the data in the migration before the constraint is checked.',
-                cause: error,
-            });
-        }
-        await transaction.checkIdentity();
-        const { heads } = await readHeads(transaction.client, this.#versionTable);
-        if (!sameHeads(heads, plan.newHeads)) {
-            throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(plan.newHeads)}.`, { advice: 'Check that env.py runs the migrations on a connection that commits.' });
-        }
-    }
-    async #commit(transaction, plan) {
-        const { inputs, surroundings, result } = this;
-        try {
-            await transaction.commit();
-        }
-        catch (error) {
-            if (error instanceof Failure)
-                throw error;
-            surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
-            const settled = await settle({
-                database: inputs.database,
-                applicationName: surroundings.applicationName,
-                versionTable: this.#versionTable,
-                id: transaction.id,
-                priorHeads: plan.priorHeads,
-                newHeads: plan.newHeads,
-                patience: 60_000,
-            });
-            if (settled.decision === 'committed')
-                return;
-            if (settled.decision === 'rolled-back') {
-                throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
-                    advice: 'Run the step again.',
-                });
-            }
-            result.outcome = 'in-doubt';
-            delete result.newHeads;
-            throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-                advice: `When the database can be reached again, ask it: SELECT pg_xact_status('${transaction.id}'::xid8), and look at the heads with SELECT * FROM ${this.#versionTable.name}.`,
-            });
-        }
-    }
-    /** After a failure, the outputs say what the database holds and not what was hoped. */
-    async rereadHeads() {
-        const { result, inputs, surroundings } = this;
-        if (result.outcome === 'in-doubt' || !inputs.database || !this.#client || !this.#versionTable)
-            return;
-        await this.#transaction?.rollBack();
-        if (result.priorHeads)
-            result.newHeads = result.priorHeads;
-        try {
-            const client = await connect(inputs.database, surroundings.applicationName);
-            try {
-                const { heads } = await readHeads(client, this.#versionTable);
-                result.newHeads = heads;
-                result.priorHeads ??= heads;
-                result.reread = true;
-            }
-            finally {
-                await disconnect(client);
-            }
-        }
-        catch {
-            result.reread = false;
-        }
-    }
-    async end() {
-        this.#printed.show(this.surroundings.log, 'Output of Python');
-        this.#driver?.kill();
-        if (this.#client)
-            await disconnect(this.#client);
-    }
-    async #python(ask, title) {
-        try {
-            return await ask(this.#driver);
-        }
-        finally {
-            this.#printed.show(this.surroundings.log, title);
-        }
-    }
-    #describe(plan) {
-        const { log } = this.surroundings;
-        const { direction, revisions } = plan;
-        if (revisions.length === 0)
-            return log.info(`The database is at ${nameHeads(plan.priorHeads)}; nothing to do.`);
-        log.info(`${direction} from ${nameHeads(plan.priorHeads)} to ${nameHeads(plan.newHeads)}: ${count(revisions.length, 'revision')}`);
-        for (const revision of revisions) {
-            const { id, message, path, statements, notRenderable } = revision;
-            const title = `${id} ${message} (${path})`;
-            if (statements)
-                log.group(title, ownStatements(revision).map(({ sql }) => sql));
-            else
-                log.info(`${title}: not rendered, ${notRenderable?.reason}`);
-        }
-    }
-    #sayWhoHoldsTheLock() {
-        const { inputs, surroundings } = this;
-        const look = async () => {
-            const client = await connect(inputs.database, surroundings.applicationName);
-            try {
-                const holder = await lockHolder(client);
-                if (holder)
-                    surroundings.log.info(`Waiting for another deploy of this database: ${holder}.`);
-            }
-            finally {
-                await disconnect(client);
-            }
-        };
-        // Only for the log: the wait goes on without it.
-        look().catch(() => surroundings.log.info('Waiting for another deploy of this database.'));
-    }
-    async #cancelStatement(client) {
-        try {
-            const other = await connect(this.inputs.database, this.surroundings.applicationName);
-            try {
-                await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [
-                    client.processID,
-                ]);
-            }
-            finally {
-                await disconnect(other);
-            }
-        }
-        catch {
-            // The server ends the statement itself when it sees that the connection is gone.
-        }
-    }
-}
-/** Tells the log of each revision as it ends, and keeps its figures. */
-class Progress {
-    tape;
-    result;
-    log;
-    plan;
-    #started = 0;
-    #current;
-    constructor(tape, result, log, plan) {
-        this.tape = tape;
-        this.result = result;
-        this.log = log;
-        this.plan = plan;
-    }
-    start(id) {
-        this.finish(false);
-        this.#current = id;
-        this.tape.revision = id;
-        this.#started = performance.now();
-    }
-    finish(failed) {
-        const id = this.#current;
-        if (id === undefined)
-            return;
-        this.#current = undefined;
-        const duration = performance.now() - this.#started;
-        const statements = this.tape.entries.filter(entry => entry.revision === id && !entry.lookup).length;
-        this.result.runs.push({ id, duration, statements });
-        const message = this.plan.revisions.find(revision => revision.id === id)?.message ?? '';
-        this.log.info(`${failed ? '✗' : '✓'} ${id} ${message}: ${count(statements, 'statement')}, ${seconds(duration)}`);
-    }
-}
-const slug = (text) => text.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
 
 ;// CONCATENATED MODULE: ./src/main.ts
 

@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import sys
 import traceback
 
@@ -209,7 +210,7 @@ def load_flask(request):
     try:
         app = info.load_app()
     except flask.cli.NoAppException as error:
-        raise Failed("render-failed", "The Flask app was not found: %s" % error)
+        raise no_app(str(error))
     extension = app.extensions.get("migrate")
     if extension is None:
         raise Failed("render-failed", "The Flask app %r has no Flask-Migrate: call Migrate(app, db)." % app.name)
@@ -222,6 +223,15 @@ def load_flask(request):
         config = extension.migrate.get_config(directory)
     args = extension.configure_args
     return Project(config, args, app.app_context, request)
+
+
+def no_app(told):
+    """Flask tells of an error in the app by printing its traceback into the message."""
+    if "Traceback" not in told:
+        return Failed("render-failed", "The Flask app was not found: %s" % told)
+    places = re.findall(r'File "([^"]+)", line (\d+)', told)
+    frames = [{"file": file, "line": int(line), "function": ""} for file, line in places if is_users(file)]
+    return Failed("render-failed", "The Flask app does not import: %s" % told.strip().splitlines()[-1], frames=frames)
 
 
 def load_alembic(request):
@@ -439,7 +449,7 @@ def reason_of(error):
         cause = cause.__cause__ or cause.__context__
     text = one_line(error)
     if "MockConnection" in text or "MockEngine" in text:
-        return "it reads the database (%s)" % text
+        return "it reads the database, and a dry run has none"
     return text
 
 
@@ -528,14 +538,18 @@ def line_in(error, path):
     return lines[-1] if lines else None
 
 
+def is_users(path):
+    here = os.getcwd() + os.sep
+    outside = os.sep + "site-packages" + os.sep in path
+    return os.path.abspath(path).startswith(here) and os.path.isfile(path) and not outside
+
+
 def frames_of(error):
     """The frames in the user's own files, outermost first."""
-    here = os.getcwd() + os.sep
     frames = [
         {"file": frame.f_code.co_filename, "line": line, "function": frame.f_code.co_name}
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if os.path.abspath(frame.f_code.co_filename).startswith(here) and os.path.isfile(frame.f_code.co_filename)
-        and os.sep + "site-packages" + os.sep not in frame.f_code.co_filename
+        if is_users(frame.f_code.co_filename)
     ]
     if isinstance(error, SyntaxError) and error.filename:
         frames.append({"file": error.filename, "line": error.lineno, "function": "<module>"})

@@ -140,8 +140,8 @@ export class Transaction {
     }
   }
 
-  /** Rolls back and closes the connection; a server that cannot hear it rolls back by itself. */
-  async rollBack(): Promise<void> {
+  /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
+  async end(): Promise<void> {
     await Promise.race([
       this.client.query('ROLLBACK').catch(() => {}),
       new Promise<void>(resolve => setTimeout(resolve, 2_000).unref()),

@@ -1,4 +1,4 @@
-import { Failure, type Place } from '../failure'
+import { Failure, type Place, type StatementFailure } from '../failure'
 import type { Plan } from '../plan/plan'
 import { nameHeads } from '../plan/result'
 
@@ -9,23 +9,22 @@ interface Told {
   fromDatabase: boolean
 }
 
-interface Recorded {
-  /** The last statement that PostgreSQL refused. */
-  failure?:
-    | {
-        revision: string | null
-        sql: string
-        error: { code: string; message: string; detail?: string; hint?: string; position?: number } | null
-      }
-    | undefined
+/** The last statement that PostgreSQL refused. */
+interface Refused {
+  sql: string
+  error: Omit<StatementFailure, 'sql'> | null
 }
 
 /** Puts together what Python said of the failed script and what PostgreSQL said of the failed statement. */
-export function failureOf({ message, revision, place, fromDatabase }: Told, tape: Recorded, plan: Plan): Failure {
+export function failureOf(
+  { message, revision, place, fromDatabase }: Told,
+  last: Refused | undefined,
+  plan: Plan,
+): Failure {
   const script = plan.revisions.find(each => each.id === revision)
   const name = script ? `${script.id}${script.message && ` (${script.message})`}` : (revision ?? 'env.py')
   const at = { ...(revision && { revision }), ...(place && { place }) }
-  const refused = fromDatabase ? tape.failure : undefined
+  const refused = fromDatabase ? last : undefined
   if (!refused?.error) return new Failure('migration-failed', `Revision ${name} failed: ${message}.`, at)
   const { sql, error } = refused
   const details = { ...at, statement: { sql, ...error } }

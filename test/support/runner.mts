@@ -53,7 +53,7 @@ export async function runStep(options: StepOptions): Promise<Step> {
   }
   const inputs: Record<string, string> = {}
   for (const [name, { default: value = '' }] of Object.entries(declared)) {
-    inputs[`INPUT_${name.toUpperCase()}`] = value === '${{ github.token }}' ? 'ghs_standin' : String(value)
+    inputs[`INPUT_${name.toUpperCase()}`] = /github\.token/.test(value) ? 'ghs_standin' : String(value)
   }
   for (const [name, value] of Object.entries(options.inputs)) inputs[`INPUT_${name.toUpperCase()}`] = value
   const github = options.github ?? 'http://127.0.0.1:9'

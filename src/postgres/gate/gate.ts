@@ -249,9 +249,9 @@ export class Gate {
     }
     this.#upstream.send(
       join(
-        statements(`SAVEPOINT ${savepoint}`),
+        statement(`SAVEPOINT ${savepoint}`, { error }),
         leaving ? statement(sessionSettings, { row, error }) : join(),
-        this.#resetSettings(),
+        this.#resetSettings(error),
         wanted.length > 0 ? statement(`SELECT ${wanted.join(', ')}`, { error }) : join(),
         statements(`RELEASE SAVEPOINT ${savepoint}`),
         syncPoint(status => {
@@ -284,8 +284,9 @@ export class Gate {
     )
   }
 
-  #resetSettings(): Request {
-    return statements('RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings)
+  #resetSettings(error?: (message: wire.Message) => void): Request {
+    const sql = ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings]
+    return join(...sql.map(text => statement(text, error ? { error } : {})))
   }
 
   // ── Connections ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -159,10 +159,10 @@ export class Session {
   /** Ends an open transaction that only read, so that an outer session can go on; it opens anew when it is used again. */
   stepAside(): Request {
     const { base } = this.transaction
-    const forget = (transaction: Transaction) => {
+    this.#change(transaction => {
       transaction.base = null
-    }
-    return join(statements(`RELEASE SAVEPOINT ${base}`), afterwards(this.#settled(forget)))
+    })
+    return statements(`RELEASE SAVEPOINT ${base}`)
   }
 
   get canStepAside(): boolean {

@@ -1,4 +1,5 @@
 import type { Client } from 'pg'
+import { disconnect } from './connection'
 import { lockKey } from './transaction'
 
 /**
@@ -17,4 +18,20 @@ export async function lockHolder(client: Client): Promise<string | undefined> {
   const [holder] = rows
   if (!holder) return undefined
   return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`
+}
+
+/** Cancels what runs on a client's connection, over another one; a server that cannot be asked sees the connection end. */
+export async function cancelStatement(client: Client, connect: () => Promise<Client>): Promise<void> {
+  try {
+    const other = await connect()
+    try {
+      // pg knows the server process from its BackendKeyData, but does not say so in its types.
+      const { processID } = client as unknown as { processID: number }
+      await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID])
+    } finally {
+      await disconnect(other)
+    }
+  } catch {
+    // Nothing more can be done from here.
+  }
 }

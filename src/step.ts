@@ -1,0 +1,140 @@
+import { writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import type { Client } from 'pg'
+import { Driver } from './alembic/driver'
+import { childEnvironment } from './alembic/environment'
+import type { Inputs } from './inputs'
+import { type Log, PrintOut } from './log'
+import { isRendered, type Plan } from './plan/plan'
+import { nameHeads, type Result } from './plan/result'
+import { ownStatements, sqlScript } from './plan/sql'
+import { connect, disconnect } from './postgres/connection'
+import { readHeads, type VersionTable } from './postgres/heads'
+import type { Publisher } from './publish'
+import { count } from './report/words'
+
+/** What a step runs in; main.ts gives it. */
+export interface Surroundings {
+  environment: NodeJS.ProcessEnv
+  /** What others see in pg_stat_activity while we are connected. */
+  applicationName: string
+  /** Where the SQL file goes. */
+  temporaryDirectory: string
+  publisher: Publisher
+  log: Log
+  /** Aborted when GitHub cancels the step. */
+  signal: AbortSignal
+}
+
+/** One step with what it has open: the user's Python, and the connection to the database if it needs one. */
+export class Step {
+  readonly printed = new PrintOut()
+  /** Whether anything of the batch was started. */
+  started = false
+  driver!: Driver
+  client: Client | undefined
+  versionTable: VersionTable | undefined
+
+  constructor(
+    readonly inputs: Inputs,
+    readonly surroundings: Surroundings,
+    readonly result: Result,
+  ) {}
+
+  startPython(): void {
+    const { database, githubToken: token } = this.inputs
+    const { environment, signal } = this.surroundings
+    this.driver = new Driver({
+      ...this.inputs,
+      workingDirectory: resolve(this.inputs.workingDirectory),
+      environment: childEnvironment(environment, { secrets: database?.secrets ?? [], token }),
+      url: database?.urlWithoutPassword ?? 'postgresql://',
+      print: line => this.printed.add(line),
+      signal,
+    })
+  }
+
+  /** A connection of its own to the step's database; the caller closes it. */
+  connect(): Promise<Client> {
+    return connect(this.inputs.database!, this.surroundings.applicationName)
+  }
+
+  /** Resolves the batch from the prior heads to the target, with its SQL. */
+  async plan(): Promise<Plan> {
+    const { direction, revision: target, fromRevision } = this.inputs
+    const project = await this.#python(() => this.driver.project(), 'Output of the app')
+    this.versionTable = { name: project.versionTable, schema: project.versionTableSchema }
+    const { heads, tableExists: versionTableExists } = fromRevision
+      ? { heads: fromRevision, tableExists: fromRevision.length > 0 }
+      : await readHeads(this.client!, this.versionTable)
+    if (!fromRevision) this.result.priorHeads = this.result.newHeads = heads
+    const plan = await this.#python(
+      () => this.driver.plan({ direction, target, heads, versionTableExists }),
+      'Output of the dry run',
+    )
+    this.result.plan = plan
+    this.result.priorHeads = plan.priorHeads
+    this.result.newHeads = plan.newHeads
+    if (plan.revisions.length > 0 && isRendered(plan)) this.result.sqlFile = this.#writeSql(plan)
+    this.#describe(plan)
+    return plan
+  }
+
+  /** After a failure, the outputs say what the database holds and not what was hoped. */
+  async rereadHeads(): Promise<void> {
+    const { result } = this
+    if (result.outcome === 'in-doubt' || !this.client || !this.versionTable) return
+    if (result.priorHeads) result.newHeads = result.priorHeads
+    try {
+      const client = await this.connect()
+      try {
+        const { heads } = await readHeads(client, this.versionTable)
+        result.newHeads = heads
+        result.priorHeads ??= heads
+        result.reread = true
+      } finally {
+        await disconnect(client)
+      }
+    } catch {
+      result.reread = false
+    }
+  }
+
+  async end(): Promise<void> {
+    this.printed.show(this.surroundings.log, 'Output of Python')
+    this.driver.kill()
+    if (this.client) await disconnect(this.client)
+  }
+
+  async #python<T>(ask: () => Promise<T>, title: string): Promise<T> {
+    try {
+      return await ask()
+    } finally {
+      this.printed.show(this.surroundings.log, title)
+    }
+  }
+
+  #writeSql(plan: Plan): string {
+    const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60)
+    const path = join(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.sql`)
+    writeFileSync(path, sqlScript(plan))
+    return path
+  }
+
+  #describe({ direction, priorHeads, newHeads, revisions }: Plan): void {
+    const { log } = this.surroundings
+    if (revisions.length === 0) return log.info(`The database is at ${nameHeads(priorHeads)}; nothing to do.`)
+    const batch = count(revisions.length, 'revision')
+    log.info(`${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`)
+    for (const revision of revisions) {
+      const { id, message, path, notRenderable } = revision
+      const title = `${id} ${message} (${path})`
+      if (notRenderable) log.info(`${title}: not rendered, ${notRenderable.reason}`)
+      else
+        log.group(
+          title,
+          ownStatements(revision).map(({ sql }) => sql),
+        )
+    }
+  }
+}

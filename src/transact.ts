@@ -1,0 +1,166 @@
+import type { Client } from 'pg'
+import { ScriptError } from './alembic/driver'
+import { Failure, messageOf } from './failure'
+import { type Plan, sameHeads } from './plan/plan'
+import { nameHeads } from './plan/result'
+import { disconnect } from './postgres/connection'
+import { Gate } from './postgres/gate/gate'
+import { Tape } from './postgres/gate/tape'
+import { checkWritable, readHeads } from './postgres/heads'
+import { cancelStatement, lockHolder } from './postgres/sessions'
+import { settle } from './postgres/settle'
+import { Transaction } from './postgres/transaction'
+import { Progress } from './progress'
+import { failureOf } from './report/blame'
+import { count } from './report/words'
+import type { Step } from './step'
+
+/** How long the database is asked what became of a COMMIT that got no answer, in milliseconds. */
+const patience = 60_000
+
+/**
+ * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse.
+ * Whatever is thrown, the transaction is over then.
+ */
+export async function transact(step: Step, plan: Plan): Promise<'up-to-date' | 'rehearsed' | 'applied'> {
+  const { inputs, surroundings } = step
+  const transaction = await Transaction.begin(step.client!, inputs)
+  try {
+    if (inputs.mode === 'rehearse') {
+      surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.')
+    }
+    await transaction.lock(() => sayWhoHoldsTheLock(step), surroundings.signal)
+    if (await isAlreadyThere(step, plan)) return 'up-to-date'
+    await runThroughGate(step, transaction, plan)
+    await verify(step, transaction, plan)
+    if (inputs.mode === 'rehearse') return 'rehearsed'
+    await commit(step, transaction, plan)
+    return 'applied'
+  } finally {
+    await transaction.end()
+  }
+}
+
+/** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
+async function isAlreadyThere(step: Step, plan: Plan): Promise<boolean> {
+  const { client, versionTable, result, surroundings } = step
+  const { heads, tableExists } = await readHeads(client!, versionTable!)
+  result.priorHeads = heads
+  if (sameHeads(heads, plan.newHeads)) {
+    surroundings.log.info('Another deploy has brought the database to the target in the meantime.')
+    plan.revisions = []
+    return true
+  }
+  if (!sameHeads(heads, plan.priorHeads)) {
+    throw new Failure(
+      'drift',
+      `The database has moved from ${nameHeads(plan.priorHeads)} to ${nameHeads(heads)} since the batch was planned.`,
+      { advice: 'Run the step again: it will plan from the new heads.' },
+    )
+  }
+  await checkWritable(client!, versionTable!, tableExists)
+  return false
+}
+
+async function runThroughGate(step: Step, { client, settings }: Transaction, plan: Plan): Promise<void> {
+  const { surroundings, inputs, versionTable, printed } = step
+  const { log, signal } = surroundings
+  const cancel = () => cancelStatement(client, () => step.connect())
+  const tape = new Tape(versionTable!.name)
+  const gate = await Gate.open({ client, tape, settings, cancel })
+  signal.addEventListener('abort', cancel)
+  step.started = true
+  log.info(`Running ${count(plan.revisions.length, 'revision')} in one transaction.`)
+  const progress = new Progress(tape, log, plan)
+  let error: unknown
+  try {
+    const { user = '', database = '' } = client
+    const { direction, revision: target } = inputs
+    const revisions = plan.revisions.map(revision => revision.id)
+    const request = { direction, target, revisions, gate: { ...gate.address, user, database } }
+    await step.driver.run(request, id => progress.start(id))
+  } catch (thrown) {
+    error = thrown
+  }
+  await gate.close()
+  signal.removeEventListener('abort', cancel)
+  progress.finish({ failed: error !== undefined })
+  step.result.runs = progress.runs
+  printed.show(log, 'Output of the scripts')
+  if (tape.notices.length > 0) {
+    log.group(
+      'Notices of PostgreSQL',
+      tape.notices.map(({ severity, message }) => `${severity}: ${message}`),
+    )
+  }
+  if (gate.lost) {
+    throw new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(gate.lost)}.`, {
+      advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
+      ...(tape.revision && { revision: tape.revision }),
+      cause: error,
+    })
+  }
+  if (error instanceof ScriptError) throw failureOf(error, tape.failure, plan)
+  if (error) throw error
+}
+
+/** Everything that has to be true before a COMMIT may be sent. */
+async function verify({ versionTable }: Step, transaction: Transaction, plan: Plan): Promise<void> {
+  try {
+    await transaction.checkConstraints()
+  } catch (error) {
+    throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
+      advice: 'Mend the data in the migration before the constraint is checked.',
+      cause: error,
+    })
+  }
+  await transaction.checkIdentity()
+  const { heads } = await readHeads(transaction.client, versionTable!)
+  if (sameHeads(heads, plan.newHeads)) return
+  throw new Failure(
+    'migration-failed',
+    `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(plan.newHeads)}.`,
+    { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
+  )
+}
+
+async function commit(step: Step, transaction: Transaction, { priorHeads, newHeads }: Plan): Promise<void> {
+  const { inputs, surroundings, result } = step
+  const versionTable = step.versionTable!
+  try {
+    await transaction.commit()
+  } catch (error) {
+    if (error instanceof Failure) throw error
+    surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.')
+    const { applicationName } = surroundings
+    const { id } = transaction
+    const database = inputs.database!
+    const settled = await settle({ database, applicationName, versionTable, id, priorHeads, newHeads, patience })
+    if (settled.decision === 'committed') return
+    if (settled.decision === 'rolled-back') {
+      throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
+        advice: 'Run the step again.',
+      })
+    }
+    result.outcome = 'in-doubt'
+    delete result.newHeads
+    throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
+      advice: `When the database can be reached again, ask it: SELECT pg_xact_status('${id}'::xid8), and look at the heads with SELECT version_num FROM ${versionTable.name}.`,
+    })
+  }
+}
+
+/** Only for the log: the wait goes on without it. */
+async function sayWhoHoldsTheLock(step: Step): Promise<void> {
+  const { log } = step.surroundings
+  let client: Client | undefined
+  try {
+    client = await step.connect()
+    const holder = await lockHolder(client)
+    if (holder) log.info(`Waiting for another deploy of this database: ${holder}.`)
+  } catch {
+    log.info('Waiting for another deploy of this database.')
+  } finally {
+    if (client) await disconnect(client)
+  }
+}

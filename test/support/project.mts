@@ -1,0 +1,108 @@
+import { execFile } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { root } from './runner.mts'
+
+/** The Python that script/bootstrap sets up, with the fixture's packages and every driver that is tested. */
+export const python = join(root, '.venv', process.platform === 'win32' ? 'Scripts/python.exe' : 'bin/python')
+
+export interface Script {
+  id: string
+  down?: string | null
+  message?: string
+  /** Python: the body of `upgrade()`, with `op`, `sa` and `db` at hand. */
+  upgrade: string
+  downgrade?: string
+}
+
+export interface ProjectOptions {
+  scripts: Script[]
+  /** Further arguments of `Migrate(app, db, …)`. */
+  migrate?: string
+  /** `SQLALCHEMY_ENGINE_OPTIONS`, as Python. */
+  engineOptions?: string
+  /** Changes the stock env.py. */
+  env?: (stock: string) => string
+  /** Python at the end of app.py. */
+  app?: string
+}
+
+/** Writes a Flask-Migrate project with the stock env.py into a new directory and returns its path. */
+export function writeProject({ scripts, migrate = '', engineOptions = '{}', env, app = '' }: ProjectOptions): string {
+  const folder = mkdtempSync(join(tmpdir(), 'atomic-upgrade-project-'))
+  const fixture = join(root, 'migrations-fixture')
+  mkdirSync(join(folder, 'migrations', 'versions'), { recursive: true })
+  for (const name of ['env.py', 'alembic.ini', 'script.py.mako'])
+    cpSync(join(fixture, 'migrations', name), join(folder, 'migrations', name))
+  if (env) {
+    const path = join(folder, 'migrations', 'env.py')
+    writeFileSync(path, env(readText(path)))
+  }
+  writeFileSync(
+    join(folder, 'app.py'),
+    `import os
+from flask import Flask
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+
+app = Flask(__name__)
+app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
+app.config["SQLALCHEMY_ENGINE_OPTIONS"] = ${engineOptions}
+db = SQLAlchemy(app)
+Migrate(app, db${migrate && `, ${migrate}`})
+${app}
+`,
+  )
+  let previous: string | null = null
+  for (const { id, down = previous, message = id, upgrade, downgrade = 'pass' } of scripts) {
+    writeFileSync(
+      join(folder, 'migrations', 'versions', `${id}.py`),
+      `"""${message}"""
+
+import sqlalchemy as sa
+from alembic import op
+from app import db
+
+revision = ${JSON.stringify(id)}
+down_revision = ${down === null ? 'None' : JSON.stringify(down)}
+
+
+def upgrade():
+${indent(upgrade)}
+
+
+def downgrade():
+${indent(downgrade)}
+`,
+    )
+    previous = id
+  }
+  return folder
+}
+
+const indent = (body: string): string =>
+  body
+    .trim()
+    .split('\n')
+    .map(line => `    ${line}`)
+    .join('\n')
+
+const readText = (path: string): string => readFileSync(path, 'utf8')
+
+/** Runs the raw `flask` command in a project, as a deploy without the action would. */
+export async function flask(
+  folder: string,
+  url: string,
+  ...args: string[]
+): Promise<{ failed: boolean; output: string }> {
+  const run = promisify(execFile)
+  const options = { cwd: folder, env: { ...process.env, DATABASE_URL: url, PYTHONHASHSEED: '0' } }
+  try {
+    const { stdout, stderr } = await run(python, ['-m', 'flask', ...args], options)
+    return { failed: false, output: stdout + stderr }
+  } catch (error) {
+    return { failed: true, output: String((error as { stderr?: string }).stderr) }
+  }
+}

@@ -1,0 +1,16 @@
+import type { TestProject } from 'vitest/node'
+import { startServer } from './postgres.mts'
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** The URL of the server's database `postgres`, of its superuser. */
+    postgres: string
+  }
+}
+
+/** One PostgreSQL server for all tests; every test has databases of its own on it. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const server = await startServer(['max_prepared_transactions = 20'])
+  project.provide('postgres', server.url('postgres'))
+  return () => server.stop()
+}
