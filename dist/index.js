@@ -56249,7 +56249,11 @@ class Driver {
     async run(request, onRevision) {
         this.#send({ run: request });
         for (;;) {
-            const answer = await this.#answer();
+            const answer = await this.#answer().catch(error => {
+                if (error !== this.#gone)
+                    throw error;
+                throw new Failure('migration-failed', error.message, { advice: 'What it printed is in the log above.' });
+            });
             if (answer.ran)
                 return;
             if (!answer.revision)
@@ -56662,7 +56666,7 @@ class Step {
             if (notRenderable)
                 log.info(`${title}: not rendered, ${notRenderable.reason}`);
             else
-                log.group(title, ownStatements(revision).map(({ sql }) => sql));
+                log.group(title, ownStatements(revision).map(({ sql }) => terminated(sql)));
         }
     }
 }
@@ -58593,6 +58597,7 @@ async function sayWhoHoldsTheLock(step) {
 
 
 
+
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
  * Never throws: a failure is part of the result, with the heads as the database has them then.
@@ -58629,7 +58634,7 @@ async function run(inputs, surroundings) {
     }
     result.commentUrl = (await publisher.comment(result)) || result.commentUrl || '';
     await publisher.summarize(result);
-    log.info(`Outcome: ${result.outcome}`);
+    log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd());
     return result;
 }
 

@@ -2,6 +2,7 @@ import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
 import type { Result } from './plan/result'
 import { loadParser } from './plan/statements'
+import { stateOf } from './report/words'
 import { Step, type Surroundings } from './step'
 import { transact } from './transact'
 
@@ -36,6 +37,6 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
   }
   result.commentUrl = (await publisher.comment(result)) || result.commentUrl || ''
   await publisher.summarize(result)
-  log.info(`Outcome: ${result.outcome}`)
+  log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd())
   return result
 }

@@ -7,7 +7,7 @@ import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
 import { isRendered, type Plan } from './plan/plan'
 import { nameHeads, type Result } from './plan/result'
-import { ownStatements, sqlScript } from './plan/sql'
+import { ownStatements, sqlScript, terminated } from './plan/sql'
 import { connect, disconnect } from './postgres/connection'
 import { readHeads, type VersionTable } from './postgres/heads'
 import type { Publisher } from './publish'
@@ -133,7 +133,7 @@ export class Step {
       else
         log.group(
           title,
-          ownStatements(revision).map(({ sql }) => sql),
+          ownStatements(revision).map(({ sql }) => terminated(sql)),
         )
     }
   }

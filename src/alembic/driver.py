@@ -257,6 +257,8 @@ def offer_database_url(url):
     if not url or "DATABASE_URL" in os.environ:
         return
     scheme, rest = url.split("://", 1)
+    # SQLAlchemy does not know libpq's short form.
+    scheme = re.sub(r"^postgres\b", "postgresql", scheme)
     if "+" not in scheme:
         installed = [name for name in ("psycopg2", "psycopg", "asyncpg", "pg8000") if importlib.util.find_spec(name)]
         with contextlib.suppress(Exception):

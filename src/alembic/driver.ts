@@ -172,7 +172,10 @@ export class Driver {
   async run(request: RunRequest, onRevision: (id: string) => void): Promise<void> {
     this.#send({ run: request })
     for (;;) {
-      const answer = await this.#answer()
+      const answer = await this.#answer().catch(error => {
+        if (error !== this.#gone) throw error
+        throw new Failure('migration-failed', error.message, { advice: 'What it printed is in the log above.' })
+      })
       if (answer.ran) return
       if (!answer.revision) throw this.#unexpected()
       onRevision(answer.revision)

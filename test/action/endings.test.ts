@@ -1,0 +1,128 @@
+import { describe, expect, test } from 'vitest'
+import { createDatabase, start } from '../support/action.mts'
+import { contents, leftovers } from '../support/database.mts'
+import { query } from '../support/postgres.mts'
+import { type ProjectOptions, writeProject } from '../support/project.mts'
+
+/** How a batch can end other than by a failing statement: each leaves the database as it was, and says why. */
+const endings: Record<string, { reason: string; words: RegExp; script: string } & Partial<ProjectOptions>> = {
+  'a deferred constraint, violated in the last revision': {
+    reason: 'migration-failed',
+    words: /violates foreign key constraint "pair_other_fkey"/,
+    script: `
+op.execute("CREATE TABLE pair (id int PRIMARY KEY, other int REFERENCES pair DEFERRABLE INITIALLY DEFERRED)")
+op.execute("INSERT INTO pair VALUES (1, 2)")`,
+  },
+  'Python ending without a word': {
+    reason: 'migration-failed',
+    words: /ended with exit code 0/,
+    script: 'op.execute("CREATE TABLE t (id int)")\nimport os\nif not op.get_context().as_sql:\n    os._exit(0)',
+  },
+  'sys.exit in a script': {
+    reason: 'migration-failed',
+    words: /SystemExit/,
+    script: 'op.execute("CREATE TABLE t (id int)")\nimport sys\nsys.exit(0)',
+  },
+  'an env.py that does not migrate': {
+    reason: 'migration-failed',
+    words: /the heads are a1 and not b2/,
+    script: 'pass',
+    env: stock => stock.replace(/^else:\n\s+run_migrations_online\(\)/m, 'else:\n    pass'),
+  },
+  'an env.py that does not commit': {
+    reason: 'migration-failed',
+    words: /the heads are a1 and not b2/,
+    script: 'op.execute("CREATE TABLE t (id int)")',
+    env: stock =>
+      stock.replace(
+        /with context\.begin_transaction\(\):\n( +)context\.run_migrations\(\)\n\n\nif/,
+        'context.run_migrations()\n        connection.rollback()\n\n\nif',
+      ),
+  },
+  'a statement that PostgreSQL forbids in a transaction': {
+    reason: 'not-transactional',
+    words: /25001.*CREATE INDEX CONCURRENTLY/s,
+    script: 'with op.get_context().autocommit_block():\n    op.execute("CREATE INDEX CONCURRENTLY i ON first (id)")',
+  },
+  'a COMMIT in a DO block': {
+    reason: 'not-transactional',
+    words: /2D000/,
+    script: 'op.execute("DO $$ BEGIN CREATE TABLE t (id int); COMMIT; END $$")',
+  },
+  'a statement that runs too long': {
+    reason: 'migration-failed',
+    words: /57014.*statement timeout/s,
+    script: 'op.execute("SELECT pg_sleep(30)")',
+  },
+  'a server session that is ended': {
+    reason: 'connection-failed',
+    words: /connection to PostgreSQL was lost.*terminating connection/s,
+    script: 'op.execute("CREATE TABLE t (id int)")\nop.execute("SELECT pg_terminate_backend(pg_backend_pid())")',
+  },
+}
+
+describe('The database is as it was after', () => {
+  for (const [name, { reason, words, script, ...options }] of Object.entries(endings)) {
+    test(name, async () => {
+      const url = await createDatabase()
+      const first = { id: 'a1', upgrade: 'op.execute("CREATE TABLE first (id int)")' }
+      await start(writeProject({ scripts: [first] }), url, { mode: 'apply' })
+      const before = await contents(url)
+      const project = writeProject({ ...options, scripts: [first, { id: 'b2', upgrade: script }] })
+      const step = await start(project, url, { mode: 'apply', 'statement-timeout': '2s' })
+      expect(step.outputs, step.log).toMatchObject({
+        outcome: 'rolled-back',
+        'failure-reason': reason,
+        'prior-head': 'a1',
+        'new-head': 'a1',
+      })
+      expect(step.exitCode).toBe(1)
+      const errors = step.commands.filter(each => each.name === 'error')
+      expect(errors).toHaveLength(1)
+      expect(errors[0]!.text).toMatch(words)
+      expect(errors[0]!.text).toContain('The database is at a1, as before.')
+      expect(await contents(url)).toBe(before)
+      expect(await leftovers(url)).toEqual([])
+    })
+  }
+})
+
+test('a deferred constraint violated in an earlier revision is blamed on that one, where revisions commit by themselves', async () => {
+  const url = await createDatabase()
+  const project = writeProject({
+    migrate: 'transaction_per_migration=True',
+    scripts: [
+      { id: 'a1', upgrade: endings['a deferred constraint, violated in the last revision']!.script },
+      { id: 'b2', upgrade: 'op.execute("CREATE TABLE t (id int)")' },
+    ],
+  })
+  const step = await start(project, url, { mode: 'apply' })
+  expect(step.outputs).toMatchObject({ outcome: 'rolled-back', 'failure-reason': 'migration-failed' })
+  expect(step.log).toMatch(/Revision a1 .*violates foreign key constraint/)
+  expect(step.log).not.toContain('✓')
+})
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  test(`cancelled by ${signal} in the middle of a statement: the statement is cancelled and everything rolled back`, async () => {
+    const url = await createDatabase()
+    const before = await contents(url)
+    const project = writeProject({
+      scripts: [{ id: 'a1', upgrade: 'op.execute("CREATE TABLE t (id int)")\nop.execute("SELECT pg_sleep(60)")' }],
+    })
+    let pid = 0
+    const running = start(project, url, { mode: 'apply' }, { started: child => (pid = child) })
+    const sleeping = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`
+    while ((await query(url, sleeping)).rowCount === 0) await new Promise(resolve => setTimeout(resolve, 50))
+    process.kill(pid, signal)
+    const step = await running
+    expect(step.outputs, step.log).toMatchObject({
+      outcome: 'rolled-back',
+      'failure-reason': 'cancelled',
+      'prior-head': '',
+      'new-head': '',
+    })
+    expect(step.exitCode).toBe(1)
+    expect(await contents(url)).toBe(before)
+    expect(await leftovers(url)).toEqual([])
+  })
+}
