@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: expressions of GitHub workflows are shown as they are
 import { join } from 'node:path'
 import { contents } from '../test/support/database.mts'
 import { startGitHub } from '../test/support/github.mts'
@@ -5,7 +6,6 @@ import { query, startServer } from '../test/support/postgres.mts'
 import { python } from '../test/support/project.mts'
 import { root, runStep } from '../test/support/runner.mts'
 
-// biome-ignore-all lint/suspicious/noTemplateCurlyInString: expressions of GitHub workflows are shown as they are
 const color = process.stdout.isTTY
 const paint = (code: number, text: string) => (color ? `\u001b[${code}m${text}\u001b[0m` : text)
 const rule = (title: string) =>

@@ -61,6 +61,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   const from = input('from-revision')
   if (from && mode !== 'preview') mistake(`from-revision is only for mode: preview; mode is ${mode}.`)
   const fromRevision = from === 'base' ? [] : from.split(',').map(id => id.trim())
+  if (from && fromRevision.includes('')) mistake(`from-revision is “${from}”; there is an empty id in it.`)
 
   let database: Database | undefined
   const url = input('database-url')
@@ -74,6 +75,9 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   else if (!from) mistake('database-url is missing; a preview needs it, or from-revision.')
 
   const python = parseArgsStringToArgv(input('python'))
+  if (!python[0]) mistake('python names no command.')
+  const label = input('label')
+  if (label.length > 100) mistake('label is longer than 100 characters.')
   const number = input('pull-request')
   if (number && !/^[1-9]\d*$/.test(number)) mistake(`pull-request is “${number}”; it can be a number.`)
   const versionTable = input('version-table')
@@ -97,7 +101,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     workingDirectory: input('working-directory'),
     versionTable: versionTable === 'alembic_version' ? '' : versionTable,
     versionTableSchema: input('version-table-schema'),
-    label: input('label'),
+    label,
     ...(number && { pullRequest: Number(number) }),
     comment: comment === 'true',
     githubToken: input('github-token'),

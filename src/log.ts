@@ -31,9 +31,10 @@ export type Log = typeof log
 export function harmless(text: string): string {
   return (
     text
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: a carriage return or an escape would hide text
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: a carriage return would hide text; an escape may colour it
       .replaceAll(/[\u0000-\u0008\u000b-\u001a\u001c-\u001f]/g, '\ufffd')
-      .replaceAll(/^(\s*):(?=:)/gm, '$1:\u200b')
+      // .NET, in which the runner is written, counts U+0085 as white space too.
+      .replaceAll(/^([\s\u0085]*):(?=:)/gm, '$1:\u200b')
       .replaceAll('##[', '##\u200b[')
   )
 }

@@ -4,9 +4,11 @@ Reads requests as JSON lines from stdin, one at a time, and answers on what was 
 nonce of the first request, so that nothing an app prints can be taken for one. Whatever else is printed goes to stderr.
 """
 
+import argparse
 import contextlib
 import functools
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -71,7 +73,7 @@ class Gates:
             raise NotRenderable("it connects to the database, which is not possible in a dry run")
         for name in ("service", "dsn", "hostaddr", "passfile", "require_auth", "channel_binding", "krbsrvname",
                      "target_session_attrs", "load_balance_hosts", "unix_sock", "direct_tls", "source_address",
-                     "requirepeer"):
+                     "requirepeer", "dbname", "database"):
             cparams.pop(name, None)
         for name in [name for name in cparams if name.startswith(("ssl", "gss"))]:
             del cparams[name]
@@ -235,12 +237,27 @@ def no_app(told):
 
 
 def load_alembic(request):
-    from alembic.config import Config
-
+    """As the `alembic` command does with -c: an ini file, or pyproject.toml with an ini file beside it or without."""
+    try:
+        from alembic.config import Config
+    except ImportError as error:
+        raise Failed("render-failed", "%s in %s (%s)" % (error, sys.executable, sys.version.split()[0]))
     path = request["alembic_config"]
     if not os.path.isfile(path):
-        raise Failed("invalid-input", "alembic-config: there is no %s." % path)
-    return Project(Config(path), {}, contextlib.nullcontext, request)
+        raise Failed("invalid-input", "alembic-config: there is no %s in %s." % (path, os.getcwd()))
+    options = argparse.Namespace(x=None, name="alembic", config=[path], raiseerr=None, sql=False, tag=None)
+    if os.path.basename(path) == "pyproject.toml":
+        ini = os.path.join(os.path.dirname(path), "alembic.ini")
+        config = Config(ini if os.path.isfile(ini) else None, toml_file=path, cmd_opts=options)
+    elif os.path.isfile("pyproject.toml") and "toml_file" in inspect.signature(Config).parameters:
+        config = Config(path, toml_file="pyproject.toml", cmd_opts=options)
+    else:
+        config = Config(path, cmd_opts=options)
+    url = config.get_main_option("sqlalchemy.url")
+    if "DATABASE_URL" in os.environ and (not url or url.startswith("driver://")):
+        # As the templates leave it: nothing that a raw `alembic upgrade` could use.
+        config.set_main_option("sqlalchemy.url", os.environ["DATABASE_URL"].replace("%", "%%"))
+    return Project(config, {}, contextlib.nullcontext, request)
 
 
 def version_table_of(project, script):

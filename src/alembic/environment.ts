@@ -8,10 +8,12 @@ export function childEnvironment(
   environment: NodeJS.ProcessEnv,
   { secrets, token }: { secrets: string[]; token: string },
 ): Record<string, string> {
+  // libpq, and so we, would take the password from there where the URL has none.
+  const known = environment.PGPASSWORD ? [...secrets, environment.PGPASSWORD] : secrets
   const child: Record<string, string> = {}
   for (const [name, value] of Object.entries(environment)) {
     if (value === undefined || withheld.test(name)) continue
-    child[name] = withoutCredentials(name, value, secrets, token)
+    child[name] = withoutCredentials(name, value, known, token)
   }
   // On branches, the order in which Alembic goes through revisions depends on the hash seed.
   child.PYTHONHASHSEED ??= '0'
@@ -27,16 +29,28 @@ const withheld =
 
 const placeholder = 'withheld-by-atomic-upgrade'
 
+/** GitHub's tokens, whoever put them there; source: GitHub's documentation of its token formats. */
+const gitHubToken = /\b(?:gh[opsur]_|github_pat_)[\w.-]{16,}/g
+
+/** Passwords in a PostgreSQL URL (the user without one is what the gate expects), in libpq's `key=value` form, in JSON. */
+const passwordsInUrls = /(postgres(?:ql)?(?:\+\w+)?:\/\/[^:/@\s]*):(?:[^@\s]*|[^@/\r\n]*)@(?:[^@/?\s]*@)*/gi
+const passwordsInPairs = /((?:^|[?&;\s])(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^&\s]+)/gi
+const passwordsInJson = /("password"\s*:\s*")(?:\\.|[^"\\])*/gi
+
 function withoutCredentials(name: string, value: string, secrets: string[], token: string): string {
-  if (token !== '' && value.includes(token)) return placeholder
-  // Databases of our kind lose their password; a URL's user without one is what the gate expects.
+  const basic = Buffer.from(`x-access-token:${token}`).toString('base64')
+  if (token !== '' && (value.includes(token) || value.includes(basic))) return placeholder
   const text = value
-    .replace(/\b(postgres(?:ql)?(?:\+\w+)?:\/\/[^:/@\s]*):[^@\s]*@/gi, '$1@')
-    .replace(/([?&]password=)[^&\s]*/gi, `$1${placeholder}`)
+    .replace(gitHubToken, placeholder)
+    .replace(passwordsInUrls, '$1@')
+    .replace(passwordsInPairs, `$1${placeholder}`)
+    .replace(passwordsInJson, `$1${placeholder}`)
   const named = /PASS|PWD|SECRET|CREDENTIAL|TOKEN|_KEY$|_PW$/i.test(name)
   return secrets.reduce((rest, secret) => {
     if (named && rest === secret) return placeholder
-    // A short password, or one that is also the user's name, would turn up in harmless values.
-    return secret.length >= 8 ? rest.replaceAll(secret, placeholder) : rest
+    return isTelling(secret) ? rest.replaceAll(secret, placeholder) : rest
   }, text)
 }
+
+/** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
+const isTelling = (secret: string): boolean => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret)

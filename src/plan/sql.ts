@@ -18,9 +18,11 @@ export const ownStatements = (revision: Revision): RenderedStatement[] =>
 export function sqlScript(plan: Plan): string {
   const parts = plan.revisions.map(({ id, message, statements }) => {
     if (!statements) throw new Error(`revision ${id} is not rendered`)
-    return `-- ${plan.direction} ${id}${message && `: ${message.replaceAll(/[\r\n]+/g, ' ')}`}\n\n${sqlOf(statements)}`
+    return `${comment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`
   })
-  return [`-- ${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`, 'BEGIN;', ...parts, 'COMMIT;', ''].join(
-    '\n\n',
-  )
+  const heads = comment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`)
+  return [heads, 'BEGIN;', ...parts, 'COMMIT;', ''].join('\n\n')
 }
+
+/** A comment ends at its line's end; what follows it would run. */
+const comment = (text: string): string => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`

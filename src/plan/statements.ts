@@ -1,4 +1,4 @@
-import { loadModule, type Node, parseSync, type RawStmt } from 'libpg-query'
+import { loadModule, type Node, parseSync, type RawStmt, SqlError } from 'libpg-query'
 
 /** One SQL statement as PostgreSQL's own parser delimits it. */
 export interface Statement {
@@ -16,8 +16,11 @@ export const loadParser: () => Promise<void> = loadModule
  */
 export function splitStatements(sql: string): Statement[] {
   if (sql.trim() === '') return []
+  // The parser would take it for the end, and overlook what follows.
+  if (sql.includes('\0')) throw new SqlError('a null byte is not possible in SQL')
   const bytes = Buffer.from(sql)
-  return (parseSync(sql).stmts ?? []).map((raw: RawStmt) => {
+  // By way of UTF-8, so that the offsets count the same bytes where half a surrogate pair is in the text.
+  return (parseSync(bytes.toString()).stmts ?? []).map((raw: RawStmt) => {
     // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
     const start = raw.stmt_location ?? 0
     const end = raw.stmt_len ? start + raw.stmt_len : bytes.length
@@ -81,5 +84,8 @@ export function effectOf(tree: Node): Effect {
 }
 
 function isPlainSelect(select: Extract<Node, { SelectStmt: unknown }>['SelectStmt']): boolean {
-  return !select.intoClause && !select.lockingClause?.length && !select.withClause
+  const { intoClause, lockingClause, withClause, larg, rarg } = select
+  if (intoClause || lockingClause?.length || withClause) return false
+  // The INTO of a UNION stands in its first branch.
+  return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg))
 }

@@ -1,5 +1,5 @@
+import { readFileSync } from 'node:fs'
 import type { ClientConfig } from 'pg'
-import { parse, toClientConfig } from 'pg-connection-string'
 import { Failure, messageOf } from '../failure'
 
 /** How far TLS goes; libpq's `sslmode`, with `allow` taken as `prefer`. */
@@ -21,50 +21,64 @@ export interface Database {
 // As SQLAlchemy and libpq read it: the password goes up to the first @, whatever else is in it.
 const form = /^(?<scheme>postgres(?:ql)?(?:\+\w+)?):\/\/(?:(?<user>[^:/@]*)(?::(?<password>[^@]*))?@)?(?<rest>[^@]*)$/s
 
+// The host may be an IPv6 address in brackets, or percent-encoded: a socket's folder.
+const place = /^(?:\[(?<address>[^\]/]*)\]|(?<host>[^:/[\]]*))(?::(?<port>\d*))?(?:\/(?<database>.*))?$/s
+
+/** What of the query goes to pg as it is; anything else of libpq's it would not understand. */
+const passedOn = ['user', 'options', 'client_encoding', 'connect_timeout', 'sslnegotiation']
+
 /**
- * Reads a URL in SQLAlchemy's form (`postgresql+psycopg://…`) or libpq's (`postgresql://…`).
+ * Reads a URL in SQLAlchemy's form (`postgresql+psycopg://…`) or libpq's (`postgresql://…`). As with both of them, what
+ * the query says goes before the rest.
  * Throws a Failure `invalid-input` that does not repeat the URL, for it may hold a password.
  */
 export function readDatabaseUrl(text: string): Database {
-  const { scheme, user, password, rest } = form.exec(text.trim())?.groups ?? {}
-  if (!scheme) {
-    throw new Failure('invalid-input', `database-url: ${whatIsWrong(text.trim())}`, {
-      advice:
-        'Write postgresql://user:password@host:5432/name, with @ : / ? # in user and password percent-encoded (@ is %40).',
-    })
+  const { scheme, user, password, rest = '' } = form.exec(text.trim())?.groups ?? {}
+  // SQLAlchemy reads `host:5432/name?password=a@b` as user, password and host, libpq as host, name and password.
+  if (!scheme || /[?&]password=/i.test(password ?? '')) throw invalid(whatIsWrong(text.trim()))
+  const at = rest.indexOf('?')
+  const address = at < 0 ? rest : rest.slice(0, at)
+  const pairs = at < 0 ? [] : rest.slice(at + 1).split('&')
+  const [hidden, open] = [pairs.filter(isSecret), pairs.filter(pair => !isSecret(pair))]
+  const queryPassword = new URLSearchParams(hidden.join('&')).get('password') ?? undefined
+  const options = new URLSearchParams(open.join('&'))
+  const { host, port, database } = readPlace(address, options)
+  const { mode: tls, files } = readTls(options, host)
+  const decoded = queryPassword ?? decode(password)
+  const config = {
+    ...(user && { user: decode(user)! }),
+    ...Object.fromEntries([...options].filter(([key]) => passedOn.includes(key))),
+    ...(decoded && { password: decoded }),
+    ...(host && { host }),
+    ...(port && { port: Number(port) }),
+    ...(database && { database }),
+    ssl: tlsOptions(tls, files),
   }
-  const [address = '', query = ''] = rest!.split('?', 2)
-  const options = new URLSearchParams(query)
-  const queryPassword = options.get('password') ?? undefined
-  options.delete('password')
-  const tls = takeTlsMode(options)
-  const withoutPassword = options.toString() === '' ? address : `${address}?${options}`
-  let parsed: ReturnType<typeof parse>
-  try {
-    parsed = parse(`postgresql://${withoutPassword}`, { useLibpqCompat: true })
-  } catch (error) {
-    throw new Failure('invalid-input', `database-url: ${messageOf(error)}`, { cause: error })
-  }
-  const { ssl: _, ...plain } = parsed
-  const config: ClientConfig = { ...toClientConfig(plain) }
-  const decoded = decode(password) ?? queryPassword
-  if (user) config.user = decode(user)!
-  if (decoded) config.password = decoded
-  if (config.host?.includes(',')) {
-    throw new Failure('invalid-input', 'database-url: name one host, the primary’s; a list of hosts is not possible.')
-  }
-  config.ssl = tlsOptions(tls, parsed)
-  const who = user ? `${user}@` : ''
-  const kept = query
-    ? `?${new URLSearchParams([...new URLSearchParams(query)].filter(([key]) => key !== 'password'))}`
-    : ''
+  const withQuery = (base: string, kept: string[]) => (kept.length === 0 ? base : `${base}?${kept.join('&')}`)
+  const whoAndWhere = `${user ? `${user}@` : ''}${address}`
   return {
     config,
     tls,
-    name: `postgresql://${who}${address}`,
-    urlWithoutPassword: `${scheme}://${who}${address}${kept}`,
-    secrets: secretForms(password, decoded),
+    name: withQuery(
+      `postgresql://${whoAndWhere}`,
+      open.filter(pair => ['user', 'host', 'port', 'dbname'].includes(keyOf(pair))),
+    ),
+    urlWithoutPassword: withQuery(`${scheme}://${whoAndWhere}`, open),
+    secrets: secretForms([password, ...hidden.map(pair => pair.slice(pair.indexOf('=') + 1))]),
   }
+}
+
+const keyOf = (pair: string): string => [...new URLSearchParams(pair).keys()][0] ?? ''
+
+/** libpq's options whose values are nobody's business. */
+const isSecret = (pair: string): boolean =>
+  pair.includes('=') && ['password', 'sslpassword', 'oauth_client_secret'].includes(keyOf(pair))
+
+function invalid(what: string): Failure {
+  return new Failure('invalid-input', `database-url: ${what}`, {
+    advice:
+      'Write postgresql://user:password@host:5432/name, with @ : / ? # in user and password percent-encoded (@ is %40).',
+  })
 }
 
 function whatIsWrong(text: string): string {
@@ -72,31 +86,78 @@ function whatIsWrong(text: string): string {
   const scheme = /^([a-z][\w+.-]*):\/\//i.exec(text)?.[1]
   if (!scheme) return 'this is not a URL.'
   if (!/^postgres(ql)?(\+\w+)?$/.test(scheme)) return `the scheme ${scheme} is not PostgreSQL’s.`
-  return 'there is more than one @ in it.'
+  return 'there is an @ in it that is out of place.'
 }
 
-function takeTlsMode(options: URLSearchParams): TlsMode {
+function readPlace(text: string, options: URLSearchParams): { host?: string; port?: string; database?: string } {
+  if (/^[^/]*,/.test(text) || options.get('host')?.includes(',')) {
+    throw new Failure('invalid-input', 'database-url: name one host, the primary’s; a list of hosts is not possible.')
+  }
+  const written = place.exec(text)?.groups
+  if (!written) throw invalid('its host or port cannot be read.')
+  const found = {
+    host: options.get('host') ?? written.address ?? decode(written.host),
+    port: options.get('port') ?? written.port,
+    database: options.get('dbname') ?? decode(written.database),
+  }
+  if (found.port && !(/^\d+$/.test(found.port) && Number(found.port) > 0 && Number(found.port) < 65_536)) {
+    throw invalid('its port is not one.')
+  }
+  return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined))
+}
+
+/** The certificates and the key that the URL names files of. */
+interface TlsFiles {
+  ca?: string
+  cert?: string
+  key?: string
+}
+
+function readTls(options: URLSearchParams, host: string | undefined): { mode: TlsMode; files: TlsFiles } {
+  const root = options.get('sslrootcert')
+  // `system` is libpq's word for the public authorities, which it takes for verify-full alone.
+  const system = root === 'system'
   // asyncpg's spelling is ssl=…, everybody else's sslmode=…
-  const given = options.get('sslmode') ?? options.get('ssl') ?? process.env.PGSSLMODE ?? 'prefer'
-  options.delete('sslmode')
-  options.delete('ssl')
-  const mode = { true: 'require', false: 'disable', allow: 'prefer' }[given] ?? given
+  const given =
+    options.get('sslmode') ?? options.get('ssl') ?? process.env.PGSSLMODE ?? (system ? 'verify-full' : 'prefer')
+  const synonyms = new Map([
+    ['true', 'require'],
+    ['false', 'disable'],
+    ['allow', 'prefer'],
+  ])
   const modes: TlsMode[] = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full']
-  const known = modes.find(each => each === mode)
-  if (known) return known
-  throw new Failure('invalid-input', `database-url: sslmode is “${given}”; it can be ${modes.join(', ')}.`)
+  const mode = modes.find(each => each === (synonyms.get(given) ?? given))
+  if (!mode) {
+    throw new Failure('invalid-input', `database-url: sslmode is “${given}”; it can be ${modes.join(', ')}.`)
+  }
+  // As libpq: a Unix socket has no TLS, whatever sslmode says.
+  if (host?.startsWith('/')) return { mode: 'disable', files: {} }
+  if (system && mode !== 'verify-full') {
+    throw new Failure('invalid-input', `database-url: sslrootcert=system needs sslmode=verify-full, not ${mode}.`)
+  }
+  if (mode === 'verify-ca' && !root) {
+    throw new Failure('invalid-input', 'database-url: sslmode=verify-ca needs a CA of your own, as sslrootcert=PATH.')
+  }
+  const names = { ca: system ? null : root, cert: options.get('sslcert'), key: options.get('sslkey') }
+  const files = Object.entries(names).flatMap(([name, path]) => (path ? [[name, contentOf(path)]] : []))
+  return { mode, files: Object.fromEntries(files) }
+}
+
+function contentOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new Failure('invalid-input', `database-url: a file that it names cannot be read: ${messageOf(error)}.`)
+  }
 }
 
 /** What node:tls shall check; source: libpq-ssl.html, table "SSL Mode Descriptions". */
-function tlsOptions(tls: TlsMode, { ssl }: ReturnType<typeof parse>): ClientConfig['ssl'] {
+function tlsOptions(tls: TlsMode, files: TlsFiles): ClientConfig['ssl'] {
   if (tls === 'disable') return false
-  const files = typeof ssl === 'object' ? ssl : {}
-  const { ca, cert, key } = files as { ca?: string; cert?: string; key?: string }
-  const given = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) }
-  if (tls === 'verify-full') return given
+  if (tls === 'verify-full') return files
   // With a root certificate, libpq's `require` checks the chain as `verify-ca` does.
-  if (tls === 'verify-ca' || (tls === 'require' && ca)) return { ...given, checkServerIdentity: () => undefined }
-  return { ...given, rejectUnauthorized: false }
+  if (tls === 'verify-ca' || (tls === 'require' && files.ca)) return { ...files, checkServerIdentity: () => undefined }
+  return { ...files, rejectUnauthorized: false }
 }
 
 function decode(text: string | undefined): string | undefined {
@@ -104,14 +165,29 @@ function decode(text: string | undefined): string | undefined {
   return text?.replace(/(?:%[0-9a-f]{2})+/gi, bytes => Buffer.from(bytes.replaceAll('%', ''), 'hex').toString('utf8'))
 }
 
-function secretForms(written: string | undefined, decoded: string | undefined): string[] {
-  const forms = [
-    written,
-    decoded,
-    decoded && encodeURIComponent(decoded),
-    decoded && JSON.stringify(decoded).slice(1, -1),
+/** Passwords as written and as meant, and as JavaScript, Python, SQLAlchemy and JSON would write them. */
+function secretForms(written: (string | undefined)[]): string[] {
+  const forms = written
+    .filter(each => each !== undefined)
+    .flatMap(text => {
+      const asQuery = decode(text.replaceAll('+', ' '))!
+      return [text, ...[decode(text)!, asQuery].flatMap(writings)]
+    })
+  return [...new Set(forms)].filter(form => form !== '').sort((a, b) => b.length - a.length)
+}
+
+function writings(meant: string): string[] {
+  const encoded = encodeURIComponent(meant.replace(/\p{Cs}/gu, '\ufffd'))
+  const strict = encoded.replaceAll(/[!'()*]/g, each => `%${each.charCodeAt(0).toString(16).toUpperCase()}`)
+  const json = JSON.stringify(meant).slice(1, -1)
+  return [
+    meant,
+    encoded,
+    strict,
+    strict.replaceAll('%2F', '/'),
+    strict.replaceAll('%20', '+'),
+    strict.replaceAll('%20', ' ').replaceAll('%2B', '+'),
+    json,
+    json.replaceAll(/[\u0080-\uffff]/g, each => `\\u${each.charCodeAt(0).toString(16).padStart(4, '0')}`),
   ]
-  return [...new Set(forms.filter(each => each !== undefined && each !== ''))].sort(
-    (a, b) => b!.length - a!.length,
-  ) as string[]
 }

@@ -22,16 +22,19 @@ export function failureOf(
   plan: Plan,
 ): Failure {
   const script = plan.revisions.find(each => each.id === revision)
-  const name = script ? `${script.id}${script.message && ` (${script.message})`}` : (revision ?? 'env.py')
+  const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision
+  const subject = name === null ? 'env.py' : `Revision ${name}`
   const at = { ...(revision && { revision }), ...(place && { place }) }
   const refused = fromDatabase ? last : undefined
-  if (!refused?.error) return new Failure('migration-failed', `Revision ${name} failed: ${message}.`, at)
+  if (!refused?.error) return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), at)
   const { sql, error } = refused
   const details = { ...at, statement: { sql, ...error } }
   if (notTransactional.has(error.code)) {
     return new Failure(
       'not-transactional',
-      `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}.`,
+      sentence(
+        `${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`,
+      ),
       {
         ...details,
         advice:
@@ -40,16 +43,19 @@ export function failureOf(
     )
   }
   if (waited.has(error.code)) {
-    return new Failure('lock-timeout', `Revision ${name} did not get a lock: ${error.message}.`, {
+    return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`), {
       ...details,
       advice: 'Run the step again when the table is less busy, or raise lock-timeout.',
     })
   }
-  return new Failure('migration-failed', `Revision ${name} failed: ${error.message}.`, {
+  return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
     ...details,
     advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
   })
 }
+
+/** Ends with a full stop, whether or not the error's own words do. */
+const sentence = (text: string): string => (/[.!?…]$/.test(text) ? text : `${text}.`)
 
 /** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
 const notTransactional = new Set(['25001', '2D000', '55P04', '55006'])

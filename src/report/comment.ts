@@ -1,20 +1,23 @@
-import type { Failure } from '../failure'
+import type { Failure, Place } from '../failure'
 import type { Revision } from '../plan/plan'
 import { nameHeads, type Result } from '../plan/result'
 import { ownStatements, sqlOf } from '../plan/sql'
-import { code, fenced, folded, html, prose } from './markdown'
-import { count, describeStatement, headline, seconds, stateOf } from './words'
+import { code, fenced, folded, html, printable, prose } from './markdown'
+import { clip, count, describeStatement, headline, seconds, stateOf } from './words'
 
 /** What GitHub takes in one comment, in characters. */
 export const commentLimit = 65_536
 
 /** The hidden line by which a later run finds its comment. */
-export const marker = (label: string): string => `<!-- atomic-upgrade ${encodeURIComponent(label)} -->`
+export const marker = (label: string): string => `<!-- atomic-upgrade ${encodeURIComponent(printable(label))} -->`
 
 export interface Links {
   /** The run that has the full SQL in its summary; empty outside of GitHub. */
   run: string
 }
+
+/** The longest name, message and paragraph shown, in characters: what is never dropped must fit in any case. */
+const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500]
 
 /** The comment on the pull request, or the job summary: the same text, each cut at its own limit. */
 export function renderReport(result: Result, links: Links, limit = commentLimit): string {
@@ -44,8 +47,8 @@ export function renderReport(result: Result, links: Links, limit = commentLimit)
       ...head,
       table(result, rows),
       ...revisions.slice(0, sections).map(revision => section(revision)),
-      sections < revisions.length ? dropped(revisions.length - sections, 'SQL', links) : '',
-      rows < revisions.length ? dropped(revisions.length - rows, 'line', links) : '',
+      sections < revisions.length ? dropped(revisions.length - sections, 'SQL', result, links) : '',
+      rows < revisions.length ? dropped(revisions.length - rows, 'line', result, links) : '',
       foot,
     )
   const whole = cut(kept => withTable(revisions.length, kept))
@@ -70,30 +73,37 @@ function icon({ outcome }: Result): string {
 
 function heads(result: Result): string {
   const { plan, outcome } = result
-  if (!plan || outcome === 'up-to-date') return stateOf(result)
-  const batch = `${code(nameHeads(plan.priorHeads))} → ${code(nameHeads(plan.newHeads))}`
+  const state = prose(clip(stateOf(result), paragraphLength))
+  if (!plan || outcome === 'up-to-date') return state
+  const [prior, target] = [plan.priorHeads, plan.newHeads].map(each => code(clip(nameHeads(each), messageLength)))
+  const batch = `${prior} → ${target}`
   const how =
     outcome === 'applied' ? 'ran as one transaction' : `${plan.direction} as one transaction: all of it or nothing`
-  return `${batch}, ${how}. ${stateOf(result)}`
+  return `${batch}, ${how}. ${state}`
 }
 
 function failed(failure: Failure): string {
   const { message, details } = failure
   const { statement, place, advice, revision } = details
-  const where = place ? ` at ${code(place.line === null ? place.file : `${place.file}:${place.line}`)}` : ''
+  const where = place ? placeOf(place) : ''
+  const script = revision ? ` Revision ${code(clip(revision, nameLength))}${where && ` at ${where}`}.` : ''
   const lines = [
-    `**${prose(message)}**${revision ? ` Revision ${code(revision)}${where}.` : where && ` See${where.slice(3)}.`}`,
+    `**${prose(clip(message, paragraphLength))}**${script || (where && ` See ${where}.`)}`,
     statement ? fenced(describeStatement(statement), 'text') : '',
-    advice ? prose(advice) : '',
+    advice ? prose(clip(advice, paragraphLength)) : '',
   ]
   return lines.filter(Boolean).join('\n\n')
+}
+
+function placeOf({ file, line }: Place): string {
+  return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`)
 }
 
 function warnings({ plan }: Result): string {
   const unseen = plan?.revisions.filter(revision => revision.notRenderable) ?? []
   if (unseen.length === 0) return ''
   const verb = unseen.length === 1 ? 'has' : 'have'
-  return `> [!NOTE]\n> ${count(unseen.length, 'script')} ${verb} no SQL to show without running: it needs the database. \`mode: rehearse\` runs the batch for real and rolls it back.`
+  return `> [!NOTE]\n> ${count(unseen.length, 'script')} ${verb} no SQL to show without running, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`
 }
 
 function table({ plan, runs }: Result, rows: number): string {
@@ -107,9 +117,9 @@ function table({ plan, runs }: Result, rows: number): string {
     const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?')
     return [
       index + 1,
-      code(revision.id),
-      prose(revision.message),
-      code(revision.path),
+      code(clip(revision.id, nameLength)),
+      prose(clip(revision.message, messageLength)),
+      code(clip(revision.path, messageLength)),
       statements,
       ...(timed ? [run ? seconds(run.duration) : '–'] : []),
     ]
@@ -118,13 +128,13 @@ function table({ plan, runs }: Result, rows: number): string {
 }
 
 function section(revision: Revision): string {
-  const title = `<code>${html(revision.id)}</code> ${html(revision.message)}`
+  const title = `<code>${html(clip(revision.id, nameLength))}</code> ${html(clip(revision.message, messageLength))}`
   const { notRenderable } = revision
   if (notRenderable) {
-    const place = notRenderable.line === null ? revision.path : `${revision.path}:${notRenderable.line}`
+    const { reason, line } = notRenderable
     return folded(
       `${title} – not rendered`,
-      `No SQL can be shown for this script: ${prose(notRenderable.reason)} (${code(place)}).`,
+      `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${placeOf({ file: revision.path, line })}).`,
     )
   }
   const statements = ownStatements(revision)
@@ -132,15 +142,14 @@ function section(revision: Revision): string {
   return folded(`${title} – ${count(statements.length, 'statement')}`, body)
 }
 
-function dropped(number: number, what: 'SQL' | 'line', { run }: Links): string {
-  const where = run
-    ? `the [summary of the run](${run}) and the file of the output \`sql-file\``
-    : 'the file of the output `sql-file`'
+function dropped(number: number, what: 'SQL' | 'line', { sqlFile }: Result, { run }: Links): string {
+  const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`']
+  const where = places.filter(Boolean).join(' and ')
   const text =
     what === 'SQL'
       ? `The SQL of ${count(number, 'more revision')} is not shown here`
       : `${count(number, 'more revision')} not listed here`
-  return `_${text}: see ${where}._`
+  return `_${text}${where && `: see ${where}`}._`
 }
 
 function howToGoOn({ outcome, mode, plan }: Result): string {

@@ -15,7 +15,7 @@ export function headline(result: Result): string {
   if (outcome === undefined) return mode === 'rehearse' ? `${revisions} will be rehearsed` : `${revisions} will run`
   switch (outcome) {
     case 'up-to-date':
-      return 'Nothing to do: the database is up to date'
+      return result.database ? 'Nothing to do: the database is up to date' : 'Nothing to do: the batch is empty'
     case 'previewed':
       return `${revisions} to ${result.direction}`
     case 'rehearsed':
@@ -39,7 +39,7 @@ export function stateOf(result: Result): string {
   const at = nameHeads(newHeads ?? [])
   switch (outcome ?? 'previewed') {
     case 'up-to-date':
-      return `The database is at ${at}.`
+      return result.database ? `The database is at ${at}.` : 'No database was asked.'
     case 'previewed':
       return result.database
         ? `The database is at ${nameHeads(priorHeads ?? [])}; nothing was written to it.`
@@ -75,36 +75,46 @@ export function explain(result: Result & { failure: Failure }): string {
 /** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */
 export function describeStatement({ sql, code, message, detail, hint, position }: StatementFailure): string {
   return [
-    `ERROR ${code}: ${message}`,
-    detail && `DETAIL: ${detail}`,
-    hint && `HINT: ${hint}`,
+    `ERROR ${code}: ${clip(message, longest)}`,
+    detail && `DETAIL: ${clip(detail, longest)}`,
+    hint && `HINT: ${clip(hint, longest)}`,
     ...excerpt(sql, position),
   ]
     .filter(line => line !== undefined && line !== '')
     .join('\n')
 }
 
-/** The longest piece of a line to show, in characters. */
+/** How much to show of a message, a detail and a hint; a script can raise what it likes. */
+const longest = 1_500
+
+/** The longest piece of a line to show, in characters, and the most lines. */
 const width = 160
+const height = 8
 
 function excerpt(sql: string, position: number | undefined): string[] {
   if (position === undefined) {
-    const lines = sql.split('\n').slice(0, 8)
-    return lines.map(line => `  ${clip(line, width)}`)
+    const lines = sql.split(/\r?\n/)
+    const shown = lines.slice(0, height).map(line => `  ${clip(line, width)}`)
+    return lines.length > height ? [...shown, '  …'] : shown
   }
   // PostgreSQL counts characters, not UTF-16 units.
-  const before = [...sql].slice(0, position - 1).join('')
-  const number = before.split('\n').length
+  const before = [...sql].slice(0, Math.max(0, position - 1)).join('')
   const start = before.lastIndexOf('\n') + 1
   const end = sql.indexOf('\n', start)
-  const line = sql.slice(start, end < 0 ? undefined : end)
-  const column = before.length - start
+  // A tab would move the caret; psql shows it as a space too.
+  const line = [
+    ...sql
+      .slice(start, end < 0 ? undefined : end)
+      .replace(/\r$/, '')
+      .replaceAll('\t', ' '),
+  ]
+  const column = [...before.slice(start)].length
   const from = Math.max(0, column - width / 2)
-  const head = `LINE ${number}: ${from > 0 ? '…' : ''}`
-  const shown = line.slice(from, from + width)
-  const indent = head.length + [...line.slice(from, column)].length
-  return [`${head}${shown}`, `${' '.repeat(indent)}^`]
+  const head = `LINE ${before.split('\n').length}: ${from > 0 ? '…' : ''}`
+  const shown = line.slice(from, from + width).join('')
+  return [`${head}${shown}${from + width < line.length ? '…' : ''}`, `${' '.repeat(head.length + column - from)}^`]
 }
 
+/** At most `length` UTF-16 units and a mark that something is missing; no character is cut in two. */
 export const clip = (text: string, length: number): string =>
-  text.length > length ? `${text.slice(0, length)}…` : text
+  text.length > length ? `${text.slice(0, length).replace(/[\ud800-\udbff]$/, '')}…` : text
