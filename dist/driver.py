@@ -6,6 +6,7 @@ nonce of the first request, so that nothing an app prints can be taken for one. 
 
 import argparse
 import contextlib
+import copy
 import functools
 import importlib.util
 import inspect
@@ -388,6 +389,35 @@ class Renderer:
         context.impl._exec = self.execute
         context.impl.static_output = self.note
         context.connection.execute = self.execute_on_connection
+        create = context.connection._run_ddl_visitor
+
+        def create_without_looking(visitor, element, **options):
+            if options.get("checkfirst") and self.path:
+                raise NotRenderable("it creates or drops what may be there already (checkfirst), which only the database knows")
+            return create(visitor, element, **options)
+
+        context.connection._run_ddl_visitor = create_without_looking
+        self.hide_offline_mode(context)
+
+    def hide_offline_mode(self, context):
+        """A script that asks whether it runs offline would show what the online run does not do."""
+
+        told = "it asks whether it runs offline, so its SQL is not what the online run does"
+
+        def as_sql(_):
+            # Alembic itself asks as well.
+            if self.path and is_users(sys._getframe(1).f_code.co_filename):
+                raise NotRenderable(told)
+            return True
+
+        def is_offline_mode():
+            if self.path:
+                raise NotRenderable(told)
+            return True
+
+        name, watched = type(context).__name__, {"as_sql": property(as_sql, lambda *_: None)}
+        context.__class__ = type(name, (type(context),), watched)
+        context.environment_context.is_offline_mode = is_offline_mode
 
     def execute(self, construct, execution_options=None, multiparams=None, params=None):
         if multiparams or params:
@@ -419,7 +449,10 @@ class Renderer:
             if isinstance(part, elements.BindParameter) and part.required and part.value is None:
                 if part.callable is None:
                     raise NotRenderable("the parameter :%s of a statement has no value" % part.key)
-        return str(construct.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})).strip()
+        compiled = construct.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+        for column in getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ()):
+            raise NotRenderable("the column %s has a default that Python computes as it runs" % column.name)
+        return str(compiled).strip()
 
     def note(self, text):
         text = text.strip()
@@ -442,18 +475,40 @@ class Renderer:
             step.migration_fn = self.guarded(step.migration_fn, step.revision.path, self.revisions[-1])
             yield step
 
+    def repeat(self, migrate, kwargs, statements, start, memo):
+        """Renders once more, from the same state of Alembic's, to see whether the script would write the same again."""
+        end = len(statements)
+        kept, self.context.impl.memo = self.context.impl.memo, memo
+        try:
+            migrate(**kwargs)
+        except Exception:
+            # It cannot run twice in one process (a global Table, for one), which says nothing about its SQL.
+            return
+        finally:
+            self.context.impl.memo = kept
+            again = statements[end:]
+            del statements[end:]
+        first = statements[start:end]
+        changed = [one for one, other in zip(first, again) if one["sql"] != other["sql"]]
+        if changed or len(first) != len(again):
+            told = "it writes something else every time, such as a time or a random value"
+            raise NotRenderable(told, changed[0]["line"] if changed else None)
+
     def guarded(self, migrate, path, revision):
         @functools.wraps(migrate)
         def run(**kwargs):
             self.path = path
             before = len(revision["statements"])
             try:
+                memo = copy.deepcopy(self.context.impl.memo)
                 migrate(**kwargs)
+                self.repeat(migrate, kwargs, revision["statements"], before, memo)
             except BaseException as error:
                 if isinstance(error, (KeyboardInterrupt, Failed)):
                     raise
                 del revision["statements"][before:]
-                revision.update(reason=reason_of(error), line=line_in(error, path))
+                line = error.args[1] if isinstance(error, NotRenderable) and len(error.args) > 1 else line_in(error, path)
+                revision.update(reason=reason_of(error), line=line)
             finally:
                 self.path = None
 
@@ -464,7 +519,7 @@ def reason_of(error):
     cause = error
     while cause is not None:
         if isinstance(cause, NotRenderable):
-            return str(cause)
+            return cause.args[0]
         cause = cause.__cause__ or cause.__context__
     text = one_line(error)
     if "MockConnection" in text or "MockEngine" in text:

@@ -1,0 +1,174 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import { createDatabase, start } from '../support/action.mts'
+import { contents } from '../support/database.mts'
+import { query } from '../support/postgres.mts'
+import { writeProject } from '../support/project.mts'
+
+/**
+ * What stock `--sql` gets wrong without a word. Each script is either shown faithfully, so that its SQL leaves what the
+ * online run leaves, or named with the line and the reason (`not`) instead of SQL.
+ */
+const scripts: Record<string, { upgrade: string; not?: RegExp; line?: number }> = {
+  'percent signs': {
+    upgrade: `
+op.execute("INSERT INTO t (name) SELECT name || ' 50%' FROM t WHERE name LIKE 'a%'")
+op.add_column("t", sa.Column("share", sa.Text, server_default="50%"))`,
+  },
+  'tabs and backslashes in literals': {
+    upgrade: `
+op.execute("INSERT INTO t (name) VALUES ('a\\tb')")
+op.bulk_insert(names, [{"name": "c\\td"}, {"name": "e\\\\f"}, {"name": "it's"}])
+op.execute(names.insert().values(name="back\\\\slash"))`,
+  },
+  'a trailing comment': { upgrade: `op.execute("INSERT INTO t (name) VALUES ('x') -- why not")` },
+  'casts, dollar quotes and bound parameters': {
+    upgrade: `
+op.execute("INSERT INTO t (name) SELECT '7'::int::text")
+op.execute("DO $$ BEGIN INSERT INTO t (name) VALUES ('50%'); END $$")
+op.execute(sa.text("INSERT INTO t (name) VALUES (:name)").bindparams(name="a:b"))`,
+  },
+  'statements on the connection, without parameters and unread': {
+    upgrade: `
+op.get_bind().execute(sa.text("UPDATE t SET name = upper(name)"))
+op.get_bind().execute(names.update().where(names.c.name == "A").values(name="z"))`,
+  },
+  'a server default and an enum': {
+    upgrade: `
+op.create_table("moods", sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("mood", sa.Enum("fine", "50%", name="mood"), server_default="fine"))
+op.execute("INSERT INTO moods DEFAULT VALUES")`,
+  },
+  'an autocommit block': {
+    upgrade: `
+op.execute("CREATE TABLE u (id int)")
+with op.get_context().autocommit_block():
+    op.execute("INSERT INTO u VALUES (1)")`,
+  },
+  'dropped parameters': {
+    upgrade: `op.get_bind().execute(sa.text("DELETE FROM t WHERE name = :name"), {"name": "a"})`,
+    not: /statement with parameters/,
+    line: 12,
+  },
+  executemany: {
+    upgrade: `op.get_bind().execute(sa.text("INSERT INTO t (name) VALUES (:name)"), [{"name": "x"}, {"name": "y"}])`,
+    not: /statement with parameters/,
+  },
+  'rows that are read': {
+    upgrade: `
+for (name,) in op.get_bind().execute(sa.text("SELECT name FROM t")):
+    op.execute("INSERT INTO t (name) VALUES ('%s again')" % name)`,
+    not: /reads the result/,
+    line: 12,
+  },
+  'a result as a condition': {
+    upgrade: `
+if op.get_bind().execute(sa.text("SELECT 1")):
+    op.execute("INSERT INTO t (name) VALUES ('there')")`,
+    not: /reads the result/,
+  },
+  'a scalar': {
+    upgrade: `
+count = op.get_bind().scalar(sa.text("SELECT count(*) FROM t"))
+op.execute("INSERT INTO t (name) VALUES ('%d')" % count)`,
+    not: /reads the database/,
+  },
+  'the inspector': {
+    upgrade: `assert "t" in sa.inspect(op.get_bind()).get_table_names()\nop.execute("INSERT INTO t (name) VALUES ('x')")`,
+    not: /reads the database/,
+  },
+  'a session': {
+    upgrade: `
+from sqlalchemy.orm import Session
+session = Session(bind=op.get_bind())
+session.execute(sa.text("INSERT INTO t (name) VALUES ('x')"))
+session.commit()`,
+    not: /./,
+  },
+  'an engine of its own': {
+    upgrade: `
+with db.engine.connect() as connection:
+    count = connection.execute(sa.text("SELECT 1")).scalar()
+op.execute("INSERT INTO t (name) VALUES ('%d')" % count)`,
+    not: /connects to the database/,
+    line: 12,
+  },
+  'a Python-side default': {
+    upgrade: `
+stamped = sa.table("t", sa.Column("name", sa.Text), sa.Column("extra", sa.Text, default="given"))
+op.add_column("t", sa.Column("extra", sa.Text))
+op.bulk_insert(stamped, [{"name": "x"}])`,
+    not: /default that Python computes/,
+    line: 14,
+  },
+  'is_offline_mode()': {
+    upgrade: `
+from alembic import context
+if not context.is_offline_mode():
+    op.execute("INSERT INTO t (name) VALUES ('online')")`,
+    not: /asks whether it runs offline/,
+    line: 13,
+  },
+  as_sql: {
+    upgrade: `op.execute("INSERT INTO t (name) VALUES ('%s')" % op.get_context().as_sql)`,
+    not: /asks whether it runs offline/,
+  },
+  checkfirst: {
+    upgrade: `
+op.execute("CREATE TYPE color AS ENUM ('red')")
+sa.Enum("red", name="color").create(op.get_bind(), checkfirst=True)`,
+    not: /checkfirst/,
+    line: 13,
+  },
+  'a random value': {
+    upgrade: `
+import uuid
+length = len(str(uuid.uuid4()))
+op.execute("INSERT INTO t (name) VALUES ('%s')" % str(uuid.uuid4())[:0].join(str(length)))
+op.execute("UPDATE t SET name = 'x' WHERE name = '%s'" % uuid.uuid4())`,
+    not: /something else every time/,
+    line: 15,
+  },
+  'a value that only the online run has': {
+    upgrade: `op.execute(sa.text("INSERT INTO t (name) VALUES (:missing)"))`,
+    not: /parameter :missing/,
+  },
+}
+
+const base = {
+  id: 'a1',
+  upgrade: `
+op.create_table("t", sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text))
+op.execute("INSERT INTO t (name) VALUES ('a'), ('ab'), ('c')")`,
+}
+
+describe('The dry run tells the truth about', () => {
+  for (const [name, { upgrade, not, line }] of Object.entries(scripts)) {
+    test(name, async () => {
+      const body = upgrade.includes('names')
+        ? `names = sa.table("t", sa.column("name", sa.Text))\n${upgrade.trim()}`
+        : upgrade
+      const project = writeProject({ scripts: [base, { id: 'b2', upgrade: body }] })
+      const [online, rendered] = [await createDatabase(), await createDatabase()]
+      for (const url of [online, rendered]) await start(project, url, { mode: 'apply', revision: 'a1' })
+
+      const preview = await start(project, online, {})
+      expect(preview.outputs, preview.log).toMatchObject({ outcome: 'previewed', revisions: '["b2"]' })
+      expect(preview.exitCode).toBe(0)
+      const applied = await start(project, online, { mode: 'apply' })
+      if (!not) {
+        expect(applied.outputs.outcome, applied.log).toBe('applied')
+        const sql = readFileSync(preview.outputs['sql-file']!, 'utf8')
+        await query(rendered, sql)
+        expect(await contents(rendered), sql).toBe(await contents(online))
+        return
+      }
+      expect(preview.outputs['sql-file']).toBe('')
+      expect(preview.summary).toContain('not rendered')
+      const [told = ''] = /No SQL can be shown for this script: .*/.exec(preview.summary) ?? []
+      expect(told.replaceAll('\\', '')).toMatch(not)
+      expect(told).toMatch(line === undefined ? /b2\.py:\d+`/ : new RegExp(`b2\\.py:${line}\``))
+      if (name !== 'a value that only the online run has') expect(applied.outputs.outcome, applied.log).toBe('applied')
+    })
+  }
+})
