@@ -72,7 +72,6 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
       mistakes.push(asFailure(error))
     }
   } else if (mode !== 'preview') mistake(`database-url is missing; mode: ${mode} needs it.`)
-  else if (!from) mistake('database-url is missing; a preview needs it, or from-revision.')
 
   const python = parseArgsStringToArgv(input('python'))
   if (!python[0]) mistake('python names no command.')

@@ -26,6 +26,7 @@ async function main(): Promise<void> {
       temporaryDirectory: process.env.RUNNER_TEMP ?? tmpdir(),
       publisher: new Publisher(event, inputs, log),
       log,
+      base: event.payload.pull_request?.base?.sha ?? '',
       signal: cancelled.signal,
     })
   } catch (error) {

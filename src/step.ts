@@ -1,15 +1,17 @@
 import { writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Client } from 'pg'
-import { Driver } from './alembic/driver'
+import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
+import { baseCommit, scriptsAt } from './git/base'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
+import { headsOf } from './plan/heads'
 import { isRendered, type Plan } from './plan/plan'
 import { nameHeads, type Result } from './plan/result'
 import { ownStatements, sqlScript, terminated } from './plan/sql'
 import { connect, disconnect } from './postgres/connection'
-import { readHeads, type VersionTable } from './postgres/heads'
+import { type Heads, readHeads, type VersionTable } from './postgres/heads'
 import type { Publisher } from './publish'
 import { count } from './report/words'
 
@@ -22,6 +24,8 @@ export interface Surroundings {
   temporaryDirectory: string
   publisher: Publisher
   log: Log
+  /** The tip of the pull request's base branch, as far as the event tells it. */
+  base: string
   /** Aborted when GitHub cancels the step. */
   signal: AbortSignal
 }
@@ -64,9 +68,10 @@ export class Step {
     const { direction, revision: target, fromRevision } = this.inputs
     const project = await this.#python(() => this.driver.project(), 'Output of the app')
     this.versionTable = { name: project.versionTable, schema: project.versionTableSchema }
-    const { heads, tableExists: versionTableExists } = fromRevision
-      ? { heads: fromRevision, tableExists: fromRevision.length > 0 }
-      : await readHeads(this.client!, this.versionTable)
+    const { heads, tableExists: versionTableExists } =
+      this.client && !fromRevision
+        ? await readHeads(this.client, this.versionTable)
+        : await this.#headsWithoutDatabase(project, fromRevision)
     if (!fromRevision) this.result.priorHeads = this.result.newHeads = heads
     const plan = await this.#python(
       () => this.driver.plan({ direction, target, heads, versionTableExists }),
@@ -104,6 +109,19 @@ export class Step {
     this.printed.show(this.surroundings.log, 'Output of Python')
     this.driver.kill()
     if (this.client) await disconnect(this.client)
+  }
+
+  /** The heads that the user names, else those of the scripts that a pull request builds on. */
+  async #headsWithoutDatabase(project: Project, named: string[] | undefined): Promise<Heads> {
+    if (named) return { heads: named, tableExists: named.length > 0 }
+    const directory = resolve(this.inputs.workingDirectory)
+    const { base } = this.surroundings
+    const scripts = await scriptsAt(directory, await baseCommit(directory, base))
+    const nodes = await this.driver.read(scripts.map(({ source }) => source))
+    // Other projects of the repository have histories of their own.
+    const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)))
+    this.surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`)
+    return { heads, tableExists: heads.length > 0 }
   }
 
   async #python<T>(ask: () => Promise<T>, title: string): Promise<T> {

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure, type FailureReason, type Place } from '../failure'
+import { explainHeads, type Node } from '../plan/heads'
 import type { Direction, Plan, Revision, Script } from '../plan/plan'
 
 /** How to start the user's Python and what it shall load. */
@@ -63,7 +64,15 @@ export class ScriptError extends Error {
 
 interface Answer {
   loaded?: {
-    revisions: { id: string; down: string[]; depends_on: string[]; labels: string[]; message: string; path: string }[]
+    revisions: {
+      id: string
+      down: string[]
+      depends_on: string[]
+      labels: string[]
+      message: string
+      path: string
+      created: string
+    }[]
     heads: string[]
     version_table: string
     version_table_schema: string | null
@@ -78,6 +87,7 @@ interface Answer {
       line: number | null
     }[]
   }
+  read?: Node[]
   revision?: string
   ran?: true
   failed?: {
@@ -87,6 +97,7 @@ interface Answer {
     revision?: string | null
     line?: number | null
     database?: boolean
+    path?: string
   }
 }
 
@@ -146,9 +157,9 @@ export class Driver {
       versionTable: loaded.version_table,
       versionTableSchema: loaded.version_table_schema,
       scripts: new Map(
-        loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path }) => [
+        loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, created }) => [
           id,
-          { id, down, dependsOn, labels, message: message.split('\n')[0]!.trim(), path: this.#file(path) },
+          { id, down, dependsOn, labels, message: message.split('\n')[0]!.trim(), path: this.#file(path), created },
         ]),
       ),
     }
@@ -166,6 +177,14 @@ export class Driver {
       return { ...script, ...(reason === null ? { statements } : { notRenderable: { reason, line } }) }
     })
     return { direction, target, priorHeads: planned.prior, newHeads: planned.new, revisions }
+  }
+
+  /** Reads the graph of scripts from their sources, without running them. */
+  async read(sources: string[]): Promise<Node[]> {
+    this.#send({ read: sources })
+    const { read } = await this.#answer()
+    if (!read) throw this.#unexpected()
+    return read
   }
 
   /** Runs the batch online through the gate; `onRevision` is told of each revision before it starts. */
@@ -229,14 +248,9 @@ export class Driver {
     return answer
   }
 
-  #failure({
-    kind,
-    message,
-    frames = [],
-    revision = null,
-    line = null,
-    database,
-  }: NonNullable<Answer['failed']>): Error {
+  #failure(failed: NonNullable<Answer['failed']>): Error {
+    const { kind, message, frames = [], revision = null, line = null, database, path } = failed
+    if (kind === 'multiple-heads' && this.#project) return severalHeads(message, this.#project)
     const script = revision === null ? undefined : this.#project?.scripts.get(revision)
     const last = frames.at(-1)
     const place: Place | undefined =
@@ -244,7 +258,9 @@ export class Driver {
         ? { file: script.path, line }
         : last
           ? { file: this.#file(last.file), line: last.line }
-          : script && { file: script.path, line: null }
+          : path
+            ? { file: this.#file(path), line: null }
+            : script && { file: script.path, line: null }
     if (kind === 'script') return new ScriptError(message, revision, place, database === true)
     return new Failure(kind as FailureReason, message, { ...(place && { place }), ...adviceFor(kind) })
   }
@@ -272,11 +288,14 @@ function adviceFor(kind: string): { advice?: string } {
         advice:
           'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
       }
-    case 'multiple-heads':
-      return { advice: 'Name one head, or heads for all of them, or merge them with `flask db merge heads`.' }
     default:
       return {}
   }
+}
+
+function severalHeads(message: string, { scripts, heads }: Project): Failure {
+  const { told, advice, newest } = explainHeads(scripts, heads)
+  return new Failure('multiple-heads', `${message}. ${told}`, { advice, place: { file: newest.path, line: null } })
 }
 
 function cannotStart({ python, workingDirectory }: DriverOptions, error: Error): Failure {

@@ -14,7 +14,7 @@ export interface Event {
 
 /** The fields of GitHub's event payloads that are used here. */
 export interface Payload {
-  pull_request?: { number: number }
+  pull_request?: { number: number; base?: { sha: string } }
   issue?: { number: number; pull_request?: object }
   merge_group?: { head_ref: string }
   workflow_run?: { pull_requests?: { number: number }[]; head_sha?: string }

@@ -1,0 +1,78 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import { Failure } from '../failure'
+
+const execute = promisify(execFile)
+
+/** One Python file at the base that looks like an Alembic script. */
+export interface BaseScript {
+  path: string
+  source: string
+}
+
+/**
+ * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
+ * `base` is the tip of the base branch as the event tells it; empty where it tells none.
+ * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
+ */
+export async function baseCommit(directory: string, base: string): Promise<string> {
+  const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
+    throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
+      advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
+    })
+  })
+  // The commit object names its parents also where a shallow clone does not have them.
+  const parents = [...commit.split('\n\n')[0]!.matchAll(/^parent (\w+)$/gm)].map(([, id]) => id!)
+  if (parents.length > 1) {
+    if (await exists(directory, parents[0]!)) return parents[0]!
+    throw shallow('fetch-depth: 2')
+  }
+  if (!base) {
+    throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
+      advice: 'Give database-url, or from-revision.',
+    })
+  }
+  try {
+    return (await git(directory, ['merge-base', 'HEAD', base])).trim()
+  } catch {
+    throw shallow('fetch-depth: 0')
+  }
+}
+
+const shallow = (setting: string): Failure =>
+  new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
+    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
+  })
+
+/** Every Python file of a commit that names a down_revision, wherever it lies. */
+export async function scriptsAt(directory: string, commit: string): Promise<BaseScript[]> {
+  // Exit code 1 is git's "nothing found".
+  const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(
+    error => {
+      if ((error as { code?: number }).code === 1) return ''
+      throw error
+    },
+  )
+  const paths = listed
+    .split('\0')
+    .filter(Boolean)
+    .map(name => name.slice(commit.length + 1))
+  const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim()
+  return Promise.all(
+    paths.map(async path => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })),
+  )
+}
+
+async function exists(directory: string, commit: string): Promise<boolean> {
+  return git(directory, ['cat-file', '-e', `${commit}^{tree}`]).then(
+    () => true,
+    () => false,
+  )
+}
+
+async function git(directory: string, args: string[]): Promise<string> {
+  // A checkout by another user (a container job) is still the one that we were told to look at.
+  const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 }
+  const { stdout } = await execute('git', ['-c', 'safe.directory=*', ...args], options)
+  return stdout
+}

@@ -1,0 +1,63 @@
+import type { Script } from './plan'
+
+/** What makes a script's place in the graph. */
+export interface Node {
+  id: string
+  down: string[]
+  /** Ids or branch labels. */
+  dependsOn: string[]
+  labels: string[]
+}
+
+/**
+ * The heads that a database has when all of these scripts have run, sorted. As in Alembic's version table, a revision
+ * that another one depends on is not among them.
+ */
+export function headsOf(nodes: Node[]): string[] {
+  const byLabel = new Map(nodes.flatMap(node => node.labels.map(label => [label, node.id] as const)))
+  const covered = new Set(
+    nodes.flatMap(node => [...node.down, ...node.dependsOn.map(name => byLabel.get(name) ?? name)]),
+  )
+  return nodes
+    .map(node => node.id)
+    .filter(id => !covered.has(id))
+    .sort()
+}
+
+/** Says which heads there are and the two ways to have one again; `newest` is the script to look at. */
+export function explainHeads(
+  scripts: Map<string, Script>,
+  heads: string[],
+): { told: string; advice: string; newest: Script } {
+  const byAge = heads.map(id => scripts.get(id)!).sort((a, b) => compare(a.created, b.created) || compare(a.id, b.id))
+  const newest = byAge.at(-1)!
+  const other = byAge.at(-2)!
+  const named = byAge.map(({ id, message, path }) => `${id} (${message ? `${message}, ` : ''}${path})`)
+  const first = firstOfBranch(scripts, newest, other)
+  const rebase = `put the newer one after the other, with down_revision = "${other.id}" in ${first.path}`
+  const merge = `flask db merge -m "merge heads" ${byAge.map(({ id }) => id).join(' ')}`
+  return {
+    told: `The heads are ${named.join(' and ')}.`,
+    advice: `Either ${rebase}; or merge them: ${merge}. To run them all as they are, set revision: heads.`,
+    newest,
+  }
+}
+
+const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
+
+/** The first revision of `head`'s branch that is not also below `other`. */
+function firstOfBranch(scripts: Map<string, Script>, head: Script, other: Script): Script {
+  const below = new Set<string>()
+  const visit = (id: string): void => {
+    if (below.has(id)) return
+    below.add(id)
+    for (const down of scripts.get(id)?.down ?? []) visit(down)
+  }
+  visit(other.id)
+  let first = head
+  for (;;) {
+    const next = first.down.find(id => !below.has(id) && scripts.has(id))
+    if (next === undefined) return first
+    first = scripts.get(next)!
+  }
+}
