@@ -50210,7 +50210,7 @@ function readInputs(environment) {
     const mistakes = [];
     const input = (name) => {
         const given = environment[`INPUT_${name.toUpperCase()}`]?.trim();
-        return given || defaultOf(name, environment);
+        return given || defaultOf(name);
     };
     const mistake = (message, advice) => mistakes.push(new Failure('invalid-input', message, advice ? { advice } : {}));
     const oneOf = (name, allowed) => {
@@ -50284,10 +50284,10 @@ function readInputs(environment) {
 const list = (values) => `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`;
 let action;
 /** The default in action.yml, which stands beside dist/. */
-function defaultOf(name, environment) {
+function defaultOf(name) {
     // The runner fills in `${{ github.token }}`; here an empty one means that the workflow wants none.
     if (name === 'github-token')
-        return environment['INPUT_GITHUB-TOKEN'] ?? '';
+        return '';
     action ??= (0,dist/* parse */.qg)((0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, '..', 'action.yml'), 'utf8'));
     return action.inputs[name].default;
 }
@@ -56014,10 +56014,13 @@ function failed(failure) {
     const { message, details } = failure;
     const { statement, place, advice, revision } = details;
     const where = place ? placeOf(place) : '';
-    const script = revision ? ` Revision ${code(clip(revision, nameLength))}${where && ` at ${where}`}.` : '';
+    const unnamed = revision && !message.includes(revision);
+    const script = unnamed
+        ? ` Revision ${code(clip(revision, nameLength))}${where && ` in ${where}`}.`
+        : where && ` In ${where}.`;
     const told = prose(clip(message, paragraphLength));
     const lines = [
-        `${told && `**${told}**`}${script || (where && ` See ${where}.`)}`.trim(),
+        `${told && `**${told}**`}${script}`.trim(),
         statement ? fenced(describeStatement(statement), 'text') : '',
         advice ? prose(clip(advice, paragraphLength)) : '',
     ];
@@ -56026,7 +56029,10 @@ function failed(failure) {
 function placeOf({ file, line }) {
     return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`);
 }
-function warnings({ plan }) {
+function warnings({ plan, runs }) {
+    // What ran needs no rehearsal.
+    if (runs.length > 0)
+        return '';
     const unseen = plan?.revisions.filter(revision => revision.notRenderable) ?? [];
     if (unseen.length === 0)
         return '';
@@ -56049,7 +56055,7 @@ function table({ plan, runs }, rows) {
             prose(clip(revision.message, messageLength)),
             code(clip(revision.path, messageLength)),
             statements,
-            ...(timed ? [run ? seconds(run.duration) : '–'] : []),
+            ...(timed ? [run ? seconds(run.duration).replace(' ', '&nbsp;') : '–'] : []),
         ];
     });
     return [head, align, ...lines].map(cells => `| ${cells.join(' | ')} |`).join('\n');
@@ -56108,7 +56114,7 @@ class Publisher {
     async comment(result) {
         try {
             const comment = await this.#comment;
-            return (await comment?.write(renderReport(result, this.#links()))) ?? '';
+            return (await comment?.write(renderReport(result, { run: this.event.runUrl }))) ?? '';
         }
         catch (error) {
             if (!this.#warned)
@@ -56121,9 +56127,10 @@ class Publisher {
     async summarize(result) {
         try {
             // A character may be up to four bytes long.
-            let text = renderReport(result, this.#links(), summaryLimit);
+            const links = { run: '' };
+            let text = renderReport(result, links, summaryLimit);
             if (Buffer.byteLength(text) > summaryLimit)
-                text = renderReport(result, this.#links(), summaryLimit / 4);
+                text = renderReport(result, links, summaryLimit / 4);
             if (process.env.GITHUB_STEP_SUMMARY)
                 await summary.addRaw(text).write();
         }
@@ -56139,9 +56146,6 @@ class Publisher {
             marker: marker(label),
             ...(pullRequest !== undefined && { pullRequest }),
         });
-    }
-    #links() {
-        return { run: this.event.runUrl };
     }
 }
 
@@ -58844,7 +58848,9 @@ async function sayWhoHoldsTheLock(step) {
  */
 async function run(inputs, surroundings) {
     const { publisher, log, signal } = surroundings;
-    const { mode, direction, label, database } = inputs;
+    const { mode, direction, label, fromRevision } = inputs;
+    // Heads that the user names go before what the database says, so it is not asked.
+    const database = fromRevision ? undefined : inputs.database;
     const result = { mode, direction, label, database: database?.name ?? '', runs: [] };
     const step = new Step(inputs, surroundings, result);
     // Python takes longest to start, so it goes first; everything else is done while the app imports.
@@ -58898,7 +58904,8 @@ async function main() {
     let result;
     try {
         const inputs = readInputs(process.env);
-        for (const secret of [...(inputs.database?.secrets ?? []), inputs.githubToken])
+        const { PGPASSWORD = '' } = process.env;
+        for (const secret of [...(inputs.database?.secrets ?? []), PGPASSWORD, inputs.githubToken])
             if (secret)
                 core_setSecret(secret);
         const event = readEvent(process.env);

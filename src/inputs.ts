@@ -42,7 +42,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   const mistakes: Failure[] = []
   const input = (name: string): string => {
     const given = environment[`INPUT_${name.toUpperCase()}`]?.trim()
-    return given || defaultOf(name, environment)
+    return given || defaultOf(name)
   }
   const mistake = (message: string, advice?: string) =>
     mistakes.push(new Failure('invalid-input', message, advice ? { advice } : {}))
@@ -114,9 +114,9 @@ const list = (values: readonly string[]): string => `${values.slice(0, -1).join(
 let action: { inputs: Record<string, { default: string }> } | undefined
 
 /** The default in action.yml, which stands beside dist/. */
-function defaultOf(name: string, environment: NodeJS.ProcessEnv): string {
+function defaultOf(name: string): string {
   // The runner fills in `${{ github.token }}`; here an empty one means that the workflow wants none.
-  if (name === 'github-token') return environment['INPUT_GITHUB-TOKEN'] ?? ''
+  if (name === 'github-token') return ''
   action ??= parse(readFileSync(join(__dirname, '..', 'action.yml'), 'utf8')) as NonNullable<typeof action>
   return action.inputs[name]!.default
 }

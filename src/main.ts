@@ -18,7 +18,9 @@ async function main(): Promise<void> {
   let result: Result
   try {
     const inputs = readInputs(process.env)
-    for (const secret of [...(inputs.database?.secrets ?? []), inputs.githubToken]) if (secret) core.setSecret(secret)
+    const { PGPASSWORD = '' } = process.env
+    for (const secret of [...(inputs.database?.secrets ?? []), PGPASSWORD, inputs.githubToken])
+      if (secret) core.setSecret(secret)
     const event = readEvent(process.env)
     result = await run(inputs, {
       environment: process.env,

@@ -30,7 +30,7 @@ export class Publisher {
   async comment(result: Result): Promise<string> {
     try {
       const comment = await this.#comment
-      return (await comment?.write(renderReport(result, this.#links()))) ?? ''
+      return (await comment?.write(renderReport(result, { run: this.event.runUrl }))) ?? ''
     } catch (error) {
       if (!this.#warned) this.log.warning(commentProblem(error))
       this.#warned = true
@@ -42,8 +42,9 @@ export class Publisher {
   async summarize(result: Result): Promise<void> {
     try {
       // A character may be up to four bytes long.
-      let text = renderReport(result, this.#links(), summaryLimit)
-      if (Buffer.byteLength(text) > summaryLimit) text = renderReport(result, this.#links(), summaryLimit / 4)
+      const links = { run: '' }
+      let text = renderReport(result, links, summaryLimit)
+      if (Buffer.byteLength(text) > summaryLimit) text = renderReport(result, links, summaryLimit / 4)
       if (process.env.GITHUB_STEP_SUMMARY) await core.summary.addRaw(text).write()
     } catch (error) {
       this.log.warning(`The job summary could not be written: ${error instanceof Error ? error.message : error}`)
@@ -57,9 +58,5 @@ export class Publisher {
       marker: marker(label),
       ...(pullRequest !== undefined && { pullRequest }),
     })
-  }
-
-  #links() {
-    return { run: this.event.runUrl }
   }
 }

@@ -12,7 +12,9 @@ import { transact } from './transact'
  */
 export async function run(inputs: Inputs, surroundings: Surroundings): Promise<Result> {
   const { publisher, log, signal } = surroundings
-  const { mode, direction, label, database } = inputs
+  const { mode, direction, label, fromRevision } = inputs
+  // Heads that the user names go before what the database says, so it is not asked.
+  const database = fromRevision ? undefined : inputs.database
   const result: Result = { mode, direction, label, database: database?.name ?? '', runs: [] }
   const step = new Step(inputs, surroundings, result)
   // Python takes longest to start, so it goes first; everything else is done while the app imports.

@@ -86,9 +86,13 @@ function failed(failure: Failure): string {
   const { message, details } = failure
   const { statement, place, advice, revision } = details
   const where = place ? placeOf(place) : ''
-  const script = revision ? ` Revision ${code(clip(revision, nameLength))}${where && ` at ${where}`}.` : ''
+  const unnamed = revision && !message.includes(revision)
+  const script = unnamed
+    ? ` Revision ${code(clip(revision, nameLength))}${where && ` in ${where}`}.`
+    : where && ` In ${where}.`
+  const told = prose(clip(message, paragraphLength))
   const lines = [
-    `**${prose(clip(message, paragraphLength))}**${script || (where && ` See ${where}.`)}`,
+    `${told && `**${told}**`}${script}`.trim(),
     statement ? fenced(describeStatement(statement), 'text') : '',
     advice ? prose(clip(advice, paragraphLength)) : '',
   ]
@@ -99,7 +103,9 @@ function placeOf({ file, line }: Place): string {
   return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`)
 }
 
-function warnings({ plan }: Result): string {
+function warnings({ plan, runs }: Result): string {
+  // What ran needs no rehearsal.
+  if (runs.length > 0) return ''
   const unseen = plan?.revisions.filter(revision => revision.notRenderable) ?? []
   if (unseen.length === 0) return ''
   const verb = unseen.length === 1 ? 'has' : 'have'
@@ -121,7 +127,7 @@ function table({ plan, runs }: Result, rows: number): string {
       prose(clip(revision.message, messageLength)),
       code(clip(revision.path, messageLength)),
       statements,
-      ...(timed ? [run ? seconds(run.duration) : '–'] : []),
+      ...(timed ? [run ? seconds(run.duration).replace(' ', '&nbsp;') : '–'] : []),
     ]
   })
   return [head, align, ...lines].map(cells => `| ${cells.join(' | ')} |`).join('\n')

@@ -14,7 +14,9 @@ const oneLine = (text: string): string => printable(text).replaceAll(/\s+/g, ' '
 
 /** Takes the meaning from what GitHub finds in any text: mentions, references, links and emoji names. */
 const defused = (text: string): string =>
-  text.replaceAll(/[@#]|:\/\/|www\.|:(?=[\w+-]+:)/gi, mark => mark + gap).replaceAll(/\b(GH)-(\d)/gi, `$1${gap}-$2`)
+  text
+    .replaceAll(/[@#]|:(?=\/\/|[\w+-]+(?::|$))|www(?=\.)/gi, mark => mark + gap)
+    .replaceAll(/\b(GH)-(\d)/gi, `$1${gap}-$2`)
 
 /** Text in running Markdown, on one line. */
 export function prose(text: string): string {

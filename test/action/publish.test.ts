@@ -63,7 +63,7 @@ test('after a push, the outcome goes to the merged pull request of the commit', 
   expect(step.outputs.outcome).toBe('applied')
   expect(bodies(9)).toHaveLength(1)
   expect(bodies(9)[0]).toContain('3 revisions applied')
-  expect(bodies(9)[0]).toMatch(/`8c24d5e6f7a0` \| give every mail domain a row \| .* \| 4 \| 0\.\d\d s \|/)
+  expect(bodies(9)[0]).toMatch(/`8c24d5e6f7a0` \| give every mail domain a row \| .* \| 4 \| 0\.\d\d&nbsp;s \|/)
 })
 
 test('a script that needs the database is named with its line instead of SQL', async () => {

@@ -1,0 +1,111 @@
+import pg from 'pg'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { createDatabase, seedProject, start } from '../support/action.mts'
+import { contents, leftovers } from '../support/database.mts'
+import { query } from '../support/postgres.mts'
+
+/** The key of the deploy lock, as docs and other tools may know it. */
+const lockKey = 0x61746f6d6963
+
+let url: string
+let other: pg.Client
+
+beforeEach(async () => {
+  url = await createDatabase()
+  other = new pg.Client({ connectionString: url, application_name: 'somebody else' })
+  other.on('error', () => {})
+  await other.connect()
+})
+afterEach(() => other.end())
+
+/** Waits until the step asks for the deploy lock. */
+async function waiting(): Promise<void> {
+  const asks = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_try_advisory_xact_lock%'
+    AND pid <> pg_backend_pid()`
+  while ((await query(url, asks)).rowCount === 0) await new Promise(resolve => setTimeout(resolve, 50))
+}
+
+test('a table that somebody else has locked: lock-timeout, the database as before', async () => {
+  await start(seedProject, url, { mode: 'apply', revision: '5a77262c502b' })
+  const before = await contents(url)
+  await other.query('BEGIN; LOCK TABLE orders')
+  const step = await start(seedProject, url, { mode: 'apply', 'lock-timeout': '300ms' })
+  expect(step.outputs, step.log).toMatchObject({
+    outcome: 'rolled-back',
+    'failure-reason': 'lock-timeout',
+    'prior-head': '5a77262c502b',
+    'new-head': '5a77262c502b',
+  })
+  expect(step.log).toMatch(/55P03/)
+  await other.query('ROLLBACK')
+  expect(await contents(url)).toBe(before)
+})
+
+test('another deploy is waited for, by name; when it has gone, the step goes on', async () => {
+  await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${lockKey})`)
+  const running = start(seedProject, url, { mode: 'apply', revision: 'dd7c69423ad9' })
+  await waiting()
+  await new Promise(resolve => setTimeout(resolve, 500))
+  await other.query('COMMIT')
+  const step = await running
+  expect(step.outputs.outcome, step.log).toBe('applied')
+  expect(step.log).toMatch(/Waiting for another deploy of this database: somebody else \(pid \d+, since /)
+})
+
+test('heads that move while the step waits, and not to the target: drift, and nothing ran', async () => {
+  await start(seedProject, url, { mode: 'apply', revision: 'dd7c69423ad9' })
+  await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${lockKey})`)
+  const running = start(seedProject, url, { mode: 'apply' })
+  await waiting()
+  await other.query("UPDATE alembic_version SET version_num = '653d68312991'; COMMIT")
+  const before = await contents(url)
+  const step = await running
+  expect(step.outputs, step.log).toMatchObject({
+    outcome: 'refused',
+    'failure-reason': 'drift',
+    'prior-head': '653d68312991',
+    'new-head': '653d68312991',
+  })
+  expect(step.log).toContain('from dd7c69423ad9 to 653d68312991')
+  expect(await contents(url)).toBe(before)
+})
+
+test('cancelled while it waits for another deploy: nothing ran', async () => {
+  await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${lockKey})`)
+  let pid = 0
+  const running = start(seedProject, url, { mode: 'apply' }, { started: child => (pid = child) })
+  await waiting()
+  process.kill(pid, 'SIGINT')
+  const step = await running
+  expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'cancelled', 'new-head': '' })
+  expect(step.exitCode).toBe(1)
+  await other.query('ROLLBACK')
+  expect(await leftovers(url)).toEqual(['session idle'])
+})
+
+test('a role without rights on the version table: not-permitted before anything runs, with the GRANT that is missing', async () => {
+  await start(seedProject, url, { mode: 'apply', revision: 'dd7c69423ad9' })
+  await query(
+    url,
+    `DO $$ BEGIN CREATE ROLE reader LOGIN PASSWORD 'reader'; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+     GRANT SELECT ON alembic_version TO reader`,
+  )
+  const asReader = url.replace(/\/\/[^@]*@/, '//reader:reader@')
+  const before = await contents(url)
+  const step = await start(seedProject, asReader, { mode: 'apply' })
+  expect(step.outputs, step.log).toMatchObject({
+    outcome: 'refused',
+    'failure-reason': 'not-permitted',
+    'prior-head': 'dd7c69423ad9',
+    'new-head': 'dd7c69423ad9',
+  })
+  expect(step.log).toContain('GRANT SELECT, INSERT, UPDATE, DELETE ON "alembic_version"')
+  expect(await contents(url)).toBe(before)
+  expect((await start(seedProject, asReader, {})).outputs.outcome).toBe('previewed')
+
+  await query(url, 'REVOKE ALL ON alembic_version FROM reader')
+  for (const mode of ['preview', 'apply']) {
+    const refused = await start(seedProject, asReader, { mode })
+    expect(refused.outputs, refused.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'not-permitted' })
+  }
+})

@@ -1,0 +1,347 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { Failure } from '../../src/failure'
+import type { Revision } from '../../src/plan/plan'
+import type { Outcome, Result } from '../../src/plan/result'
+import { commentLimit, marker, renderReport } from '../../src/report/comment'
+import { printable } from '../../src/report/markdown'
+import { blocks, meaningful, rawHtml, running, targets } from './github'
+import { hostile, planOf, resultOf, revision } from './hostile'
+
+const links = { run: 'https://github.com/acme/shop/actions/runs/4711' }
+const summaryLimit = 1024 * 1024
+
+const outcomes: Outcome[] = ['up-to-date', 'previewed', 'rehearsed', 'applied', 'rolled-back', 'refused', 'in-doubt']
+
+const hostileRevision: fc.Arbitrary<Revision> = fc
+  .record({ id: hostile, message: hostile, path: hostile, sql: fc.array(hostile, { maxLength: 4 }), reason: hostile })
+  .chain(({ id, message, path, sql, reason }) =>
+    fc.constantFrom(
+      revision({ id, message, path, statements: sql.map(each => ({ sql: each, line: 1, own: false })) }),
+      revision({ id, message, path, notRenderable: { reason, line: 3 } }),
+      revision({ id, message, path, notRenderable: { reason, line: null } }),
+    ),
+  )
+
+const hostileFailure: fc.Arbitrary<Failure> = fc
+  .record({ message: hostile, advice: hostile, revision: hostile, file: hostile, sql: hostile, detail: hostile })
+  .chain(({ message, advice, revision, file, sql, detail }) =>
+    fc.constantFrom(
+      new Failure('internal', message),
+      new Failure('render-failed', message, { advice, place: { file, line: null } }),
+      new Failure('migration-failed', message, {
+        advice,
+        revision,
+        place: { file, line: 3 },
+        statement: { sql, code: '42P01', message, detail, hint: detail, position: 1 },
+      }),
+    ),
+  )
+
+const hostileResult: fc.Arbitrary<Result> = fc
+  .record({
+    label: hostile.map(label => label.slice(0, 100)),
+    outcome: fc.constantFrom(undefined, ...outcomes),
+    revisions: fc.array(hostileRevision, { maxLength: 4 }),
+    heads: fc.array(hostile, { maxLength: 2 }),
+    failure: fc.option(hostileFailure, { nil: undefined }),
+    timed: fc.boolean(),
+  })
+  .map(({ label, outcome, revisions, heads, failure, timed }) =>
+    resultOf({
+      label,
+      ...(outcome && { outcome }),
+      ...(failure && { failure }),
+      plan: planOf(revisions, { priorHeads: heads, newHeads: heads }),
+      priorHeads: heads,
+      newHeads: heads,
+      runs: timed ? revisions.slice(0, 2).map(({ id }) => ({ id, duration: 12, statements: 1 })) : [],
+    }),
+  )
+
+/** The report is built of our own blocks alone, each of them closed, and nothing in it has a meaning for GitHub but our links. */
+function expectIntact(text: string, { sections }: { sections?: number } = {}): void {
+  const all = blocks(text)
+  const open = all.filter(({ type, content }) => type === 'html_block' && content.startsWith('<details>'))
+  const close = all.filter(({ type, content }) => type === 'html_block' && content.trim() === '</details>')
+  expect(close).toHaveLength(open.length)
+  if (sections !== undefined) expect(open).toHaveLength(sections)
+  for (const html of rawHtml(text)) {
+    const shell = html.replaceAll(/&#\d+;|[^<>&]/g, '')
+    expect(['<><><><><>', '<><>', '<>', '<'], html).toContain(shell)
+    if (!html.startsWith('<!--')) {
+      expect(html.replaceAll(/<\/?(details|summary|code)>/g, '').replaceAll(/&#\d+;/g, ''), html).not.toMatch(/[<>&]/)
+    }
+  }
+  // Fences and code are the reader's; the rest must not do anything.
+  const rest = running(text).replaceAll('summary of the run', '')
+  expect(rest).not.toMatch(meaningful)
+  expect(all.filter(({ type }) => /^(bullet_list|ordered_list|hr|code_block)/.test(type))).toEqual([])
+  expect(all.filter(({ type }) => type === 'heading_open')).toHaveLength(1)
+  for (const target of targets(text)) expect(target).toBe(links.run)
+}
+
+describe('hostile text', () => {
+  test('never gets out of the place that it was given', () => {
+    fc.assert(
+      fc.property(hostileResult, result => {
+        const text = renderReport(result, links)
+        expectIntact(text, { sections: result.plan!.revisions.length })
+        expect(text.length).toBeLessThanOrEqual(commentLimit)
+      }),
+      { numRuns: 1_000 },
+    )
+  })
+
+  test('neither makes another row or cell of the table, nor hides one', () => {
+    fc.assert(
+      fc.property(hostileResult, result => {
+        const all = blocks(renderReport(result, links))
+        const { revisions } = result.plan!
+        const rows = all.filter(({ type }) => type === 'tr_open').length
+        expect(rows).toBe(revisions.length === 0 ? 0 : revisions.length + 1)
+        const [start, end] = [
+          all.findIndex(({ type }) => type === 'tbody_open'),
+          all.findIndex(({ type }) => type === 'tbody_close'),
+        ]
+        const cells = all.slice(start, end).filter(({ type }) => type === 'td_open').length
+        expect(cells).toBe(revisions.length * (result.runs.length > 0 ? 6 : 5))
+      }),
+      { numRuns: 1_000 },
+    )
+  })
+
+  test('of SQL is shown as it is, in a fence of its own', () => {
+    fc.assert(
+      fc.property(fc.array(hostile, { minLength: 1, maxLength: 3 }), texts => {
+        const revisions = texts.map((sql, i) => revision({ id: `r${i}`, statements: [{ sql, line: 1, own: false }] }))
+        const fences = blocks(renderReport(resultOf({ plan: planOf(revisions) }), links)).filter(
+          ({ type }) => type === 'fence',
+        )
+        expect(fences).toHaveLength(texts.length)
+        for (const { info, content } of fences) {
+          expect(info).toBe('sql')
+          expect(content).toMatch(/;\n$/)
+        }
+      }),
+      { numRuns: 1_000 },
+    )
+  })
+
+  test('of a label stays in its marker, one marker for each label', () => {
+    fc.assert(
+      fc.property(hostile, hostile, (one, other) => {
+        expect(marker(one)).toMatch(/^<!-- atomic-upgrade [\w.!~*'()%-]* -->$/)
+        expect(blocks(`${marker(one)}\n\nafter`).map(({ type }) => type)[0]).toBe('html_block')
+        fc.pre(printable(one) !== printable(other))
+        expect(marker(one)).not.toBe(marker(other))
+      }),
+    )
+  })
+})
+
+/** So many statements that the whole is never short. */
+const batch = (
+  revisions: number,
+  statements: number,
+  sql = 'UPDATE customers SET name = upper(name) WHERE id > 17',
+): Revision[] =>
+  Array.from({ length: revisions }, (_, i) =>
+    revision({
+      id: `rev${String(i).padStart(6, '0')}`,
+      message: `change ${i}`,
+      statements: Array.from({ length: statements }, (_, j) => ({ sql: `${sql} + ${j}`, line: j, own: false })),
+    }),
+  )
+
+const shownSections = (text: string) =>
+  [...text.matchAll(/^<details><summary><code>(\w+)<\/code>/gm)].map(([, id]) => id)
+const listedRows = (text: string) => [...text.matchAll(/^\| \d+ \| `(\w+)`/gm)].map(([, id]) => id)
+
+describe('the limit', () => {
+  test('300 revisions and 3,000 statements: whole revisions are dropped from the end, with their number and a pointer', () => {
+    const revisions = batch(300, 10)
+    const ids = revisions.map(({ id }) => id)
+    const text = renderReport(resultOf({ plan: planOf(revisions) }), links)
+    expect(text.length).toBeLessThanOrEqual(commentLimit)
+    expect(text.length).toBeGreaterThan(commentLimit - 2_000)
+    expectIntact(text)
+    expect(listedRows(text)).toEqual(ids)
+    const sections = shownSections(text)
+    expect(sections.length).toBeGreaterThan(10)
+    expect(sections).toEqual(ids.slice(0, sections.length))
+    expect(text).toContain(
+      `_The SQL of ${300 - sections.length} more revisions is not shown here: see the [summary of the run](${links.run}) and the file of the output \`sql-file\`._`,
+    )
+    const fences = blocks(text).filter(({ type }) => type === 'fence')
+    expect(fences).toHaveLength(sections.length)
+    for (const { content } of fences) expect(content.match(/;$/gm)).toHaveLength(10)
+  })
+
+  test('2,000 revisions: lines of the table are dropped too, after all SQL', () => {
+    const revisions = batch(2_000, 1)
+    const ids = revisions.map(({ id }) => id)
+    const text = renderReport(resultOf({ plan: planOf(revisions) }), links)
+    expect(text.length).toBeLessThanOrEqual(commentLimit)
+    expectIntact(text, { sections: 0 })
+    const rows = listedRows(text)
+    expect(rows.length).toBeGreaterThan(300)
+    expect(rows).toEqual(ids.slice(0, rows.length))
+    expect(text).toContain('The SQL of 2000 more revisions is not shown here')
+    expect(text).toContain(`_${2_000 - rows.length} more revisions not listed here: see `)
+  })
+
+  test('one statement of 2 MB is left out as a whole, and the revisions before it are shown', () => {
+    const [first, second, third] = batch(3, 1) as [Revision, Revision, Revision]
+    second.statements = [{ sql: `INSERT INTO t VALUES ('${'x'.repeat(2 * 1024 * 1024)}')`, line: 1, own: false }]
+    const result = resultOf({ plan: planOf([first, second, third]) })
+    for (const limit of [commentLimit, summaryLimit]) {
+      const text = renderReport(result, links, limit)
+      expect(text.length).toBeLessThanOrEqual(limit)
+      expectIntact(text, { sections: 1 })
+      expect(shownSections(text)).toEqual([first.id])
+      expect(listedRows(text)).toEqual([first.id, second.id, third.id])
+      expect(text).toContain('The SQL of 2 more revisions is not shown here')
+    }
+  })
+
+  test('the summary takes a MiB, and has what the comment has not', () => {
+    const result = resultOf({ plan: planOf(batch(300, 10)) })
+    const text = renderReport(result, links, summaryLimit)
+    expect(shownSections(text)).toHaveLength(300)
+    expect(text).not.toContain('not shown here')
+    const larger = renderReport(resultOf({ plan: planOf(batch(300, 100)) }), links, summaryLimit)
+    expect(larger.length).toBeLessThanOrEqual(summaryLimit)
+    expect(shownSections(larger).length).toBeLessThan(300)
+    expectIntact(larger)
+  })
+
+  test('a quarter of the summary’s limit in characters is never more than the limit in bytes', () => {
+    for (const letter of ['é', '日', '😀', '\u0001']) {
+      const result = resultOf({ plan: planOf(batch(300, 20, letter.repeat(200))) })
+      expect(Buffer.byteLength(renderReport(result, links, summaryLimit / 4))).toBeLessThanOrEqual(summaryLimit)
+    }
+  })
+
+  test('is kept for every length of a batch around it', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 40 }),
+        fc.integer({ min: 0, max: 12 }),
+        fc.integer({ min: 0, max: 3_000 }),
+        fc.constantFrom(20_000, 40_000, commentLimit),
+        (revisions, statements, padding, limit) => {
+          const plan = planOf(batch(revisions, statements, `SELECT ${'9'.repeat(padding)}`))
+          const text = renderReport(resultOf({ plan }), links, limit)
+          expect(text.length).toBeLessThanOrEqual(limit)
+          expectIntact(text)
+        },
+      ),
+      { numRuns: 200 },
+    )
+  })
+
+  test('is kept when names, messages, heads and errors are themselves longer than it', () => {
+    for (const letter of ['<', '&', '|', '`', 'x', '@', '日', '😀', '\n#']) {
+      const long = letter.repeat(100_000)
+      const result = resultOf({
+        label: letter.repeat(100).slice(0, 100),
+        outcome: 'rolled-back',
+        plan: planOf(
+          [
+            revision({ id: long, message: long, path: long }),
+            revision({ id: 'b', notRenderable: { reason: long, line: 1 } }),
+          ],
+          {
+            priorHeads: [long],
+            newHeads: [long],
+          },
+        ),
+        priorHeads: [long],
+        newHeads: [long, long],
+        failure: new Failure('migration-failed', long, {
+          advice: long,
+          revision: long,
+          place: { file: long, line: 1 },
+          statement: { sql: long, code: 'P0001', message: long, detail: long, hint: long, position: 50_000 },
+        }),
+      })
+      const text = renderReport(result, links)
+      expect(text.length, letter).toBeLessThanOrEqual(commentLimit)
+      expectIntact(text, { sections: 2 })
+    }
+  })
+})
+
+describe('the words', () => {
+  test('the same result gives the same text, whenever and however often it is rendered', () => {
+    fc.assert(
+      fc.property(hostileResult, result => {
+        const before = structuredClone({ ...result, failure: undefined })
+        expect(renderReport(result, links)).toBe(renderReport(result, links))
+        expect({ ...result, failure: undefined }).toEqual(before)
+      }),
+      { numRuns: 300 },
+    )
+    expect(renderReport(resultOf(), links)).not.toMatch(/\d{4}-\d\d-\d\d|\d\d:\d\d/)
+  })
+
+  test('the first line is the marker of the label, by which a later run finds its comment', () => {
+    expect(renderReport(resultOf({ label: 'staging' }), links).split('\n')[0]).toBe('<!-- atomic-upgrade staging -->')
+  })
+
+  test('without a run’s page or an SQL file, nobody is sent there', () => {
+    const { sqlFile: _, ...result } = resultOf({ plan: planOf(batch(300, 10)) })
+    expect(renderReport(result, links)).toMatch(/is not shown here: see the \[summary of the run\]\([^)]*\)\._/)
+    expect(renderReport(result, { run: '' })).toMatch(/more revisions is not shown here\._/)
+    expect(renderReport(resultOf({ plan: planOf(batch(300, 10)) }), { run: '' })).toMatch(
+      /: see the file of the output `sql-file`\._/,
+    )
+  })
+
+  test('a script without SQL is counted, named and explained', () => {
+    const unseen = (id: string) => revision({ id, notRenderable: { reason: 'it reads the database', line: 20 } })
+    const one = renderReport(resultOf({ plan: planOf([unseen('a'), revision({ id: 'b' })]) }), links)
+    expect(one).toContain('> 1 script has no SQL to show')
+    expect(one).toContain('No SQL can be shown for this script: it reads the database (`migrations/versions/a.py:20`).')
+    expect(one).toContain('| 1 | `a` | create customers | `migrations/versions/a.py` | ? |')
+    const two = renderReport(resultOf({ plan: planOf([unseen('a'), unseen('b')]) }), links)
+    expect(two).toContain('> 2 scripts have no SQL to show')
+    expect(renderReport(resultOf(), links)).not.toContain('[!NOTE]')
+  })
+
+  test('Alembic’s own bookkeeping is neither shown nor counted', () => {
+    const own = { sql: "UPDATE alembic_version SET version_num='b'", line: null, own: true }
+    const text = renderReport(resultOf({ plan: planOf([revision({ id: 'b', statements: [own] })]) }), links)
+    expect(text).toContain('– 0 statements</summary>\n\nThe script does nothing.')
+    expect(text).not.toContain('alembic_version')
+  })
+
+  test('a failure names what failed, where, and what to do', () => {
+    const failure = new Failure('migration-failed', 'Revision b failed: relation "x" does not exist.', {
+      advice: 'Mend the script.',
+      revision: 'b',
+      place: { file: 'migrations/versions/b.py', line: 12 },
+      statement: { sql: 'DROP TABLE x', code: '42P01', message: 'relation "x" does not exist', position: 12 },
+    })
+    const text = renderReport(resultOf({ outcome: 'rolled-back', newHeads: ['aaa'], reread: true, failure }), links)
+    expect(text).toContain('### ❌ Atomic Upgrade: Failed: everything was rolled back')
+    expect(text).toContain('In `migrations/versions/b.py:12`.')
+    expect(text).toContain('ERROR 42P01: relation "x" does not exist\nLINE 1: DROP TABLE x\n                   ^')
+    expect(text).toContain('The database is at aaa, as before.')
+    expect(text).toContain('Mend the script.')
+  })
+
+  test('each outcome has its own sign', () => {
+    const signs = outcomes.map(outcome => renderReport(resultOf({ outcome }), links).split('\n')[2]!.split(' ')[1])
+    expect(signs).toEqual(['✅', '📋', '✅', '✅', '❌', '❌', '⚠️'])
+  })
+
+  test('how long each revision took is shown once it ran, and a dash where it did not', () => {
+    const runs = [{ id: 'a', duration: 1_234, statements: 3 }]
+    const plan = planOf([revision({ id: 'a' }), revision({ id: 'b' })])
+    const text = renderReport(resultOf({ outcome: 'rolled-back', plan, runs }), links)
+    expect(text).toMatch(/\| 1 \| `a` \|.* \| 1\.23&nbsp;s \|/)
+    expect(text).toMatch(/\| 2 \| `b` \|.* \| – \|/)
+  })
+})

@@ -1,0 +1,149 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { isBuiltin } from 'node:module'
+import { dirname, join, posix, sep } from 'node:path'
+import { preProcessFile } from 'typescript'
+import { describe, expect, test } from 'vitest'
+
+const source = join(import.meta.dirname, '..', '..', 'src')
+
+/** Every file of src/ by its path there, without `.ts`. */
+type House = Map<string, string>
+
+const house: House = new Map(
+  readdirSync(source, { recursive: true, encoding: 'utf8' })
+    .filter(path => path.endsWith('.ts'))
+    .map(path => [path.slice(0, -3).split(sep).join('/'), readFileSync(join(source, path), 'utf8')]),
+)
+
+/** What a file imports: paths within src/ as in the house, packages and Node's modules by their names. */
+function importsOf(file: string, text: string): string[] {
+  return preProcessFile(text, true, true).importedFiles.map(({ fileName }) =>
+    fileName.startsWith('.') ? posix.join(posix.dirname(file), fileName).replace(/\.[cm]?[jt]s$/, '') : fileName,
+  )
+}
+
+const folderOf = (path: string): string => (path.includes('/') ? path.split('/')[0]! : '')
+
+const pure = ['plan', 'report']
+/** The packages that do no input or output; the parser loads its own WASM. */
+const purePackages: Record<string, string[]> = { plan: ['libpg-query', 'node:crypto'], report: [] }
+
+/** Inputs name a database by its URL, which the database's own folder reads. */
+const accepted = ['inputs → postgres/url']
+
+/** Files at the top that only put things together; what they may use beyond the pure parts. */
+const top: Record<string, string[]> = {
+  main: ['run', 'inputs', 'outputs', 'log', 'publish', 'github/event'],
+  inputs: ['postgres/url'],
+  outputs: [],
+  log: [],
+  failure: [],
+}
+
+/** Every arrow that the house does not have, as `from → to`. */
+function strangers(files: House): string[] {
+  return [...files].flatMap(([file, text]) => {
+    const folder = folderOf(file)
+    return importsOf(file, text)
+      .filter(target => !isAllowed(file, folder, target, files))
+      .map(target => `${file} → ${target}`)
+  })
+}
+
+function isAllowed(file: string, folder: string, target: string, files: House): boolean {
+  if (!files.has(target)) {
+    // A package, or something of Node's.
+    if (target.startsWith('.') || target.includes('../')) return false
+    return !pure.includes(folder) || purePackages[folder]!.includes(target)
+  }
+  const to = folderOf(target)
+  if (target === 'failure') return true
+  if (target === 'main') return false
+  if (folder === 'plan') return to === 'plan'
+  if (folder !== '') return to === folder || to === 'plan'
+  if (accepted.includes(`${file} → ${target}`)) return true
+  const named = top[file]
+  return named ? named.includes(target) || pure.includes(to) : true
+}
+
+describe('the house', () => {
+  test('is there, with all of its rooms', () => {
+    const folders = new Set([...house.keys()].map(folderOf))
+    expect([...folders]).toEqual(expect.arrayContaining(['', 'plan', 'report', 'alembic', 'postgres', 'github']))
+    expect([...house.keys()]).toEqual(expect.arrayContaining(['main', 'run', 'inputs', 'outputs', 'failure']))
+  })
+
+  test('has no arrow that leads the wrong way', () => {
+    expect(strangers(house)).toEqual([])
+  })
+
+  test('imports nothing that does not exist', () => {
+    const packages = JSON.parse(readFileSync(join(dirname(source), 'package.json'), 'utf8')) as {
+      dependencies: Record<string, string>
+    }
+    const known = new Set([...house.keys(), ...Object.keys(packages.dependencies)])
+    const unknown = [...house].flatMap(([file, text]) =>
+      importsOf(file, text).filter(target => !known.has(target) && !isBuiltin(target)),
+    )
+    expect(unknown).toEqual([])
+  })
+
+  test('does without globals that reach outside, where it is pure', () => {
+    for (const [file, text] of house) {
+      if (!pure.includes(folderOf(file))) continue
+      const words = text.replaceAll(/\/\*.*?\*\/|\/\/.*$/gms, '')
+      expect(words, file).not.toMatch(
+        /\b(process|globalThis|fetch|console|setTimeout|performance)\b\s*[.(]|\bnew Date\b|Date\.now|Math\.random/,
+      )
+    }
+  })
+})
+
+describe('an arrow that leads the wrong way is seen', () => {
+  const wrong: [string, string][] = [
+    ['plan/plan', "import { readFileSync } from 'node:fs'"],
+    ['plan/plan', "import { readFileSync } from 'fs'"],
+    ['plan/plan', "import net from 'node:net'"],
+    ['plan/sql', "import { spawn } from 'node:child_process'"],
+    ['plan/sql', "import pg from 'pg'"],
+    ['plan/sql', "import * as core from '@actions/core'"],
+    ['plan/sql', "import { prose } from '../report/markdown'"],
+    ['plan/sql', "import type { Database } from '../postgres/url'"],
+    ['plan/sql', "import { log } from '../log'"],
+    ['report/words', "import { readFile } from 'node:fs/promises'"],
+    ['report/words', "import * as core from '@actions/core'"],
+    ['report/words', "import { getOctokit } from '@actions/github'"],
+    ['report/words', "import type { Client } from 'pg'"],
+    ['report/words', "import { readHeads } from '../postgres/heads'"],
+    ['report/words', "import { log } from '../log'"],
+    ['report/words', "export { splitStatements } from '../github/event'"],
+    ['alembic/driver', "import { connect } from '../postgres/connection'"],
+    ['alembic/driver', "import { readEvent } from '../github/event'"],
+    ['alembic/driver', "import { count } from '../report/words'"],
+    ['alembic/driver', "import { log } from '../log'"],
+    ['postgres/heads', "import { Driver } from '../alembic/driver'"],
+    ['postgres/heads', "const { readEvent } = await import('../github/event')"],
+    ['postgres/gate/gate', "import { readEvent } from '../../github/event'"],
+    ['postgres/gate/gate', "import type { Inputs } from '../../inputs'"],
+    ['github/event', "import { Driver } from '../alembic/driver'"],
+    ['github/event', "const { connect } = require('../postgres/connection')"],
+    ['github/event', "import { renderReport } from '../report/comment'"],
+    ['main', "import { connect } from './postgres/connection'"],
+    ['main', "import { Driver } from './alembic/driver'"],
+    ['inputs', "import { connect } from './postgres/connection'"],
+    ['inputs', "import { Driver } from './alembic/driver'"],
+    ['outputs', "import { log } from './log'"],
+    ['log', "import { readEvent } from './github/event'"],
+    ['failure', "import { log } from './log'"],
+    ['run', "import './main'"],
+  ]
+  for (const [file, line] of wrong) {
+    test(`${file}: ${line}`, () => {
+      const text = house.get(file)
+      expect(text, `${file} is gone`).toBeDefined()
+      const found = strangers(new Map(house).set(file, `${line}\n${text}`))
+      expect(found).toHaveLength(1)
+      expect(found[0]).toMatch(new RegExp(`^${file} → `))
+    })
+  }
+})
