@@ -101,7 +101,18 @@ interface Answer {
   }
 }
 
-const source = () => readFileSync(join(__dirname, 'driver.py'), 'utf8')
+/** What `python -c` gets: it reads driver.py from stdin, whose length would be too much for a command line on Windows. */
+const bootstrap = `import os
+size, source = int(os.read(0, 10)), b""
+while len(source) < size:
+    source += os.read(0, size - len(source))
+exec(compile(source, "atomic-upgrade/driver.py", "exec"))`
+
+/** driver.py behind its length in ten digits. */
+function source(): Buffer {
+  const bytes = readFileSync(join(__dirname, 'driver.py'))
+  return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes])
+}
 
 /**
  * The user's Python with our driver in it: started once, asked for the project, the plan and the run in turn.
@@ -119,7 +130,7 @@ export class Driver {
   constructor(private readonly options: DriverOptions) {
     const [command = 'python', ...args] = options.python
     // A process group of its own, so that wrappers and whatever the app forks end with it.
-    this.#child = spawn(command, [...args, '-c', source()], {
+    this.#child = spawn(command, [...args, '-c', bootstrap], {
       cwd: options.workingDirectory,
       env: options.environment,
       stdio: ['pipe', 'pipe', 'pipe'],
@@ -134,6 +145,7 @@ export class Driver {
     createInterface({ input: this.#child.stderr! }).on('line', options.print)
     createInterface({ input: this.#child.stdout! }).on('line', line => this.#read(line))
     options.signal.addEventListener('abort', () => this.kill())
+    this.#child.stdin!.write(source())
     const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, url } = options
     this.#send({
       nonce: this.#nonce,

@@ -34,6 +34,8 @@ export class Gate {
   readonly address: GateAddress
   /** Why the upstream connection was lost, if it was. */
   lost: Error | undefined
+  /** The check is a DO block, for which some databases have no language. */
+  readonly canCheckConstraints: boolean
   readonly #upstream: Upstream
   readonly #options: GateOptions
   readonly #server: net.Server
@@ -51,9 +53,14 @@ export class Gate {
   #current: Session | undefined
   /** Whether a session has left settings, cursors or temporary tables behind. */
   #littered = false
+  /** The names of settings with a dot in them, which pg_settings does not show. */
+  readonly #customSettings = new Set<string>()
+  /** Cancellations that are on their way: nothing starts that they might hit. */
+  #cancelling = 0
   #counter = 0
   readonly #nonce = randomBytes(4).toString('hex')
   #whenQuiet: (() => void) | undefined
+  #closed: Promise<void> | undefined
 
   /** Opens the gate on a free port of 127.0.0.1. Throws what PostgreSQL answers when the connection is not usable. */
   static async open(options: GateOptions): Promise<Gate> {
@@ -61,7 +68,9 @@ export class Gate {
       `SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY ($1)
        UNION ALL SELECT 'session_authorization', session_user::text
        UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser')
-       UNION ALL SELECT 'atomic_upgrade.pid', pg_catalog.pg_backend_pid()::text`,
+       UNION ALL SELECT 'atomic_upgrade.pid', pg_catalog.pg_backend_pid()::text
+       UNION ALL SELECT 'atomic_upgrade.plpgsql', 'usable' FROM pg_catalog.pg_language
+         WHERE lanname = 'plpgsql' AND pg_catalog.has_language_privilege(oid, 'USAGE')`,
       [reported],
     )
     const server = net.createServer({ noDelay: true })
@@ -69,18 +78,18 @@ export class Gate {
       server.once('error', reject)
       server.listen(0, '127.0.0.1', resolve)
     })
-    return new Gate(
-      options,
-      server,
-      rows.map(row => [row.name, row.setting] as const),
-    )
+    try {
+      return new Gate(options, server, new Map(rows.map(row => [row.name, row.setting])))
+    } catch (error) {
+      server.close()
+      throw error
+    }
   }
 
-  private constructor(options: GateOptions, server: net.Server, parameters: (readonly [string, string])[]) {
-    const settings = new Map(parameters)
-    this.#pid = Number(settings.get('atomic_upgrade.pid'))
-    settings.delete('atomic_upgrade.pid')
-    this.#parameters = [...settings]
+  private constructor(options: GateOptions, server: net.Server, known: Map<string, string>) {
+    this.#pid = Number(known.get('atomic_upgrade.pid'))
+    this.canCheckConstraints = known.has('atomic_upgrade.plpgsql')
+    this.#parameters = [...known].filter(([name]) => !name.startsWith('atomic_upgrade.'))
     this.#options = options
     this.#server = server
     this.address = {
@@ -101,18 +110,28 @@ export class Gate {
    * Closes the gate: rolls back what clients left open, clears their sessions, and gives the connection back to pg.
    * Resolves also when the connection is lost; `lost` says so.
    */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
     this.#server.close()
     const connected = [...this.#sessions.keys()]
     for (const session of connected) session.end({ code: '57P01', message: 'the gate of Atomic Upgrade has closed' })
     for (const socket of this.#sockets) socket.destroySoon()
-    if (!this.lost && (this.#turn || this.#waiting.length > 0 || !this.#upstream.idle)) {
+    if (!this.lost && !this.#isQuiet) {
       await new Promise<void>(resolve => {
         this.#whenQuiet = resolve
       })
     }
     for (const socket of this.#sockets) socket.destroy()
     if (!this.lost) this.#upstream.release()
+  }
+
+  get #isQuiet(): boolean {
+    const waiting = this.#waiting.length + this.#departed.length + this.#cancelling
+    return !this.#turn && waiting === 0 && this.#upstream.idle
   }
 
   // ── What sessions ask for ─────────────────────────────────────────────────────────────────────────────────────────
@@ -141,8 +160,28 @@ export class Gate {
     this.#open = this.#open.filter(other => other !== session)
   }
 
-  resetSettings(): void {
-    this.#current = undefined
+  undo(savepoint: string, done: () => void, attempts = 3): void {
+    this.#upstream.send(
+      join(
+        statements(`ROLLBACK TO SAVEPOINT ${savepoint}`, `RELEASE SAVEPOINT ${savepoint}`),
+        syncPoint(status => {
+          if (status === 'T') done()
+          // A cancellation may have hit it.
+          else if (attempts > 1) this.undo(savepoint, done, attempts - 1)
+          else this.#upstream.abandon(new Error('PostgreSQL would not roll back to a savepoint'))
+        }),
+      ),
+    )
+  }
+
+  ownSettings(name: string | null): Request {
+    const { settings } = this.#options
+    if (name === null) return statements(...settings)
+    return statements(...settings.filter(sql => sql.toLowerCase().startsWith(`set local ${name.toLowerCase()} `)))
+  }
+
+  noteSetting(name: string): void {
+    if (name.includes('.')) this.#customSettings.add(name.toLowerCase())
   }
 
   congested(resume: () => void): boolean {
@@ -151,20 +190,32 @@ export class Gate {
     return true
   }
 
-  pauseUntilDrained(socket: Socket): void {
+  pause(): void {
     this.#upstream.pause()
-    const resume = () => {
-      socket.off('drain', resume)
-      socket.off('close', resume)
-      this.#upstream.resume()
+  }
+
+  resume(): void {
+    this.#upstream.resume()
+  }
+
+  cancel(done?: () => void): void {
+    this.#cancelling++
+    const settled = () => {
+      this.#cancelling--
+      done?.()
+      this.#next()
     }
-    socket.once('drain', resume)
-    socket.once('close', resume)
+    this.#options.cancel().then(settled, settled)
+  }
+
+  get isWantedElsewhere(): boolean {
+    return this.#waiting.length > 0
   }
 
   requestTurn(session: Session): void {
     this.#waiting.push(session)
     this.#next()
+    if (this.#turn !== session) this.#turn?.offerTurn()
   }
 
   endTurn(session: Session): void {
@@ -183,7 +234,7 @@ export class Gate {
   // ── Turns ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #next(): void {
-    if (this.#turn || this.lost) return
+    if (this.#turn || this.lost || this.#cancelling > 0) return
     const departed = this.#departed.shift()
     if (departed) return this.#tidyAfter(departed)
     const session = this.#waiting.shift()
@@ -191,43 +242,86 @@ export class Gate {
     this.#turn = session
     const refusal = this.#makeRoom(session)
     if (refusal || this.#current === session) return session.begin(refusal)
-    this.#switchTo(session)
+    if (this.#upstream.status === 'T') return this.#switchTo(session)
+    // In a failed transaction only its ROLLBACK goes through, and that brings back the settings of its start.
+    this.#current = this.#open.includes(session) ? session : undefined
+    session.begin()
   }
 
   #tidyAfter(session: Session): void {
     this.#turn = session
+    const failed = this.#upstream.status === 'E'
+    const savepoint = session.outermostSavepoint
+    const staying = this.#current !== session && this.#sessions.has(this.#current!) ? this.#current : undefined
+    this.#current = undefined
     this.#littered = true
-    if (this.#current === session) this.#current = undefined
-    const at = this.#open.indexOf(session)
-    if (at >= 0) for (const lost of this.#open.splice(at).slice(1)) lost.lose()
-    const clear = this.#sessions.size === 0 ? this.#clear() : join()
+    this.#loseAbove(session)
+    this.closed(session)
+    const reset = ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings]
+    const tables = session.leftTables
+    // What DISCARD ALL does, which PostgreSQL does not allow inside a transaction.
+    const discard = ['CLOSE ALL', 'DEALLOCATE ALL', 'UNLISTEN *', 'SELECT pg_catalog.pg_advisory_unlock_all()']
+    const steps =
+      this.#sessions.size === 0 ? [reset, discard, ['DISCARD TEMP']] : tables.length > 0 ? [reset, tables] : []
+    const tidy = () => this.#attempt(steps, () => this.endTurn(session))
     this.#upstream.send(
       join(
+        staying && !failed ? this.#save(staying) : join(),
         session.farewell(),
-        clear,
-        syncPoint(() => this.endTurn(session)),
+        syncPoint(status => {
+          if (status === 'T') tidy()
+          else if (savepoint) this.undo(savepoint, tidy)
+          // The failed transaction is another session's.
+          else this.endTurn(session)
+        }),
+      ),
+    )
+  }
+
+  /** Carries out each list of statements, or nothing of it. */
+  #attempt([sql, ...rest]: string[][], done: () => void): void {
+    if (!sql) return done()
+    const savepoint = this.newSavepoint()
+    const next = () => this.#attempt(rest, done)
+    this.#upstream.send(
+      join(
+        statements(`SAVEPOINT ${savepoint}`, ...sql, `RELEASE SAVEPOINT ${savepoint}`),
+        syncPoint(status => (status === 'T' ? next() : this.undo(savepoint, next))),
       ),
     )
   }
 
   /** Sees to it that the session's transaction is the innermost one; says why it cannot be. */
   #makeRoom(session: Session): string | undefined {
-    const at = this.#open.indexOf(session)
-    const above = at < 0 ? [] : this.#open.slice(at + 1)
     if (session.transaction.status === 'E') {
       // Only a ROLLBACK is of use now, and it takes the inner ones along.
-      for (const lost of above) lost.lose()
-      this.#open = this.#open.filter(other => !above.includes(other))
+      this.#loseAbove(session)
       return undefined
     }
-    if (at < 0 && this.#open.at(-1)?.transaction.status === 'E')
-      return 'another connection of this migration is in a failed transaction, which this one would be part of'
+    const at = this.#open.indexOf(session)
+    const above = at < 0 ? [] : this.#open.slice(at + 1)
+    if (this.#upstream.status === 'E') {
+      return 'another connection of this migration is in a failed transaction, which has to be rolled back first'
+    }
     if (above.length === 0) return undefined
     if (!above.every(inner => inner.canStepAside))
       return 'this connection cannot be used while a newer one is inside a transaction that has written: both are part of the same transaction, and the newer one has to end first'
     for (const inner of above.reverse()) this.#upstream.send(inner.stepAside())
     this.#open = this.#open.filter(other => !above.includes(other))
     return undefined
+  }
+
+  /** The transactions inside of the session's go with it. */
+  #loseAbove(session: Session): void {
+    const at = this.#open.indexOf(session)
+    if (at >= 0) for (const lost of this.#open.splice(at + 1)) lost.lose()
+  }
+
+  #save(session: Session): Request {
+    const row = ([json]: (string | null)[]) => {
+      session.saved = JSON.parse(json ?? '{}')
+    }
+    return statement(sessionSettings([...this.#customSettings]), { row })
   }
 
   /** Gives the connection the settings of the session whose turn it is. */
@@ -240,53 +334,26 @@ export class Gate {
     if (!leaving && !this.#littered && wanted.length === 0) return session.begin()
     this.#littered = false
     const savepoint = this.newSavepoint()
-    const row = ([json]: (string | null)[]) => {
-      if (leaving) leaving.saved = JSON.parse(json ?? '{}')
-    }
-    let refused: string | undefined
+    let refused = 'the connection cannot be set up'
     const error = (message: wire.Message) => {
-      refused = wire.readFields(message.body).M
+      refused = wire.readFields(message.body).M ?? refused
     }
+    const reset = ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings]
+    const set = wanted.length > 0 ? [`SELECT ${wanted.join(', ')}`] : []
     this.#upstream.send(
       join(
-        statement(`SAVEPOINT ${savepoint}`, { error }),
-        leaving ? statement(sessionSettings, { row, error }) : join(),
-        this.#resetSettings(error),
-        wanted.length > 0 ? statement(`SELECT ${wanted.join(', ')}`, { error }) : join(),
+        statements(`SAVEPOINT ${savepoint}`),
+        leaving ? this.#save(leaving) : join(),
+        ...[...reset, ...set].map(sql => statement(sql, { error })),
         statements(`RELEASE SAVEPOINT ${savepoint}`),
         syncPoint(status => {
           if (status === 'T') return session.begin()
-          const undo = statements(`ROLLBACK TO SAVEPOINT ${savepoint}`, `RELEASE SAVEPOINT ${savepoint}`)
           this.#current = undefined
-          this.#upstream.send(
-            join(
-              undo,
-              syncPoint(() => session.begin(refused ?? 'the connection cannot be set up')),
-            ),
-          )
+          this.#littered = true
+          this.undo(savepoint, () => session.begin(refused))
         }),
       ),
     )
-  }
-
-  /** What `DISCARD ALL` does, which PostgreSQL does not allow inside a transaction. */
-  #clear(): Request {
-    this.#littered = false
-    return join(
-      statements(
-        'CLOSE ALL',
-        'DEALLOCATE ALL',
-        'UNLISTEN *',
-        'SELECT pg_catalog.pg_advisory_unlock_all()',
-        'DISCARD TEMP',
-      ),
-      this.#resetSettings(),
-    )
-  }
-
-  #resetSettings(error?: (message: wire.Message) => void): Request {
-    const sql = ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings]
-    return join(...sql.map(text => statement(text, error ? { error } : {})))
   }
 
   // ── Connections ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -303,8 +370,10 @@ export class Gate {
       if (code === wire.startupCode.ssl || code === wire.startupCode.gss) return void socket.write('N')
       if (code === wire.startupCode.cancel) return this.#cancel(socket, body)
       if (code >> 16 !== 3) throw new Error(`protocol version ${code >> 16}`)
-      if ((code & 0xffff) > 0) socket.write(wire.negotiateProtocolVersion)
-      settings = startupSettings(wire.readStartupParameters(body))
+      const parameters = wire.readStartupParameters(body)
+      const options = Object.keys(parameters).filter(name => name.startsWith('_pq_.'))
+      if ((code & 0xffff) > 0 || options.length > 0) socket.write(wire.negotiateProtocolVersion(options))
+      settings = startupSettings(parameters)
       socket.write(wire.authenticationCleartextPassword)
     }
     const authenticate = (message: wire.Message): Session | undefined => {
@@ -336,23 +405,26 @@ export class Gate {
         if (!body) return
         greet(body)
       } else {
-        const message = reader.message()
+        const message = reader.message(10_000)
         if (!message) return
         session = authenticate(message)
-        if (!session) return
+        if (!session) return void socket.off('data', receive)
       }
       read()
     }
-    socket.on('data', chunk => {
+    const receive = (chunk: Buffer): void => {
       reader.push(chunk)
       try {
         read()
       } catch (error) {
+        if (session) return session.refuse(error)
+        socket.off('data', receive)
         const message = `the gate cannot read this: ${error instanceof Error ? error.message : error}`
-        if (session) session.end({ code: '08P01', message })
-        else socket.end(wire.errorResponse('FATAL', '08P01', message))
+        socket.end(wire.errorResponse('FATAL', '08P01', message))
       }
-    })
+    }
+    socket.on('data', receive)
+    socket.on('end', () => session?.end())
     socket.on('close', () => session?.end())
   }
 
@@ -360,7 +432,7 @@ export class Gate {
     const pid = body.readInt32BE(4)
     const secret = body.subarray(8)
     const known = this.#turn && this.#sessions.get(this.#turn)
-    if (pid === this.#pid && known?.equals(secret)) this.#options.cancel().finally(() => socket.end())
+    if (pid === this.#pid && known?.equals(secret)) this.cancel(() => socket.end())
     else socket.end()
   }
 
@@ -402,10 +474,16 @@ const reported = [
   'TimeZone',
 ]
 
-/** What the session has set, as JSON; `role` is not in pg_settings. */
-const sessionSettings = `SELECT pg_catalog.json_object_agg(name, setting)::text FROM (
-  SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('user', 'superuser')
-  UNION ALL SELECT 'role', pg_catalog.current_setting('role')) AS settings`
+/** What the session has set, as JSON, in the order in which it can be set again; not all of it is in pg_settings. */
+const sessionSettings = (
+  custom: string[],
+) => `SELECT pg_catalog.json_object_agg(name, setting ORDER BY rank)::text FROM (
+  SELECT 1 AS rank, name, setting FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('user', 'superuser')
+  UNION ALL SELECT 2, name, pg_catalog.current_setting(name, true)
+    FROM pg_catalog.unnest(ARRAY[${custom.map(literal).join(', ')}]::text[]) AS custom (name)
+    WHERE pg_catalog.current_setting(name, true) <> ''
+  UNION ALL SELECT 3, 'session_authorization', pg_catalog.current_setting('session_authorization')
+  UNION ALL SELECT 4, 'role', pg_catalog.current_setting('role')) AS settings`
 
 /** The settings that a client asks for as it connects; the rest of a StartupMessage is the gate's own business. */
 function startupSettings({ options = '', ...parameters }: Record<string, string>): Record<string, string> {

@@ -38,15 +38,6 @@ export function statement(sql: string, { row, done, error }: Handlers = {}): Req
 /** Several statements in order; those behind a failing one are not run. */
 export const statements = (...sql: string[]): Request => join(...sql.map(text => statement(text)))
 
-/** An error that the server raises for us, so that its transaction and the client agree that it failed. */
-export function raise(code: string, message: string, handlers: Handlers = {}): Request {
-  const text = [message, code].map(literal)
-  return statement(
-    `DO LANGUAGE plpgsql ${literal(`BEGIN RAISE EXCEPTION USING MESSAGE = ${text[0]}, ERRCODE = ${text[1]}; END`)}`,
-    handlers,
-  )
-}
-
 /** A Sync; `ready` gets the server's transaction status, `T` or `E`. */
 export function syncPoint(ready: (status: string) => void): Request {
   return { bytes: wire.sync, expected: [{ ends: 'Z', done: last => ready(String.fromCharCode(last!.body[0]!)) }] }
@@ -75,15 +66,21 @@ export const identifier = (name: string): string => `"${name.replaceAll('"', '""
  * What a COMMIT checks and a RELEASE does not: deferred constraints, so that the revision that broke one is blamed.
  * By name, because `ALL IMMEDIATE` would stay in force for constraints made later, and `ALL DEFERRED` would also defer
  * what is INITIALLY IMMEDIATE. A real COMMIT leaves each constraint as it was declared, and so does this.
+ * SET CONSTRAINTS needs USAGE on the schema, and means all constraints of a name, also those that cannot be deferred,
+ * where it fails: what cannot be named alone, or not at all, is left to the check before the real COMMIT.
  */
 export const checkDeferredConstraints = `DO LANGUAGE plpgsql $$
 DECLARE every text; deferred text;
 BEGIN
-  SELECT pg_catalog.string_agg(DISTINCT name, ', '), pg_catalog.string_agg(DISTINCT name, ', ') FILTER (WHERE condeferred)
+  SELECT pg_catalog.string_agg(name, ', '), pg_catalog.string_agg(name, ', ') FILTER (WHERE condeferred)
     INTO every, deferred
-    FROM (SELECT pg_catalog.format('%I.%I', nspname, conname) AS name, condeferred
+    FROM (SELECT pg_catalog.format('%I.%I', n.nspname, c.conname) AS name, pg_catalog.bool_and(c.condeferred) AS condeferred
           FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace
-          WHERE condeferrable) AS found;
+          WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+            AND (n.nspname OPERATOR(pg_catalog.!~) '^pg_temp_' OR n.oid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
+          GROUP BY n.nspname, c.conname
+          HAVING pg_catalog.bool_and(c.condeferrable)
+             AND pg_catalog.bool_and(c.condeferred) OPERATOR(pg_catalog.=) pg_catalog.bool_or(c.condeferred)) AS found;
   IF every IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) every OPERATOR(pg_catalog.||) ' IMMEDIATE'; END IF;
   IF deferred IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) deferred OPERATOR(pg_catalog.||) ' DEFERRED'; END IF;
 END $$`

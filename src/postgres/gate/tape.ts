@@ -26,8 +26,11 @@ export interface ServerError {
   constraint?: string
 }
 
-/** The longest SQL text kept of one statement, in characters; the rest is only counted. */
-const kept = 100_000
+/** The longest SQL text, and the longest parameter, that is kept, in characters; the rest is only counted. */
+const kept = { sql: 100_000, parameter: 10_000 }
+
+const shortened = (text: string, limit: number) =>
+  text.length > limit ? `${text.slice(0, limit)} … (${text.length} characters)` : text
 
 export class Tape {
   readonly entries: TapeEntry[] = []
@@ -48,8 +51,8 @@ export class Tape {
       this.#last = now
       this.entries.push({
         revision,
-        sql: sql.length > kept ? `${sql.slice(0, kept)} … (${sql.length} characters)` : sql,
-        parameters: parameters(),
+        sql: shortened(sql, kept.sql),
+        parameters: parameters().map(value => value && shortened(value, kept.parameter)),
         duration,
         tag,
         error: error ?? null,

@@ -1,48 +1,160 @@
-import { type Effect, effectOf, splitStatements } from '../../plan/statements'
+import { isUtf8 } from 'node:buffer'
+import { type Effect, effectOf, type Statement, splitStatements } from '../../plan/statements'
 
 /** One statement of a client's message, and what the gate has to do about it. */
 export interface Understood {
   /** Goes upstream as it is. */
   bytes: Buffer
   text: string
-  effect: Effect | { kind: 'refuse'; why: string }
+  effect: GateEffect
+  /** What it leaves in the session, or until the next COMMIT. */
+  leaves: Leaving | undefined
+  /** Names of the settings that a set_config() in it sets. */
+  configured: { name: string; local: boolean }[]
 }
+
+export type GateEffect =
+  | Exclude<Effect, { kind: 'begin' | 'reset' | 'other' }>
+  | { kind: 'begin'; tag: 'BEGIN' | 'START TRANSACTION' }
+  /** Of one setting, or of all of them. */
+  | { kind: 'reset'; name: string | null }
+  | { kind: 'set'; name: string }
+  | { kind: 'refuse'; why: string }
+  | { kind: 'other' }
+
+export type Leaving =
+  | { kind: 'cursor'; name: string; hold: boolean }
+  | { kind: 'prepared'; name: string }
+  | { kind: 'table'; name: string; untilCommit: boolean }
 
 /**
  * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
- * one extended-protocol statement, which the server refuses (42601) when it counts more than one.
+ * one extended-protocol statement, which the server refuses (42601) when it counts more than one, and none goes whose
+ * first words are transaction control. Those are the same for every reader: no setting and no encoding changes how
+ * PostgreSQL reads white space and comments.
  */
 export function understand(bytes: Buffer): Understood[] {
-  const text = bytes.toString('utf8')
+  // Every byte is kept, also of text in another client_encoding.
+  const encoding = isUtf8(bytes) ? 'utf8' : 'latin1'
+  const text = bytes.toString(encoding)
   try {
     const statements = splitStatements(text)
-    if (statements.length === 1) return [{ bytes, text, effect: effectOf(statements[0]!.tree) }]
-    return statements.map(({ sql, tree }) => ({ bytes: Buffer.from(sql), text: sql, effect: effectOf(tree) }))
+    if (statements.length === 1) return [read(bytes, text, statements[0]!.tree)]
+    return statements.map(({ sql, tree }) => read(Buffer.from(sql, encoding), sql, tree))
   } catch {
-    // Not in our parser's grammar: the server decides, unless it might be transaction control to the server.
-    const [word] = /^\w*/.exec(skipComments(text)) ?? ['']
-    const why = `Atomic Upgrade's gate cannot read this ${word.toUpperCase()} statement`
-    return [{ bytes, text, effect: controlWords.test(word) ? { kind: 'refuse', why } : { kind: 'other' } }]
+    // Not in our parser's grammar, or too big for it: the server decides, unless it might be transaction control.
+    return [guarded({ bytes, text, effect: { kind: 'other' }, leaves: undefined, configured: [] })]
   }
 }
 
-const controlWords = /^(abort|begin|commit|end|prepare|release|rollback|savepoint|start)$/i
+/** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
+export const isControl = ({ effect }: Understood): boolean => controls.has(effect.kind)
 
-/** The text behind leading white space and comments (which nest in PostgreSQL). */
-function skipComments(text: string): string {
-  let rest = text.trimStart()
+const controls = new Set<GateEffect['kind']>([
+  'begin',
+  'commit',
+  'rollback',
+  'savepoint',
+  'release',
+  'rollback-to',
+  'prepare',
+  'commit-prepared',
+  'rollback-prepared',
+  'deallocate',
+  'refuse',
+])
+
+function read(bytes: Buffer, text: string, tree: Statement['tree']): Understood {
+  const configured = [...text.slice(0, 100_000).matchAll(setConfig)].map(([, name, local]) => ({
+    name: name!,
+    local: /^t/i.test(local!),
+  }))
+  return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured })
+}
+
+const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.*?,\s*(true|false)\s*\)/gis
+
+function gateEffectOf(tree: Statement['tree']): GateEffect {
+  if ('VariableSetStmt' in tree) {
+    const { kind, name = '', is_local = false } = tree.VariableSetStmt
+    if (kind === 'VAR_RESET_ALL') return { kind: 'reset', name: null }
+    if (kind === 'VAR_RESET' || (kind === 'VAR_SET_DEFAULT' && !is_local)) return { kind: 'reset', name }
+    if (kind === 'VAR_SET_MULTI') return { kind: 'other' }
+    return { kind: is_local ? 'set-local' : 'set', name }
+  }
+  const effect = effectOf(tree)
+  if (effect.kind === 'begin') {
+    const starts = 'TransactionStmt' in tree && tree.TransactionStmt.kind === 'TRANS_STMT_START'
+    return { kind: 'begin', tag: starts ? 'START TRANSACTION' : 'BEGIN' }
+  }
+  return effect.kind === 'reset' ? { kind: 'other' } : effect
+}
+
+function leavingOf(tree: Statement['tree']): Leaving | undefined {
+  if ('DeclareCursorStmt' in tree) {
+    const { portalname: name = '', options = 0 } = tree.DeclareCursorStmt
+    return { kind: 'cursor', name, hold: (options & cursorHold) !== 0 }
+  }
+  if ('PrepareStmt' in tree) return { kind: 'prepared', name: tree.PrepareStmt.name ?? '' }
+  if ('CreateStmt' in tree) return temporaryTable(tree.CreateStmt.relation, tree.CreateStmt.oncommit)
+  const into =
+    'CreateTableAsStmt' in tree
+      ? tree.CreateTableAsStmt.into
+      : 'SelectStmt' in tree
+        ? tree.SelectStmt.intoClause
+        : undefined
+  return into && temporaryTable(into.rel, into.onCommit)
+}
+
+function temporaryTable(
+  relation: { relname?: string; schemaname?: string; relpersistence?: string } = {},
+  onCommit?: string,
+): Leaving | undefined {
+  const { relname: name = '', schemaname, relpersistence } = relation
+  if (relpersistence !== 't' && schemaname !== 'pg_temp') return undefined
+  return { kind: 'table', name, untilCommit: onCommit === 'ONCOMMIT_DROP' }
+}
+
+/** CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h. */
+const cursorHold = 0x20
+
+/** The second lock, which does not need the parser: transaction control that was not understood is refused. */
+function guarded(understood: Understood): Understood {
+  if (controls.has(understood.effect.kind)) return understood
+  const [word, rest] = firstWord(understood.text)
+  const control = /^(abort|begin|commit|end|release|rollback|savepoint|start)$/i.test(word)
+  if (!control && !(/^prepare$/i.test(word) && /^transaction$/i.test(firstWord(rest)[0]))) return understood
+  const why = `Atomic Upgrade's gate cannot read this ${word.toUpperCase()} statement`
+  return { ...understood, effect: { kind: 'refuse', why } }
+}
+
+/** The first word of a statement and what follows; source: the lexer's rules in PostgreSQL's scan.l. */
+function firstWord(text: string): [string, string] {
+  let at = 0
   for (;;) {
-    if (rest.startsWith('--')) rest = rest.slice(rest.search(/\n|$/)).trimStart()
-    else if (rest.startsWith('/*')) rest = rest.slice(endOfComment(rest)).trimStart()
-    else return rest
+    at = behind(/[\s;]*/y, text, at)
+    if (text.startsWith('--', at)) at = behind(/[^\n\r]*/y, text, at)
+    else if (text.startsWith('/*', at)) at = endOfComment(text, at)
+    else break
   }
+  const end = behind(/\w*/y, text, at)
+  return [text.slice(at, end), text.slice(end)]
 }
 
-function endOfComment(text: string): number {
+function behind(pattern: RegExp, text: string, at: number): number {
+  pattern.lastIndex = at
+  pattern.test(text)
+  return pattern.lastIndex
+}
+
+/** Comments nest in PostgreSQL. */
+function endOfComment(text: string, start: number): number {
+  const marks = /\/\*|\*\//g
+  marks.lastIndex = start
   let depth = 0
-  for (const { 0: mark, index } of text.matchAll(/\/\*|\*\//g)) {
-    depth += mark === '/*' ? 1 : -1
-    if (depth === 0) return index + 2
+  for (let mark = marks.exec(text); mark; mark = marks.exec(text)) {
+    depth += mark[0] === '/*' ? 1 : -1
+    if (depth === 0) return marks.lastIndex
   }
   return text.length
 }

@@ -42,6 +42,8 @@ export class Upstream {
   readonly #pgListeners: ((chunk: Buffer) => void)[]
   #queue: Expected[] = []
   #lost: Error | undefined
+  /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed. */
+  status = 'T'
 
   constructor(
     client: Client,
@@ -60,7 +62,7 @@ export class Upstream {
     return this.#queue.length === 0
   }
 
-  /** The bytes that wait to be written: a sender of bulk data waits for `drained` while this is high. */
+  /** Bytes wait to be written: who has many more of them waits for `drained`. */
   get congested(): boolean {
     return this.#socket.writableNeedDrain
   }
@@ -93,6 +95,12 @@ export class Upstream {
     this.#socket.resume()
   }
 
+  /** Ends the connection: its state is not what we think, and PostgreSQL then rolls back. */
+  abandon(error: Error): void {
+    this.#onClose(error)
+    this.#socket.destroy()
+  }
+
   #onClose = (error?: unknown): void => {
     if (this.#lost) return
     this.#lost = error instanceof Error ? error : new Error('the server closed the connection')
@@ -102,11 +110,16 @@ export class Upstream {
 
   #onData = (chunk: Buffer): void => {
     this.#reader.push(chunk)
-    for (let message = this.#reader.message(); message; message = this.#reader.message()) this.#receive(message)
+    try {
+      for (let message = this.#reader.message(); message; message = this.#reader.message()) this.#receive(message)
+    } catch (error) {
+      this.abandon(error instanceof Error ? error : new Error(String(error)))
+    }
   }
 
   #receive(message: Message): void {
     const { type } = message
+    if (this.#lost) return
     if (type === 'N' || type === 'S' || type === 'A') return this.listener.asynchronous(message)
     const head = this.#queue[0]
     if (type === 'E') {
@@ -117,6 +130,7 @@ export class Upstream {
       head?.deliver?.(message)
       return
     }
+    if (type === 'Z') this.status = String.fromCharCode(message.body[0]!)
     if (!head) throw new Error(`PostgreSQL sent a ${type} message that nothing asked for`)
     if (type === 'G' || type === 'W') this.listener.copyIn(message)
     head.deliver?.(message)

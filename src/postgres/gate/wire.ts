@@ -23,6 +23,11 @@ export class MessageReader {
     this.#length += chunk.length
   }
 
+  /** The bytes that are not read yet. */
+  get size(): number {
+    return this.#length
+  }
+
   /** A startup packet has no type character; returns its body (code and parameters) or nothing yet. */
   startup(): Buffer | undefined {
     const size = this.#peek(4)?.readInt32BE(0)
@@ -31,11 +36,12 @@ export class MessageReader {
     return this.#take(size)?.subarray(4)
   }
 
-  message(): Message | undefined {
+  /** A whole message, or nothing yet. */
+  message(limit = Number.POSITIVE_INFINITY): Message | undefined {
     const head = this.#peek(5)
     if (!head) return undefined
     const size = head.readInt32BE(1)
-    if (size < 4) throw new Error(`a message of ${size} bytes`)
+    if (size < 4 || size > limit) throw new Error(`a message of ${size} bytes`)
     const frame = this.#take(size + 1)
     return frame && { type: String.fromCharCode(frame[0]!), body: frame.subarray(5), frame }
   }
@@ -105,6 +111,7 @@ export const parse = (name: string, sql: string | Buffer, types: Buffer = int16(
 export const bind = (portal: string, name: string) =>
   frame('B', cstring(portal), cstring(name), int16(0), int16(0), int16(0))
 export const describePortal = (portal: string) => frame('D', Buffer.from('P'), cstring(portal))
+export const describeStatement = (name: string) => frame('D', Buffer.from('S'), cstring(name))
 export const execute = (portal: string) => frame('E', cstring(portal), int32(0))
 export const closeStatement = (name: string) => frame('C', Buffer.from('S'), cstring(name))
 export const closePortal = (portal: string) => frame('C', Buffer.from('P'), cstring(portal))
@@ -118,7 +125,14 @@ export const parameterStatus = (name: string, value: string) => frame('S', cstri
 export const backendKeyData = (pid: number, secret: Buffer) => frame('K', int32(pid), secret)
 export const authenticationOk = frame('R', int32(0))
 export const authenticationCleartextPassword = frame('R', int32(3))
-export const negotiateProtocolVersion = frame('v', int32(0), int32(0))
+export const parseComplete = frame('1')
+export const bindComplete = frame('2')
+export const closeComplete = frame('3')
+export const noData = frame('n')
+export const noParameters = frame('t', int16(0))
+/** Version 3.0 is the newest that is spoken here, without any of the protocol options that were asked for. */
+export const negotiateProtocolVersion = (options: string[]) =>
+  frame('v', int32(3 << 16), int32(options.length), ...options.map(cstring))
 
 export function errorResponse(severity: 'ERROR' | 'FATAL', code: string, message: string): Buffer {
   const field = (key: string, value: string) => cstring(key + value.replaceAll('\0', ''))
