@@ -65,6 +65,7 @@ class Gates:
 
     def __init__(self):
         self.address = None
+        self.loading = False
         self.opening = False
         self.approved = set()
 
@@ -72,6 +73,12 @@ class Gates:
         """SQLAlchemy's do_connect event: https://docs.sqlalchemy.org/en/20/core/events.html"""
         if dialect.name != "postgresql":
             return None
+        if self.loading:
+            raise Failed(
+                "render-failed",
+                "The app connects to the database while it is imported, and Atomic Upgrade opens a connection "
+                "only for the migrations themselves. Move that into a command, a request or a migration.",
+            )
         if self.address is None:
             raise NotRenderable("it connects to the database, which is not possible in a dry run")
         for name in ("service", "dsn", "hostaddr", "passfile", "require_auth", "channel_binding", "krbsrvname",
@@ -179,7 +186,9 @@ class Project:
 def load(request):
     offer_database_url(request.get("url"))
     watch_connections()
+    gates.loading = True
     project = load_alembic(request) if request.get("alembic_config") else load_flask(request)
+    gates.loading = False
     guard_drivers()
     script = project.scripts()
     with whole_graph(script):

@@ -63,6 +63,8 @@ for (const mode of ['preview', 'apply']) {
       const scripts = [{ id: 'a1', upgrade: 'pass' }]
       const app = writeProject({ scripts, app: 'import no_such_module' })
       expectRefused(await attempt({}, app), 'render-failed', /No module named 'no_such_module'/)
+      const eager = writeProject({ scripts, app: 'with app.app_context():\n    db.create_all()' })
+      expectRefused(await attempt({}, eager), 'render-failed', /connects to the database while it is imported/)
       const env = writeProject({ scripts, env: stock => `${stock}\nraise ValueError("env is broken")` })
       const step = await attempt({}, env)
       expectRefused(step, 'render-failed', /ValueError: env is broken/)

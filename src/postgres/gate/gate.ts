@@ -235,6 +235,9 @@ export class Gate {
 
   #next(): void {
     if (this.#turn || this.lost || this.#cancelling > 0) return
+    // A statement_timeout of a millisecond or a cancellation may hit even a SAVEPOINT; without one there is no way back.
+    if (this.#upstream.status === 'E' && this.#open.length === 0)
+      return this.#upstream.abandon(new Error('the transaction failed where no savepoint was set'))
     const departed = this.#departed.shift()
     if (departed) return this.#tidyAfter(departed)
     const session = this.#waiting.shift()
