@@ -56305,15 +56305,32 @@ class ScriptError extends Error {
         this.fromDatabase = fromDatabase;
     }
 }
-/** What `python -c` gets: it reads driver.py from stdin, whose length would be too much for a command line on Windows. */
-const bootstrap = `import os
-size, source = int(os.read(0, 10)), b""
-while len(source) < size:
-    source += os.read(0, size - len(source))
-exec(compile(source, "atomic-upgrade/driver.py", "exec"))`;
-/** driver.py behind its length in ten digits. */
-function source() {
-    const bytes = (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver.py'));
+/** The driver's modules, each behind those that it imports. */
+const modules = [
+    'failures',
+    'channel',
+    'connections',
+    'graph',
+    'environment',
+    'dry_run',
+    'online_run',
+    'project',
+    'main',
+];
+/** What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows. */
+const bootstrap = `import json, os, sys, types
+size, sources = int(os.read(0, 10)), b""
+while len(sources) < size:
+    sources += os.read(0, size - len(sources))
+sys.modules["atomic_upgrade"] = types.ModuleType("atomic_upgrade")
+for name, source in json.loads(sources).items():
+    module = sys.modules["atomic_upgrade." + name] = types.ModuleType("atomic_upgrade." + name)
+    exec(compile(source, "atomic_upgrade/%s.py" % name, "exec"), module.__dict__)
+module.main()`;
+/** The modules as JSON, behind its length in ten digits. */
+function sources() {
+    const read = (name) => (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', `${name}.py`), 'utf8');
+    const bytes = Buffer.from(JSON.stringify(Object.fromEntries(modules.map(name => [name, read(name)]))));
     return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes]);
 }
 /**
@@ -56348,7 +56365,7 @@ class Driver {
         (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stderr }).on('line', options.print);
         (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stdout }).on('line', line => this.#read(line));
         options.signal.addEventListener('abort', () => this.kill());
-        this.#child.stdin.write(source());
+        this.#child.stdin.write(sources());
         const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, url } = options;
         this.#send({
             nonce: this.#nonce,

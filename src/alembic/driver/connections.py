@@ -1,0 +1,108 @@
+"""Connections of the app: to the gate or not at all."""
+
+import contextlib
+import importlib.util
+
+from atomic_upgrade.failures import Failed, NotRenderable
+
+
+class Gates:
+    """Where PostgreSQL connections may go now; nowhere outside of a run."""
+
+    def __init__(self):
+        self.address = None
+        self.loading = False
+        self.opening = False
+        self.approved = set()
+
+    def reroute(self, dialect, record, cargs, cparams):
+        """SQLAlchemy's do_connect event: https://docs.sqlalchemy.org/en/20/core/events.html"""
+        if dialect.name != "postgresql":
+            return None
+        if self.loading:
+            raise Failed(
+                "render-failed",
+                "The app connects to the database while it is imported, and Atomic Upgrade opens a connection "
+                "only for the migrations themselves. Move that into a command, a request or a migration.",
+            )
+        if self.address is None:
+            raise NotRenderable("it connects to the database, which is not possible in a dry run")
+        for name in ("service", "dsn", "hostaddr", "passfile", "require_auth", "channel_binding", "krbsrvname",
+                     "target_session_attrs", "load_balance_hosts", "unix_sock", "direct_tls", "source_address",
+                     "requirepeer", "dbname", "database"):
+            cparams.pop(name, None)
+        for name in [name for name in cparams if name.startswith(("ssl", "gss"))]:
+            del cparams[name]
+        cparams.update(
+            host=self.address["host"],
+            port=self.address["port"],
+            user=self.address["user"],
+            password=self.address["password"],
+        )
+        cparams["database" if dialect.driver in ("asyncpg", "pg8000") else "dbname"] = self.address["database"]
+        if dialect.driver == "asyncpg":
+            cparams["ssl"] = False
+        elif dialect.driver == "pg8000":
+            cparams["ssl_context"] = None
+        else:
+            cparams.update(sslmode="disable", gssencmode="disable")
+        self.opening = True
+        try:
+            connection = dialect.connect(**cparams)
+        finally:
+            self.opening = False
+        self.approved.add(id(connection))
+        return connection
+
+    def check(self, connection, record):
+        """SQLAlchemy's pool connect event: a connection that `reroute` did not make fails closed."""
+        if id(connection) in self.approved:
+            self.approved.discard(id(connection))
+            return
+        if type(connection).__module__.split(".")[0] in ("sqlite3", "pysqlite2", "aiosqlite"):
+            return
+        module = type(connection).__module__
+        if any(name in module for name in ("psycopg", "asyncpg", "pg8000", "pygresql", "pgdb", "postgresql")):
+            connection.close()
+            raise RuntimeError(
+                "This database connection was not made by SQLAlchemy itself (an engine with creator=, or a custom "
+                "pool), so it cannot be part of the transaction of Atomic Upgrade and was closed. "
+                "Let SQLAlchemy connect by a URL when it runs migrations."
+            )
+
+    def guard(self, connect):
+        """Wraps a driver's own connect(), which a script may call past SQLAlchemy."""
+
+        def guarded(*args, **kwargs):
+            if not self.opening:
+                raise RuntimeError(
+                    "This script connects to PostgreSQL past SQLAlchemy, so its statements could not be part of the "
+                    "transaction of Atomic Upgrade. Use op.get_bind() or an SQLAlchemy engine instead."
+                )
+            return connect(*args, **kwargs)
+
+        return guarded
+
+
+gates = Gates()
+
+
+def watch_connections():
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import Pool
+
+    event.listen(Engine, "do_connect", gates.reroute)
+    event.listen(Pool, "connect", gates.check)
+
+
+def guard_drivers():
+    for name in ("psycopg2", "psycopg"):
+        if importlib.util.find_spec(name) is None:
+            continue
+        with contextlib.suppress(ImportError):
+            module = __import__(name)
+            module.connect = gates.guard(module.connect)
+            if name == "psycopg":
+                module.Connection.connect = staticmethod(gates.guard(module.Connection.connect))
+                module.AsyncConnection.connect = staticmethod(gates.guard(module.AsyncConnection.connect))

@@ -1,0 +1,209 @@
+"""The dry run: each revision's SQL, faithful to what the online run does, or the reason why there is none."""
+
+import copy
+import functools
+import sys
+
+from atomic_upgrade.environment import environment, quiet
+from atomic_upgrade.failures import Failed, NotRenderable, is_users, line_in, one_line
+from atomic_upgrade.graph import steps_to
+
+
+class Unreadable:
+    """The result of a statement that was only rendered: to look at it means to need the database."""
+
+    def _refuse(self, *_):
+        raise NotRenderable("it reads the result of a statement, and without a database there is none")
+
+    __getattr__ = __iter__ = __next__ = __bool__ = __len__ = __getitem__ = __contains__ = _refuse
+
+    def close(self):
+        pass
+
+
+class Renderer:
+    """Collects each revision's statements where Alembic's offline mode would print them, and keeps them faithful."""
+
+    def __init__(self, version_table_exists):
+        self.version_table_exists = version_table_exists
+        self.revisions = []
+        self.path = None
+
+    def install(self, context):
+        self.context = context
+        self.dialect = context.dialect
+        # Offline the dialect does not know that the server has standard_conforming_strings on.
+        self.dialect._backslash_escapes = False
+        context.impl._exec = self.execute
+        context.impl.static_output = self.note
+        context.connection.execute = self.execute_on_connection
+        create = context.connection._run_ddl_visitor
+
+        def create_without_looking(visitor, element, **options):
+            if options.get("checkfirst") and self.path:
+                raise NotRenderable("it creates or drops what may be there already (checkfirst), which only the database knows")
+            return create(visitor, element, **options)
+
+        context.connection._run_ddl_visitor = create_without_looking
+        self.hide_offline_mode(context)
+
+    def hide_offline_mode(self, context):
+        """A script that asks whether it runs offline would show what the online run does not do."""
+
+        told = "it asks whether it runs offline, so its SQL is not what the online run does"
+
+        def as_sql(_):
+            # Alembic itself asks as well.
+            if self.path and is_users(sys._getframe(1).f_code.co_filename):
+                raise NotRenderable(told)
+            return True
+
+        def is_offline_mode():
+            if self.path:
+                raise NotRenderable(told)
+            return True
+
+        name, watched = type(context).__name__, {"as_sql": property(as_sql, lambda *_: None)}
+        context.__class__ = type(name, (type(context),), watched)
+        context.environment_context.is_offline_mode = is_offline_mode
+
+    def execute(self, construct, execution_options=None, multiparams=None, params=None):
+        if multiparams or params:
+            raise NotRenderable("it executes a statement with parameters, which offline mode would drop")
+        from sqlalchemy import schema, text
+
+        if isinstance(construct, str):
+            construct = text(construct)
+        if isinstance(construct, schema.CreateTable) and construct.element is self.context._version:
+            if self.version_table_exists:
+                return None
+        self.add(self.compile(construct))
+        return None
+
+    def execute_on_connection(self, construct, *multiparams, **params):
+        params.pop("execution_options", None)
+        if any(multiparams) or any(params.values()):
+            raise NotRenderable("it executes a statement with parameters, which offline mode would drop")
+        self.execute(construct)
+        return Unreadable()
+
+    def compile(self, construct):
+        from sqlalchemy import schema
+        from sqlalchemy.sql import elements, visitors
+
+        if isinstance(construct, schema.DDLElement):
+            return str(construct.compile(dialect=self.dialect)).strip()
+        for part in visitors.iterate(construct):
+            if isinstance(part, elements.BindParameter) and part.required and part.value is None:
+                if part.callable is None:
+                    raise NotRenderable("the parameter :%s of a statement has no value" % part.key)
+        compiled = construct.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+        for column in getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ()):
+            raise NotRenderable("the column %s has a default that Python computes as it runs" % column.name)
+        return str(compiled).strip()
+
+    def note(self, text):
+        text = text.strip()
+        if not text.startswith("-- Running "):
+            self.add(text[:-1] if text.endswith(";") else text)
+
+    def add(self, sql):
+        if self.revisions:
+            self.revisions[-1]["statements"].append({"sql": sql, "line": self.line(), "own": self.path is None})
+
+    def line(self):
+        frame = sys._getframe()
+        while frame is not None and frame.f_code.co_filename != self.path:
+            frame = frame.f_back
+        return frame.f_lineno if frame else None
+
+    def steps(self, steps):
+        for step in steps:
+            self.revisions.append({"id": step.revision.revision, "statements": [], "reason": None, "line": None})
+            step.migration_fn = self.guarded(step.migration_fn, step.revision.path, self.revisions[-1])
+            yield step
+
+    def repeat(self, migrate, kwargs, statements, start, memo):
+        """Renders once more, from the same state of Alembic's, to see whether the script would write the same again."""
+        end = len(statements)
+        kept, self.context.impl.memo = self.context.impl.memo, memo
+        try:
+            migrate(**kwargs)
+        except Exception:
+            # It cannot run twice in one process (a global Table, for one), which says nothing about its SQL.
+            return
+        finally:
+            self.context.impl.memo = kept
+            again = statements[end:]
+            del statements[end:]
+        first = statements[start:end]
+        changed = [one for one, other in zip(first, again) if one["sql"] != other["sql"]]
+        if changed or len(first) != len(again):
+            told = "it writes something else every time, such as a time or a random value"
+            raise NotRenderable(told, changed[0]["line"] if changed else None)
+
+    def guarded(self, migrate, path, revision):
+        @functools.wraps(migrate)
+        def run(**kwargs):
+            self.path = path
+            before = len(revision["statements"])
+            try:
+                memo = copy.deepcopy(self.context.impl.memo)
+                migrate(**kwargs)
+                self.repeat(migrate, kwargs, revision["statements"], before, memo)
+            except BaseException as error:
+                if isinstance(error, (KeyboardInterrupt, Failed)):
+                    raise
+                del revision["statements"][before:]
+                line = error.args[1] if isinstance(error, NotRenderable) and len(error.args) > 1 else line_in(error, path)
+                revision.update(reason=reason_of(error), line=line)
+            finally:
+                self.path = None
+
+        return run
+
+
+def reason_of(error):
+    cause = error
+    while cause is not None:
+        if isinstance(cause, NotRenderable):
+            return cause.args[0]
+        cause = cause.__cause__ or cause.__context__
+    text = one_line(error)
+    if "MockConnection" in text or "MockEngine" in text:
+        return "it reads the database, and a dry run has none"
+    return text
+
+
+def plan(project, request):
+    script = project.scripts()
+    try:
+        from alembic.util import CommandError
+
+        names = request["heads"]
+        prior = [each.revision for name in names for each in script.get_revisions(name) if each is not None]
+    except CommandError as error:
+        raise Failed("unknown-revision", str(error), heads=names)
+    renderer = Renderer(request["version_table_exists"])
+    new = set(prior)
+
+    def applied(heads, **_):
+        new.clear()
+        new.update(heads)
+
+    def fn(current, context):
+        return renderer.steps(steps_to(script, request["direction"], request["target"], current))
+
+    env = environment(project, script, request["target"], fn, renderer, tuple(prior) or None, applied)
+    with project.context(), quiet(), env:
+        script.run_env()
+    return {"prior": sorted(prior), "new": sorted(new), "revisions": renderer.revisions}
+
+
+def version_table_of(project, script):
+    """Asks env.py, by a dry run in which nothing is to be done."""
+    renderer = Renderer(True)
+    env = environment(project, script, "heads", lambda current, context: (), renderer)
+    with project.context(), quiet(), env:
+        script.run_env()
+    return renderer.context.version_table, renderer.context.version_table_schema

@@ -1,0 +1,143 @@
+"""Loads the user's Flask app or Alembic configuration, as the commands `flask` and `alembic` do."""
+
+import argparse
+import contextlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+
+from atomic_upgrade.connections import gates, guard_drivers, watch_connections
+from atomic_upgrade.dry_run import version_table_of
+from atomic_upgrade.failures import Failed, is_users
+from atomic_upgrade.graph import whole_graph
+
+
+class Project:
+    """The user's Alembic configuration, in its Flask app if it has one."""
+
+    def __init__(self, config, configure_args, context, request):
+        self.config = config
+        self.configure_args = configure_args
+        self.context = context
+        # What the inputs say goes before what env.py says.
+        self.forced = {
+            name: request[name] for name in ("version_table", "version_table_schema") if request.get(name)
+        }
+
+    def scripts(self):
+        from alembic.script import ScriptDirectory
+
+        return ScriptDirectory.from_config(self.config)
+
+
+def load(request):
+    offer_database_url(request.get("url"))
+    watch_connections()
+    gates.loading = True
+    project = load_alembic(request) if request.get("alembic_config") else load_flask(request)
+    gates.loading = False
+    guard_drivers()
+    script = project.scripts()
+    with whole_graph(script):
+        walked = list(script.walk_revisions())
+    revisions = [
+        {
+            "id": each.revision,
+            "down": list(each._versioned_down_revisions),
+            "depends_on": [name for name in each._resolved_dependencies],
+            "labels": sorted(each.branch_labels or ()),
+            "message": each.doc or "",
+            "path": each.path,
+            "created": (re.search(r"Create Date: *(.+)", each.longdoc or "") or ["", ""])[1],
+        }
+        for each in walked
+    ]
+    table, schema = version_table_of(project, script)
+    heads = sorted(script.get_heads())
+    return project, {"revisions": revisions, "heads": heads, "version_table": table, "version_table_schema": schema}
+
+
+def load_flask(request):
+    try:
+        import flask.cli
+        import flask_migrate  # noqa: F401
+    except ImportError as error:
+        raise Failed("render-failed", "%s in %s (%s)" % (error, sys.executable, sys.version.split()[0]))
+    os.environ["FLASK_RUN_FROM_CLI"] = "true"
+    with contextlib.suppress(ImportError):
+        import dotenv  # noqa: F401
+
+        if os.environ.get("FLASK_SKIP_DOTENV") in (None, "0", "false"):
+            flask.cli.load_dotenv()
+    name = request.get("flask_app") or os.environ.get("FLASK_APP")
+    info = flask.cli.ScriptInfo(app_import_path=name)
+    try:
+        app = info.load_app()
+    except flask.cli.NoAppException as error:
+        raise no_app(str(error))
+    extension = app.extensions.get("migrate")
+    if extension is None:
+        raise Failed("render-failed", "The Flask app %r has no Flask-Migrate: call Migrate(app, db)." % app.name)
+    directory = request["directory"]
+    if directory == "migrations":
+        directory = extension.directory
+    if not os.path.isfile(os.path.join(directory, "alembic.ini")):
+        raise Failed("invalid-input", "directory: there is no %s." % os.path.join(directory, "alembic.ini"))
+    with app.app_context():
+        config = extension.migrate.get_config(directory)
+    args = extension.configure_args
+    return Project(config, args, app.app_context, request)
+
+
+def no_app(told):
+    """Flask tells of an error in the app by printing its traceback into the message."""
+    if "Traceback" not in told:
+        return Failed("render-failed", "The Flask app was not found: %s" % told)
+    places = re.findall(r'File "([^"]+)", line (\d+)', told)
+    frames = [{"file": file, "line": int(line), "function": ""} for file, line in places if is_users(file)]
+    return Failed("render-failed", "The Flask app does not import: %s" % told.strip().splitlines()[-1], frames=frames)
+
+
+def load_alembic(request):
+    """As the `alembic` command does with -c: an ini file, or pyproject.toml with an ini file beside it or without."""
+    try:
+        from alembic.config import Config
+    except ImportError as error:
+        raise Failed("render-failed", "%s in %s (%s)" % (error, sys.executable, sys.version.split()[0]))
+    path = request["alembic_config"]
+    if not os.path.isfile(path):
+        raise Failed("invalid-input", "alembic-config: there is no %s in %s." % (path, os.getcwd()))
+    options = argparse.Namespace(x=None, name="alembic", config=[path], raiseerr=None, sql=False, tag=None)
+    if os.path.basename(path) == "pyproject.toml":
+        ini = os.path.join(os.path.dirname(path), "alembic.ini")
+        config = Config(ini if os.path.isfile(ini) else None, toml_file=path, cmd_opts=options)
+    elif os.path.isfile("pyproject.toml") and "toml_file" in inspect.signature(Config).parameters:
+        config = Config(path, toml_file="pyproject.toml", cmd_opts=options)
+    else:
+        config = Config(path, cmd_opts=options)
+    url = config.get_main_option("sqlalchemy.url")
+    if "DATABASE_URL" in os.environ and (not url or url.startswith("driver://")):
+        # As the templates leave it: nothing that a raw `alembic upgrade` could use.
+        config.set_main_option("sqlalchemy.url", os.environ["DATABASE_URL"].replace("%", "%%"))
+    return Project(config, {}, contextlib.nullcontext, request)
+
+
+def offer_database_url(url):
+    """An app that reads DATABASE_URL gets one, without a password, where the workflow set none."""
+    if not url or "DATABASE_URL" in os.environ:
+        return
+    scheme, rest = url.split("://", 1)
+    # SQLAlchemy does not know libpq's short form.
+    scheme = re.sub(r"^postgres\b", "postgresql", scheme)
+    if "+" not in scheme:
+        installed = [name for name in ("psycopg2", "psycopg", "asyncpg", "pg8000") if importlib.util.find_spec(name)]
+        with contextlib.suppress(Exception):
+            from sqlalchemy.engine import make_url
+
+            make_url("postgresql://").get_dialect().import_dbapi()
+            installed = []
+        if installed:
+            scheme = "postgresql+" + installed[0]
+    os.environ["DATABASE_URL"] = scheme + "://" + rest
