@@ -50253,6 +50253,10 @@ function readInputs(environment) {
     if (number && !/^[1-9]\d*$/.test(number))
         mistake(`pull-request is “${number}”; it can be a number.`);
     const versionTable = input('version-table');
+    const retries = input('retries');
+    if (!/^\d{1,2}$/.test(retries))
+        mistake(`retries is “${retries}”; it can be a number from 0 to 99.`);
+    const allowUntrusted = oneOf('allow-untrusted', ['true', 'false']);
     if (mistakes.length === 1)
         throw mistakes[0];
     if (mistakes.length > 1) {
@@ -50279,6 +50283,8 @@ function readInputs(environment) {
         githubToken: input('github-token'),
         lockTimeout: input('lock-timeout'),
         statementTimeout: input('statement-timeout'),
+        retries: Number(retries),
+        allowUntrusted: allowUntrusted === 'true',
     };
 }
 const list = (values) => `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`;
@@ -56844,6 +56850,15 @@ class Step {
             signal,
         });
     }
+    /** After a try that was rolled back: a new connection, and a new Python that knows nothing of that try. */
+    async startAnew() {
+        this.started = false;
+        this.result.runs = [];
+        this.driver.kill();
+        this.startPython();
+        this.client = await this.connect();
+        await this.#python(() => this.driver.project(), 'Output of the app');
+    }
     /** A connection of its own to the step's database; the caller closes it. */
     connect() {
         return connect(this.inputs.database, this.surroundings.applicationName);
@@ -56936,6 +56951,459 @@ class Step {
                 log.info(`${title}: not rendered, ${notRenderable.reason}`);
             else
                 log.group(title, ownStatements(revision).map(({ sql }) => terminated(sql)));
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./node_modules/is-network-error/index.js
+const objectToString = Object.prototype.toString;
+
+const isError = value => objectToString.call(value) === '[object Error]';
+
+const errorMessages = new Set([
+	'network error', // Chrome
+	'NetworkError when attempting to fetch resource.', // Firefox
+	'The Internet connection appears to be offline.', // Safari 16
+	'Network request failed', // `cross-fetch`
+	'fetch failed', // Undici (Node.js)
+	'terminated', // Undici (Node.js)
+	' A network error occurred.', // Bun (WebKit)
+	'Network connection lost', // Cloudflare Workers (fetch)
+]);
+
+function isNetworkError(error) {
+	const isValid = error
+		&& isError(error)
+		&& error.name === 'TypeError'
+		&& typeof error.message === 'string';
+
+	if (!isValid) {
+		return false;
+	}
+
+	const {message, stack} = error;
+
+	// Safari 17+ has generic message but no stack for network errors
+	if (message === 'Load failed' || (message.startsWith('Load failed (') && message.endsWith(')'))) {
+		return stack === undefined
+			// Sentry adds its own stack trace to the fetch error, so also check for that
+			|| '__sentry_captured__' in error;
+	}
+
+	// Deno network errors start with specific text
+	if (message.startsWith('error sending request for url')) {
+		return true;
+	}
+
+	// Chrome: exact "Failed to fetch" or with hostname: "Failed to fetch (example.com)"
+	if (message === 'Failed to fetch' || (message.startsWith('Failed to fetch (') && message.endsWith(')'))) {
+		return true;
+	}
+
+	// Standard network error messages
+	return errorMessages.has(message);
+}
+
+;// CONCATENATED MODULE: ./node_modules/p-retry/index.js
+
+
+function validateRetries(retries) {
+	if (typeof retries === 'number') {
+		if (retries < 0) {
+			throw new TypeError('Expected `retries` to be a non-negative number.');
+		}
+
+		if (Number.isNaN(retries)) {
+			throw new TypeError('Expected `retries` to be a valid number or Infinity, got NaN.');
+		}
+
+		// Not `Number.isSafeInteger`, which would reject a huge `retries`. That is accepted on purpose and behaves as effectively forever.
+		// eslint-disable-next-line unicorn/prefer-number-is-safe-integer
+		if (Number.isFinite(retries) && !Number.isInteger(retries)) {
+			throw new TypeError('Expected `retries` to be a non-negative integer or Infinity.');
+		}
+	} else if (retries !== undefined) {
+		throw new TypeError('Expected `retries` to be a number or Infinity.');
+	}
+}
+
+function validateNumberOption(name, value, {allowInfinity = false} = {}) {
+	if (typeof value !== 'number' || Number.isNaN(value)) {
+		throw new TypeError(`Expected \`${name}\` to be a number${allowInfinity ? ' or Infinity' : ''}.`);
+	}
+
+	if (!allowInfinity && !Number.isFinite(value)) {
+		throw new TypeError(`Expected \`${name}\` to be a finite number.`);
+	}
+
+	if (value < 0) {
+		throw new TypeError(`Expected \`${name}\` to be \u{2265} 0.`);
+	}
+}
+
+function validateOption(name, value, type) {
+	// `null` means "not provided", as it does for the other options. `unref` needs this because it is the one option with no default of its own.
+	if (value === undefined || value === null) {
+		return;
+	}
+
+	if (typeof value !== type) {
+		throw new TypeError(`Expected \`${name}\` to be a ${type}.`);
+	}
+}
+
+function validateSignal(value) {
+	// `null` means "not provided", as it does for the other options.
+	if (value === undefined || value === null) {
+		return;
+	}
+
+	// Duck typed rather than `instanceof`, so a signal from another realm still works. All three methods are checked because `removeEventListener` is called from inside a timer callback, where a `TypeError` would be an uncaught exception rather than a rejection the caller could catch.
+	if (typeof value.throwIfAborted !== 'function'
+		|| typeof value.addEventListener !== 'function'
+		|| typeof value.removeEventListener !== 'function') {
+		throw new TypeError('Expected `signal` to be an AbortSignal.');
+	}
+}
+
+class AbortError extends Error {
+	constructor(message) {
+		super(typeof message === 'string' ? message : undefined);
+
+		this.name = 'AbortError';
+
+		if (message instanceof Error) {
+			this.originalError = message;
+			({message} = message);
+		} else {
+			// Created here, so it already captures every caller frame. Copying `this.stack` instead would only rewrite the header, which is rendered lazily from `name` and `message` at read time. It also stringifies a non-string message, so reuse its result below.
+			this.originalError = new Error(message);
+			({message} = this.originalError);
+
+			// The caller sees this error, so the frame for this constructor is dropped where the runtime supports it. Left in, the top frame blames p-retry for an error the caller threw. An error the caller passed keeps its own stack, which points at their throw site already. V8-only, hence the lint exception, and the optional call leaves the stack as it is where it is missing.
+			// eslint-disable-next-line unicorn/no-nonstandard-builtin-properties
+			Error.captureStackTrace?.(this.originalError, AbortError);
+		}
+
+		this.message = message;
+	}
+}
+
+// `setTimeout` cannot represent a longer delay and fires it right away instead, which turns a long backoff into a tight retry loop. Cap at the largest value it can still hold.
+const maximumDelay = (2 ** 31) - 1;
+
+function calculateDelay(retriesConsumed, options) {
+	// Nothing to wait for, and multiplying by a factor that has grown to `Infinity` would give `NaN`.
+	if (options.minTimeout === 0) {
+		return 0;
+	}
+
+	// `retriesConsumed` starts at 0 and only ever counts up, so the first retry is already attempt 1.
+	const attempt = retriesConsumed + 1;
+	const random = options.randomize ? (Math.random() + 1) : 1;
+
+	const timeout = Math.round(random * options.minTimeout * (options.factor ** (attempt - 1)));
+
+	// `maxTimeout` rounds up, so a fractional cap still gives a whole number of milliseconds. Rounding down would turn a cap below 1 into no timer at all, which never yields to the event loop. `Math.ceil(Infinity)` is `Infinity`.
+	return Math.min(timeout, Math.ceil(options.maxTimeout), maximumDelay);
+}
+
+function calculateRemainingTime(start, max) {
+	return Number.isFinite(max) ? max - (performance.now() - start) : max;
+}
+
+async function delayForRetry(delay, options) {
+	if (delay <= 0) {
+		return;
+	}
+
+	await new Promise((resolve, reject) => {
+		// Registered with `once`, so it removes itself when it fires.
+		const onAbort = () => {
+			clearTimeout(timeoutToken);
+			reject(options.signal.reason);
+		};
+
+		const timeoutToken = setTimeout(() => {
+			options.signal?.removeEventListener('abort', onAbort);
+			resolve();
+		}, delay);
+
+		if (options.unref) {
+			timeoutToken.unref?.();
+		}
+
+		options.signal?.addEventListener('abort', onAbort, {once: true});
+	});
+}
+
+// Stringifying a thrown value can itself throw, for an object with no usable `toString`. That must never be allowed to replace the failure the caller is actually dealing with.
+//
+// A thrown value whose own accessors or proxy traps throw is not supported, here or anywhere else. It comes from the caller's own code, so it is not something to defend against.
+function stringifyThrownValue(value) {
+	try {
+		return String(value);
+	} catch {
+		return Object.prototype.toString.call(value);
+	}
+}
+
+// `AbortError` wraps the error the caller actually wants, and the wrappers can be nested, so keep unwrapping until the cause is reached. Otherwise an `AbortError` would escape `pRetry` and a `catch` doing `error instanceof AbortError` would read a real failure as a cancellation.
+//
+// Two wrappers whose `originalError` points at each other are not supported, like the thrown values above.
+function unwrapAbortError(error) {
+	let cause = error;
+
+	// A wrapper with no error to unwrap to is the cause as far as it goes.
+	while (cause instanceof AbortError && cause.originalError instanceof Error) {
+		cause = cause.originalError;
+	}
+
+	return cause;
+}
+
+async function onAttemptFailure({error, attemptNumber, retriesConsumed, startTime, options}) {
+	// The signal is checked after the operation and after every callback, so a cancellation is never reported as an operation failure or a callback's decision, and no callback runs after it. The last check also guards the delay, whose abort listener never fires on a signal that is already aborted.
+	const abortIfNeeded = () => {
+		options.signal?.throwIfAborted();
+	};
+
+	const normalizedError = error instanceof Error
+		? error
+		: new TypeError(`Non-error was thrown: "${stringifyThrownValue(error)}". You should only throw errors.`);
+
+	// Checked before unwrapping an `AbortError`, because the reason a caller aborted with is final. Unwrapping it would replace the reason they chose with whatever is inside it, and it would also let an `AbortError` from the operation outrank a cancellation the caller asked for.
+	abortIfNeeded();
+
+	if (normalizedError instanceof AbortError) {
+		throw unwrapAbortError(normalizedError);
+	}
+
+	// `retriesConsumed` only ever advances while `retriesLeft` is above 0, so this is never negative. `Infinity` minus a finite count is `Infinity`, so an unlimited budget needs no special case.
+	const retriesLeft = options.retries - retriesConsumed;
+
+	// A `TypeError` normally means the operation itself is broken rather than the thing it was trying to reach, so retrying it does not help. A network `TypeError` is the exception, and its message differs per runtime, so it has to be recognised rather than assumed.
+	const isRetriableError = !(normalizedError instanceof TypeError) || isNetworkError(normalizedError);
+
+	// Out of time already, out of retries, or a failure that is never retried, so the delay is 0 and the callbacks are told that no retry follows. Only computed when a retry can still follow, so a randomized delay does not draw from `Math.random` for a wait that is never taken.
+	const timeLeft = calculateRemainingTime(startTime, options.maxRetryTime);
+	const delayTime = isRetriableError && timeLeft > 0 && retriesLeft > 0 ? calculateDelay(retriesConsumed, options) : 0;
+
+	const consumeRetryContext = Object.freeze({
+		error: normalizedError,
+		attemptNumber,
+		retriesLeft,
+		retriesConsumed,
+		retryDelay: delayTime,
+	});
+
+	// No answer means no opinion, so fall back to the default. Treating it as `false` instead would leave `retries` uncounted and let the loop run forever.
+	const consumeRetry = (await options.shouldConsumeRetry(consumeRetryContext)) ?? true;
+
+	abortIfNeeded();
+
+	const effectiveDelay = consumeRetry ? delayTime : 0;
+	const context = Object.freeze({
+		error: normalizedError,
+		attemptNumber,
+		retriesLeft,
+		retriesConsumed,
+		retryDelay: effectiveDelay,
+	});
+
+	await options.onFailedAttempt(context);
+
+	abortIfNeeded();
+
+	const remainingTime = calculateRemainingTime(startTime, options.maxRetryTime);
+
+	// No time or budget left, or a failure that retrying cannot help with.
+	if (
+		!isRetriableError
+		|| remainingTime <= 0
+		|| retriesLeft <= 0
+	) {
+		throw normalizedError;
+	}
+
+	const shouldRetry = await options.shouldRetry(context);
+
+	abortIfNeeded();
+
+	if (!shouldRetry) {
+		throw normalizedError;
+	}
+
+	const remainingTimeAfterShouldRetry = calculateRemainingTime(startTime, options.maxRetryTime);
+
+	if (remainingTimeAfterShouldRetry <= 0) {
+		throw normalizedError;
+	}
+
+	if (!consumeRetry) {
+		return false;
+	}
+
+	await delayForRetry(Math.min(effectiveDelay, remainingTimeAfterShouldRetry), options);
+
+	return true;
+}
+
+async function pRetry(input, options = {}) {
+	options = {...options};
+
+	// Applied before validating, so that `null` means "not provided" here as it does for every other option.
+	options.retries ??= 10;
+
+	validateRetries(options.retries);
+
+	if (Object.hasOwn(options, 'forever')) {
+		throw new Error('The `forever` option is no longer supported. For many use-cases, you can set `retries: Infinity` instead.');
+	}
+
+	options.factor ??= 2;
+	options.minTimeout ??= 1000;
+	options.maxTimeout ??= Infinity;
+	options.maxRetryTime ??= Infinity;
+	options.randomize ??= false;
+	options.onFailedAttempt ??= () => {};
+	options.shouldRetry ??= () => true;
+	options.shouldConsumeRetry ??= () => true;
+
+	// Validate the options that have a runtime type to check.
+	validateOption('onFailedAttempt', options.onFailedAttempt, 'function');
+	validateOption('shouldRetry', options.shouldRetry, 'function');
+	validateOption('shouldConsumeRetry', options.shouldConsumeRetry, 'function');
+	validateOption('randomize', options.randomize, 'boolean');
+	validateOption('unref', options.unref, 'boolean');
+	validateSignal(options.signal);
+	validateNumberOption('factor', options.factor);
+	validateNumberOption('minTimeout', options.minTimeout);
+	validateNumberOption('maxTimeout', options.maxTimeout, {allowInfinity: true});
+	validateNumberOption('maxRetryTime', options.maxRetryTime, {allowInfinity: true});
+
+	// A negative factor is rejected above, so this only catches `0`. Treat it as `1` to keep the delay constant instead of dropping to zero after the first retry.
+	if (options.factor === 0) {
+		options.factor = 1;
+	}
+
+	options.signal?.throwIfAborted();
+
+	let attemptNumber = 0;
+	let retriesConsumed = 0;
+	const startTime = performance.now();
+
+	// A consumed count is always finite, so `Infinity` keeps this true and needs no special case.
+	while (retriesConsumed <= options.retries) {
+		attemptNumber++;
+
+		try {
+			options.signal?.throwIfAborted();
+
+			const result = await input(attemptNumber);
+
+			options.signal?.throwIfAborted();
+
+			return result;
+		} catch (error) {
+			if (await onAttemptFailure({
+				error,
+				attemptNumber,
+				retriesConsumed,
+				startTime,
+				options,
+			})) {
+				retriesConsumed++;
+			}
+		}
+	}
+
+	// Unreachable: `onAttemptFailure` throws once `retriesLeft` reaches 0, which is the same state the loop condition tests, so the loop is always left by a throw. Kept as a guard against a future change to either side breaking that pairing.
+	throw new Error('Retry attempts exhausted without throwing an error.');
+}
+
+function makeRetriable(function_, options) {
+	return function (...arguments_) {
+		return pRetry(() => function_.apply(this, arguments_), options);
+	};
+}
+
+;// CONCATENATED MODULE: external "node:timers/promises"
+const promises_namespaceObject = require("node:timers/promises");
+;// CONCATENATED MODULE: ./src/postgres/blockers.ts
+
+
+/** The most of another session's query that is shown, in characters. */
+const shown = 200;
+/**
+ * The sessions that keep a server process waiting for a lock, in words; by a connection that is not in a transaction
+ * (pg_stat_activity is cached there). Another role's query is visible only with `pg_read_all_stats`.
+ */
+async function blockersOf(client, pid) {
+    const { rows } = await client.query(`SELECT b.pid::text AS pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'a session') AS application,
+            coalesce(a.usename, '') AS user, coalesce(a.state, '') AS state, coalesce(a.query, '') AS query,
+            coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), '') AS since
+     FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) AS b (pid)
+     LEFT JOIN pg_catalog.pg_stat_activity a USING (pid) ORDER BY b.pid`, [pid]);
+    const described = rows.map(({ pid, application, user, since, state, query }) => {
+        // Source: pg_blocking_pids in functions-info.html.
+        if (pid === '0')
+            return 'a prepared transaction (see pg_prepared_xacts)';
+        const who = [`pid ${pid}`, user && `user ${user}`, since && `in a transaction since ${since}`, state];
+        const last = query.replaceAll(/\s+/g, ' ').trim();
+        const told = last && `: ${last.length > shown ? `${last.slice(0, shown)}…` : last}`;
+        return `${application} (${who.filter(Boolean).join(', ')})${told}`;
+    });
+    return [...new Set(described)];
+}
+/**
+ * Looks, while a statement takes long, for whom it waits: the error after a lock timeout does not tell.
+ */
+class LockWatch {
+    options;
+    /** What was seen last, and of the wait that began when. */
+    #seen = { since: 0, blockers: [] };
+    #ended = new AbortController();
+    #watching;
+    constructor(options) {
+        this.options = options;
+        this.#watching = this.#watch().catch(() => {
+            // Ended, or no second connection was to be had: the wait goes on unexplained.
+        });
+    }
+    /** Whom the statement waited for that nothing has passed before since `since`. */
+    blockersSince(since) {
+        return since === this.#seen.since ? this.#seen.blockers : [];
+    }
+    async end() {
+        this.#ended.abort();
+        await this.#watching;
+    }
+    async #watch() {
+        const { pid, quietSince, lockTimeout, connect, onWait } = this.options;
+        const patience = lockTimeout > 0 ? Math.min(lockTimeout / 3, 1_000) : 1_000;
+        let client;
+        let told = '';
+        try {
+            for await (const _ of (0,promises_namespaceObject.setInterval)(patience / 2, undefined, { signal: this.#ended.signal, ref: false })) {
+                const since = quietSince();
+                if (performance.now() - since < patience)
+                    continue;
+                client ??= await connect();
+                const found = await blockersOf(client, pid);
+                if (found.length === 0 || since !== quietSince())
+                    continue;
+                this.#seen = { since, blockers: found };
+                // What they do changes while they hold the lock; who they are is told once.
+                const who = found.map(each => /pid \d+/.exec(each)?.[0]).join();
+                if (who !== told)
+                    onWait(found);
+                told = who;
+            }
+        }
+        finally {
+            if (client)
+                await disconnect(client);
         }
     }
 }
@@ -57182,6 +57650,7 @@ class Tape {
     entries = [];
     notices = [];
     revision = null;
+    #sent = 0;
     #last = 0;
     /** `versionTable`: Alembic's own, whose rows are bookkeeping and not the script's. */
     constructor(versionTable) {
@@ -57190,21 +57659,27 @@ class Tape {
     /** Notes a statement that goes upstream now; call the returned function when it is answered. */
     start(sql, parameters) {
         const sent = performance.now();
+        this.#sent = sent;
         const revision = this.revision;
         return (tag, error) => {
             const now = performance.now();
-            const duration = now - Math.max(sent, this.#last);
+            const since = Math.max(sent, this.#last);
             this.#last = now;
             this.entries.push({
                 revision,
                 sql: shortened(sql, kept.sql),
                 parameters: parameters().map(value => value && shortened(value, kept.parameter)),
-                duration,
+                since,
+                duration: now - since,
                 tag,
                 error: error ?? null,
                 lookup: isLookup(sql, this.versionTable),
             });
         };
+    }
+    /** Since when neither a statement nor an answer has passed, as `performance.now()` counts. */
+    get quietSince() {
+        return Math.max(this.#sent, this.#last);
     }
     /** The last statement that PostgreSQL refused, if any. */
     get failure() {
@@ -58890,11 +59365,15 @@ const lockPatience = 15 * 60_000;
 class Transaction {
     client;
     settings;
+    lockTimeout;
     constructor(client, 
     /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
-    settings) {
+    settings, 
+    /** Milliseconds; 0 is no limit. */
+    lockTimeout) {
         this.client = client;
         this.settings = settings;
+        this.lockTimeout = lockTimeout;
     }
     #id;
     /** The transaction's id (xid8), once it is locked. */
@@ -58937,7 +59416,8 @@ class Transaction {
         const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
         if (await isAccepted(client, checkConnection))
             settings.push(checkConnection);
-        return new Transaction(client, settings);
+        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
+        return new Transaction(client, settings, Number(timeouts[0].setting));
     }
     /**
      * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
@@ -59064,14 +59544,14 @@ async function lockHolder(client) {
         return undefined;
     return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`;
 }
+/** The server process of a client: pg knows it from its BackendKeyData, but does not say so in its types. */
+const processIdOf = (client) => client.processID;
 /** Cancels what runs on a client's connection, over another one; a server that cannot be asked sees the connection end. */
 async function cancelStatement(client, connect) {
     try {
         const other = await connect();
         try {
-            // pg knows the server process from its BackendKeyData, but does not say so in its types.
-            const { processID } = client;
-            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID]);
+            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processIdOf(client)]);
         }
         finally {
             await disconnect(other);
@@ -59082,8 +59562,6 @@ async function cancelStatement(client, connect) {
     }
 }
 
-;// CONCATENATED MODULE: external "node:timers/promises"
-const promises_namespaceObject = require("node:timers/promises");
 ;// CONCATENATED MODULE: ./src/postgres/settle.ts
 
 
@@ -59172,8 +59650,11 @@ class Progress {
 ;// CONCATENATED MODULE: ./src/report/blame.ts
 
 
-/** Puts together what Python said of the failed script and what PostgreSQL said of the failed statement. */
-function failureOf({ message, revision, place, fromDatabase }, last, plan) {
+/**
+ * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
+ * the sessions that it waited for, in words.
+ */
+function failureOf({ message, revision, place, fromDatabase }, last, plan, blockers = []) {
     const script = plan.revisions.find(each => each.id === revision);
     const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision;
     const subject = name === null ? 'env.py' : `Revision ${name}`;
@@ -59189,10 +59670,12 @@ function failureOf({ message, revision, place, fromDatabase }, last, plan) {
             advice: 'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (CREATE INDEX without CONCURRENTLY, for one).',
         });
     }
-    if (waited.has(error.code)) {
-        return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`), {
+    if (isTransient(error.code)) {
+        const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
+        return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
             ...details,
-            advice: 'Run the step again when the table is less busy, or raise lock-timeout.',
+            transient: true,
+            advice: 'Run the step again when the table is less busy, or raise lock-timeout or retries.',
         });
     }
     return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
@@ -59204,8 +59687,10 @@ function failureOf({ message, revision, place, fromDatabase }, last, plan) {
 const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 /** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
 const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
-/** lock_not_available, deadlock_detected. */
-const waited = new Set(['55P03', '40P01']);
+/** lock_not_available, deadlock_detected, serialization_failure. */
+const waited = new Set(['55P03', '40P01', '40001']);
+/** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
+const isTransient = (code = '') => waited.has(code);
 
 ;// CONCATENATED MODULE: ./src/transact.ts
 
@@ -59222,13 +59707,38 @@ const waited = new Set(['55P03', '40P01']);
 
 
 
+
+
 /** How long the database is asked what became of a COMMIT that got no answer, in milliseconds. */
 const transact_patience = 60_000;
+/** The first pause between two tries, and the longest, in milliseconds; each is doubled, and up to doubled again by chance. */
+const pauses = { minTimeout: 1_000, maxTimeout: 30_000 };
 /**
- * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse.
- * Whatever is thrown, the transaction is over then.
+ * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse. Where another
+ * session was in the way, the whole batch is tried again. Whatever is thrown, the transaction is over then.
  */
-async function transact(step, plan) {
+function transact(step, plan) {
+    const { inputs, surroundings } = step;
+    const { log, signal } = surroundings;
+    return pRetry(async (attempt) => {
+        if (attempt > 1)
+            await step.startAnew();
+        return await attemptOnce(step, plan);
+    }, {
+        ...pauses,
+        retries: inputs.retries,
+        randomize: true,
+        signal,
+        shouldRetry: ({ error, attemptNumber, retryDelay }) => {
+            if (!(error instanceof Failure) || !error.details.transient)
+                return false;
+            log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`);
+            log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`);
+            return true;
+        },
+    });
+}
+async function attemptOnce(step, plan) {
     const { inputs, surroundings } = step;
     const transaction = await Transaction.begin(step.client, inputs);
     try {
@@ -59265,12 +59775,20 @@ async function isAlreadyThere(step, plan) {
     await checkWritable(client, versionTable, tableExists);
     return false;
 }
-async function runThroughGate(step, { client, settings }, plan) {
+async function runThroughGate(step, transaction, plan) {
+    const { client, settings, lockTimeout } = transaction;
     const { surroundings, inputs, versionTable, printed } = step;
     const { log, signal } = surroundings;
     const cancel = () => cancelStatement(client, () => step.connect());
     const tape = new Tape(versionTable.name);
     const gate = await Gate.open({ client, tape, settings, cancel });
+    const watch = new LockWatch({
+        pid: processIdOf(client),
+        quietSince: () => tape.quietSince,
+        lockTimeout,
+        connect: () => step.connect(),
+        onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
+    });
     signal.addEventListener('abort', cancel);
     step.started = true;
     log.info(`Running ${count(plan.revisions.length, 'revision')} in one transaction.`);
@@ -59287,6 +59805,7 @@ async function runThroughGate(step, { client, settings }, plan) {
         error = thrown;
     }
     await gate.close();
+    await watch.end();
     signal.removeEventListener('abort', cancel);
     progress.finish({ failed: error !== undefined });
     step.result.runs = progress.runs;
@@ -59301,8 +59820,9 @@ async function runThroughGate(step, { client, settings }, plan) {
             cause: error,
         });
     }
-    if (error instanceof ScriptError)
-        throw failureOf(error, tape.failure, plan);
+    if (error instanceof ScriptError) {
+        throw failureOf(error, tape.failure, plan, watch.blockersSince(tape.failure?.since));
+    }
     if (error)
         throw error;
 }
@@ -59312,6 +59832,10 @@ async function verify({ versionTable }, transaction, plan) {
         await transaction.checkConstraints();
     }
     catch (error) {
+        if (isTransient(error.code)) {
+            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
+            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
+        }
         throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
             advice: 'Mend the data in the migration before the constraint is checked.',
             cause: error,

@@ -41,6 +41,8 @@ export interface FailureDetails {
   revision?: string
   place?: Place
   statement?: StatementFailure
+  /** Whether the same batch may well succeed a little later: another session was in the way. */
+  transient?: boolean
   cause?: unknown
 }
 

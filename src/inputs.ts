@@ -29,6 +29,9 @@ export interface Inputs {
   githubToken: string
   lockTimeout: string
   statementTimeout: string
+  /** Further tries of the batch when another session was in the way. */
+  retries: number
+  allowUntrusted: boolean
 }
 
 const modes = ['preview', 'rehearse', 'apply'] as const
@@ -80,6 +83,9 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   const number = input('pull-request')
   if (number && !/^[1-9]\d*$/.test(number)) mistake(`pull-request is “${number}”; it can be a number.`)
   const versionTable = input('version-table')
+  const retries = input('retries')
+  if (!/^\d{1,2}$/.test(retries)) mistake(`retries is “${retries}”; it can be a number from 0 to 99.`)
+  const allowUntrusted = oneOf('allow-untrusted', ['true', 'false'])
 
   if (mistakes.length === 1) throw mistakes[0]
   if (mistakes.length > 1) {
@@ -106,6 +112,8 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     githubToken: input('github-token'),
     lockTimeout: input('lock-timeout'),
     statementTimeout: input('statement-timeout'),
+    retries: Number(retries),
+    allowUntrusted: allowUntrusted === 'true',
   }
 }
 

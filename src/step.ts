@@ -58,6 +58,16 @@ export class Step {
     })
   }
 
+  /** After a try that was rolled back: a new connection, and a new Python that knows nothing of that try. */
+  async startAnew(): Promise<void> {
+    this.started = false
+    this.result.runs = []
+    this.driver.kill()
+    this.startPython()
+    this.client = await this.connect()
+    await this.#python(() => this.driver.project(), 'Output of the app')
+  }
+
   /** A connection of its own to the step's database; the caller closes it. */
   connect(): Promise<Client> {
     return connect(this.inputs.database!, this.surroundings.applicationName)

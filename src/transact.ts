@@ -1,28 +1,58 @@
+import pRetry from 'p-retry'
 import type { Client } from 'pg'
 import { ScriptError } from './alembic/driver'
 import { Failure, messageOf } from './failure'
 import { type Plan, sameHeads } from './plan/plan'
 import { nameHeads } from './plan/result'
+import { LockWatch } from './postgres/blockers'
 import { disconnect } from './postgres/connection'
 import { Gate } from './postgres/gate/gate'
 import { Tape } from './postgres/gate/tape'
 import { checkWritable, readHeads } from './postgres/heads'
-import { cancelStatement, lockHolder } from './postgres/sessions'
+import { cancelStatement, lockHolder, processIdOf } from './postgres/sessions'
 import { settle } from './postgres/settle'
 import { Transaction } from './postgres/transaction'
 import { Progress } from './progress'
-import { failureOf } from './report/blame'
-import { count } from './report/words'
+import { failureOf, isTransient } from './report/blame'
+import { count, seconds } from './report/words'
 import type { Step } from './step'
 
 /** How long the database is asked what became of a COMMIT that got no answer, in milliseconds. */
 const patience = 60_000
 
+/** The first pause between two tries, and the longest, in milliseconds; each is doubled, and up to doubled again by chance. */
+const pauses = { minTimeout: 1_000, maxTimeout: 30_000 }
+
+type Ending = 'up-to-date' | 'rehearsed' | 'applied'
+
 /**
- * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse.
- * Whatever is thrown, the transaction is over then.
+ * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse. Where another
+ * session was in the way, the whole batch is tried again. Whatever is thrown, the transaction is over then.
  */
-export async function transact(step: Step, plan: Plan): Promise<'up-to-date' | 'rehearsed' | 'applied'> {
+export function transact(step: Step, plan: Plan): Promise<Ending> {
+  const { inputs, surroundings } = step
+  const { log, signal } = surroundings
+  return pRetry(
+    async attempt => {
+      if (attempt > 1) await step.startAnew()
+      return await attemptOnce(step, plan)
+    },
+    {
+      ...pauses,
+      retries: inputs.retries,
+      randomize: true,
+      signal,
+      shouldRetry: ({ error, attemptNumber, retryDelay }) => {
+        if (!(error instanceof Failure) || !error.details.transient) return false
+        log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`)
+        log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`)
+        return true
+      },
+    },
+  )
+}
+
+async function attemptOnce(step: Step, plan: Plan): Promise<Ending> {
   const { inputs, surroundings } = step
   const transaction = await Transaction.begin(step.client!, inputs)
   try {
@@ -62,12 +92,20 @@ async function isAlreadyThere(step: Step, plan: Plan): Promise<boolean> {
   return false
 }
 
-async function runThroughGate(step: Step, { client, settings }: Transaction, plan: Plan): Promise<void> {
+async function runThroughGate(step: Step, transaction: Transaction, plan: Plan): Promise<void> {
+  const { client, settings, lockTimeout } = transaction
   const { surroundings, inputs, versionTable, printed } = step
   const { log, signal } = surroundings
   const cancel = () => cancelStatement(client, () => step.connect())
   const tape = new Tape(versionTable!.name)
   const gate = await Gate.open({ client, tape, settings, cancel })
+  const watch = new LockWatch({
+    pid: processIdOf(client),
+    quietSince: () => tape.quietSince,
+    lockTimeout,
+    connect: () => step.connect(),
+    onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
+  })
   signal.addEventListener('abort', cancel)
   step.started = true
   log.info(`Running ${count(plan.revisions.length, 'revision')} in one transaction.`)
@@ -83,6 +121,7 @@ async function runThroughGate(step: Step, { client, settings }: Transaction, pla
     error = thrown
   }
   await gate.close()
+  await watch.end()
   signal.removeEventListener('abort', cancel)
   progress.finish({ failed: error !== undefined })
   step.result.runs = progress.runs
@@ -100,7 +139,9 @@ async function runThroughGate(step: Step, { client, settings }: Transaction, pla
       cause: error,
     })
   }
-  if (error instanceof ScriptError) throw failureOf(error, tape.failure, plan)
+  if (error instanceof ScriptError) {
+    throw failureOf(error, tape.failure, plan, watch.blockersSince(tape.failure?.since))
+  }
   if (error) throw error
 }
 
@@ -109,6 +150,10 @@ async function verify({ versionTable }: Step, transaction: Transaction, plan: Pl
   try {
     await transaction.checkConstraints()
   } catch (error) {
+    if (isTransient((error as { code?: string }).code)) {
+      const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`
+      throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error })
+    }
     throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
       advice: 'Mend the data in the migration before the constraint is checked.',
       cause: error,

@@ -20,14 +20,15 @@ export async function lockHolder(client: Client): Promise<string | undefined> {
   return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`
 }
 
+/** The server process of a client: pg knows it from its BackendKeyData, but does not say so in its types. */
+export const processIdOf = (client: Client): number => (client as unknown as { processID: number }).processID
+
 /** Cancels what runs on a client's connection, over another one; a server that cannot be asked sees the connection end. */
 export async function cancelStatement(client: Client, connect: () => Promise<Client>): Promise<void> {
   try {
     const other = await connect()
     try {
-      // pg knows the server process from its BackendKeyData, but does not say so in its types.
-      const { processID } = client as unknown as { processID: number }
-      await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID])
+      await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processIdOf(client)])
     } finally {
       await disconnect(other)
     }

@@ -23,6 +23,8 @@ export class Transaction {
     readonly client: Client,
     /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
     readonly settings: string[],
+    /** Milliseconds; 0 is no limit. */
+    readonly lockTimeout: number,
   ) {}
 
   #id: string | undefined
@@ -71,7 +73,10 @@ export class Transaction {
     // From 14, and only where the platform can tell that a client has gone.
     const checkConnection = "SET LOCAL client_connection_check_interval = '2s'"
     if (await isAccepted(client, checkConnection)) settings.push(checkConnection)
-    return new Transaction(client, settings)
+    const { rows: timeouts } = await client.query<{ setting: string }>(
+      "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'",
+    )
+    return new Transaction(client, settings, Number(timeouts[0]!.setting))
   }
 
   /**

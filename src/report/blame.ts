@@ -15,11 +15,15 @@ interface Refused {
   error: Omit<StatementFailure, 'sql'> | null
 }
 
-/** Puts together what Python said of the failed script and what PostgreSQL said of the failed statement. */
+/**
+ * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
+ * the sessions that it waited for, in words.
+ */
 export function failureOf(
   { message, revision, place, fromDatabase }: Told,
   last: Refused | undefined,
   plan: Plan,
+  blockers: string[] = [],
 ): Failure {
   const script = plan.revisions.find(each => each.id === revision)
   const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision
@@ -42,10 +46,12 @@ export function failureOf(
       },
     )
   }
-  if (waited.has(error.code)) {
-    return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`), {
+  if (isTransient(error.code)) {
+    const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : ''
+    return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
       ...details,
-      advice: 'Run the step again when the table is less busy, or raise lock-timeout.',
+      transient: true,
+      advice: 'Run the step again when the table is less busy, or raise lock-timeout or retries.',
     })
   }
   return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
@@ -60,5 +66,8 @@ const sentence = (text: string): string => (/[.!?…]$/.test(text) ? text : `${t
 /** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
 const notTransactional = new Set(['25001', '2D000', '55P04', '55006'])
 
-/** lock_not_available, deadlock_detected. */
-const waited = new Set(['55P03', '40P01'])
+/** lock_not_available, deadlock_detected, serialization_failure. */
+const waited = new Set(['55P03', '40P01', '40001'])
+
+/** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
+export const isTransient = (code = ''): boolean => waited.has(code)

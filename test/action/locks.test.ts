@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createDatabase, seedProject, start } from '../support/action.mts'
 import { contents, leftovers } from '../support/database.mts'
 import { query } from '../support/postgres.mts'
+import { writeProject } from '../support/project.mts'
 
 /** The key of the deploy lock, as docs and other tools may know it. */
 const lockKey = 0x61746f6d6963
@@ -29,7 +30,7 @@ test('a table that somebody else has locked: lock-timeout, the database as befor
   await start(seedProject, url, { mode: 'apply', revision: '5a77262c502b' })
   const before = await contents(url)
   await other.query('BEGIN; LOCK TABLE orders')
-  const step = await start(seedProject, url, { mode: 'apply', 'lock-timeout': '300ms' })
+  const step = await start(seedProject, url, { mode: 'apply', 'lock-timeout': '300ms', retries: '1' })
   expect(step.outputs, step.log).toMatchObject({
     outcome: 'rolled-back',
     'failure-reason': 'lock-timeout',
@@ -37,6 +38,10 @@ test('a table that somebody else has locked: lock-timeout, the database as befor
     'new-head': '5a77262c502b',
   })
   expect(step.log).toMatch(/55P03/)
+  expect(step.commands.find(({ name }) => name === 'error')?.text).toMatch(
+    /It waited for somebody else \(pid \d+, .*LOCK TABLE orders/,
+  )
+  expect(step.log).toContain('Try 1 of 2 was rolled back')
   await other.query('ROLLBACK')
   expect(await contents(url)).toBe(before)
 })
@@ -109,3 +114,55 @@ test('a role without rights on the version table: not-permitted before anything 
     expect(refused.outputs, refused.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'not-permitted' })
   }
 })
+
+test('a table that is free again by the second try: applied, and the log says who was in the way', async () => {
+  await start(seedProject, url, { mode: 'apply', revision: 'dd7c69423ad9' })
+  await other.query('BEGIN; LOCK TABLE customers')
+  const inputs = { mode: 'apply', revision: '5a77262c502b', 'lock-timeout': '300ms' }
+  const step = await start(seedProject, url, inputs, { output: onceTriedAgain('ROLLBACK') })
+  expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': '5a77262c502b' })
+  expect(step.log).toMatch(
+    /Waiting for a lock that is held by somebody else \(pid \d+, user postgres, in a transaction/,
+  )
+  expect(step.log).toMatch(/Try 1 of 4 was rolled back: .*did not get a lock/)
+  expect((await query(url, 'SELECT FROM orders')).rowCount).toBe(2)
+})
+
+test('the heads are read again before a second try', async () => {
+  await start(seedProject, url, { mode: 'apply', revision: '5a77262c502b' })
+  await other.query('BEGIN; LOCK TABLE orders')
+  const inputs = { mode: 'apply', 'lock-timeout': '300ms' }
+  const moved = onceTriedAgain("UPDATE alembic_version SET version_num = 'dd7c69423ad9'; COMMIT")
+  const step = await start(seedProject, url, inputs, { output: moved })
+  expect(step.outputs, step.log).toMatchObject({
+    outcome: 'refused',
+    'failure-reason': 'drift',
+    'new-head': 'dd7c69423ad9',
+  })
+})
+
+test.each([
+  ['a deadlock', '40P01', { outcome: 'applied', 'failure-reason': '' }, 3],
+  ['a serialization failure', '40001', { outcome: 'applied', 'failure-reason': '' }, 3],
+  ['any other error', '23505', { outcome: 'rolled-back', 'failure-reason': 'migration-failed' }, 1],
+])('%s: tried as often as it may help', async (_, code, outputs, tries) => {
+  // A sequence is what a rollback leaves as it is.
+  await query(url, 'CREATE SEQUENCE tries')
+  const raise = `RAISE EXCEPTION 'not yet' USING ERRCODE = '${code}'`
+  const project = writeProject({
+    scripts: [{ id: 'a1', upgrade: `op.execute("DO $$ BEGIN IF nextval('tries') < 3 THEN ${raise}; END IF; END $$")` }],
+  })
+  const step = await start(project, url, { mode: 'apply' })
+  expect(step.outputs, step.log).toMatchObject(outputs)
+  expect((await query(url, 'SELECT last_value::int FROM tries')).rows).toEqual([{ last_value: tries }])
+})
+
+/** Lets the other session do something once the log says that the batch will be tried again. */
+function onceTriedAgain(sql: string): (text: string) => void {
+  let done = false
+  return text => {
+    if (done || !text.includes('tried again in')) return
+    done = true
+    void other.query(sql)
+  }
+}

@@ -5,6 +5,8 @@ export interface TapeEntry {
   sql: string
   /** Text parameters as sent; binary ones as `\x…`. */
   parameters: (string | null)[]
+  /** When it began to run, as `performance.now()` counts: when it was sent, or when the one before it was answered. */
+  since: number
   /** Milliseconds from the previous answer (or from sending, if that was later) to this one. */
   duration: number
   /** The command tag, such as `INSERT 0 2`; null when the statement failed. */
@@ -36,6 +38,7 @@ export class Tape {
   readonly entries: TapeEntry[] = []
   readonly notices: { revision: string | null; severity: string; message: string }[] = []
   revision: string | null = null
+  #sent = 0
   #last = 0
 
   /** `versionTable`: Alembic's own, whose rows are bookkeeping and not the script's. */
@@ -44,21 +47,28 @@ export class Tape {
   /** Notes a statement that goes upstream now; call the returned function when it is answered. */
   start(sql: string, parameters: () => (string | null)[]): (tag: string | null, error?: ServerError) => void {
     const sent = performance.now()
+    this.#sent = sent
     const revision = this.revision
     return (tag, error) => {
       const now = performance.now()
-      const duration = now - Math.max(sent, this.#last)
+      const since = Math.max(sent, this.#last)
       this.#last = now
       this.entries.push({
         revision,
         sql: shortened(sql, kept.sql),
         parameters: parameters().map(value => value && shortened(value, kept.parameter)),
-        duration,
+        since,
+        duration: now - since,
         tag,
         error: error ?? null,
         lookup: isLookup(sql, this.versionTable),
       })
     }
+  }
+
+  /** Since when neither a statement nor an answer has passed, as `performance.now()` counts. */
+  get quietSince(): number {
+    return Math.max(this.#sent, this.#last)
   }
 
   /** The last statement that PostgreSQL refused, if any. */
