@@ -49971,6 +49971,10 @@ function pullRequestOf({ payload }) {
         payload.workflow_run?.pull_requests?.[0]?.number ??
         (queued ? Number(queued) : undefined));
 }
+/** Events that have secrets while the checkout may be a pull request's; source: GitHub's page "Events that trigger workflows". */
+const mayHoldForeignScripts = ({ name }) => ['pull_request_target', 'issue_comment', 'workflow_run'].includes(name);
+/** Commits that are on a branch of this repository for sure, in an event of those: the default branch's tip, the base's. */
+const baseTips = ({ sha, payload }) => [sha, payload.pull_request?.base?.sha ?? ''].filter(Boolean);
 
 ;// CONCATENATED MODULE: external "node:path"
 const external_node_path_namespaceObject = require("node:path");
@@ -56600,11 +56604,23 @@ const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secre
 
 // EXTERNAL MODULE: external "node:util"
 var external_node_util_ = __nccwpck_require__(7975);
-;// CONCATENATED MODULE: ./src/git/base.ts
-
+;// CONCATENATED MODULE: ./src/git/repository.ts
 
 
 const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
+/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
+async function git(directory, args) {
+    // A checkout by another user (a container job) is still the one that we were told to look at.
+    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
+    const { stdout } = await execute('git', ['-c', 'safe.directory=*', ...args], options);
+    return stdout;
+}
+/** Whether git can do that, whatever it prints. */
+const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
+
+;// CONCATENATED MODULE: ./src/git/base.ts
+
+
 /**
  * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
  * `base` is the tip of the base branch as the event tells it; empty where it tells none.
@@ -56619,7 +56635,7 @@ async function baseCommit(directory, base) {
     // The commit object names its parents also where a shallow clone does not have them.
     const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
     if (parents.length > 1) {
-        if (await base_exists(directory, parents[0]))
+        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
             return parents[0];
         throw shallow('fetch-depth: 2');
     }
@@ -56653,14 +56669,32 @@ async function scriptsAt(directory, commit) {
     const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
     return Promise.all(paths.map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
 }
-async function base_exists(directory, commit) {
-    return git(directory, ['cat-file', '-e', `${commit}^{tree}`]).then(() => true, () => false);
+
+;// CONCATENATED MODULE: ./src/git/trust.ts
+
+
+/**
+ * Throws a Failure `untrusted` unless the checkout in `directory` is, as it stands, a commit of the base branch: one of
+ * `tips` or an ancestor of one, with no file changed, and no script added under the folder `scripts`.
+ */
+async function requireBaseCheckout(directory, tips, scripts) {
+    const head = await git(directory, ['rev-parse', 'HEAD']).then(text => text.trim(), () => undefined);
+    if (head === undefined)
+        throw untrusted('there is no git checkout that would tell where the scripts come from');
+    const ancestors = tips.map(tip => tip !== '' && succeeds(directory, ['merge-base', '--is-ancestor', head, tip]));
+    if (!tips.includes(head) && !(await Promise.all(ancestors)).includes(true)) {
+        throw untrusted(`the checked-out commit ${head.slice(0, 12)} is not known to be on the base branch`);
+    }
+    const changed = await git(directory, ['status', '--porcelain', '--untracked-files=no']);
+    const added = await git(directory, ['status', '--porcelain', '--', `:(glob)${scripts}/**/*.py`]);
+    const [first] = `${changed}${added}`.split('\n').filter(Boolean);
+    if (first)
+        throw untrusted(`the checkout is not as it was committed (${first.trim()})`);
 }
-async function git(directory, args) {
-    // A checkout by another user (a container job) is still the one that we were told to look at.
-    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
-    const { stdout } = await execute('git', ['-c', 'safe.directory=*', ...args], options);
-    return stdout;
+function untrusted(why) {
+    return new Failure('untrusted', `This event has secrets, and the scripts may be a stranger’s: ${why}.`, {
+        advice: 'Check out the base branch (actions/checkout without ref), or show pull requests in an event without secrets (pull_request). If you trust these scripts with what this job can reach, set allow-untrusted: true.',
+    });
 }
 
 ;// CONCATENATED MODULE: ./src/plan/plan.ts
@@ -56822,6 +56856,7 @@ async function checkWritable(client, { name, schema }, exists) {
 
 
 
+
 /** One step with what it has open: the user's Python, and the connection to the database if it needs one. */
 class Step {
     inputs;
@@ -56830,6 +56865,7 @@ class Step {
     printed = new PrintOut();
     /** Whether anything of the batch was started. */
     started = false;
+    /** Set by `startPython`. */
     driver;
     client;
     versionTable;
@@ -56837,6 +56873,15 @@ class Step {
         this.inputs = inputs;
         this.surroundings = surroundings;
         this.result = result;
+    }
+    /** In an event that has secrets, a pull request's own scripts are not run. Throws a Failure `untrusted`. */
+    async checkTrust() {
+        const { trustedTips } = this.surroundings;
+        if (!trustedTips)
+            return;
+        const { workingDirectory, directory, alembicConfig } = this.inputs;
+        const scripts = alembicConfig ? (0,external_node_path_namespaceObject.dirname)(alembicConfig) : directory;
+        await requireBaseCheckout((0,external_node_path_namespaceObject.resolve)(workingDirectory), trustedTips, scripts);
     }
     startPython() {
         const { database, githubToken: token } = this.inputs;
@@ -56907,7 +56952,7 @@ class Step {
     }
     async end() {
         this.printed.show(this.surroundings.log, 'Output of Python');
-        this.driver.kill();
+        this.driver?.kill();
         if (this.client)
             await disconnect(this.client);
     }
@@ -59911,9 +59956,10 @@ async function run(inputs, surroundings) {
     const database = fromRevision ? undefined : inputs.database;
     const result = { mode, direction, label, database: database?.name ?? '', runs: [] };
     const step = new Step(inputs, surroundings, result);
-    // Python takes longest to start, so it goes first; everything else is done while the app imports.
-    step.startPython();
     try {
+        await step.checkTrust();
+        // Python takes longest to start, so it goes first; everything else is done while the app imports.
+        step.startPython();
         if (database)
             step.client = await step.connect();
         await loadParser();
@@ -59974,6 +60020,7 @@ async function main() {
             publisher: new Publisher(event, inputs, log),
             log: log,
             base: event.payload.pull_request?.base?.sha ?? '',
+            trustedTips: mayHoldForeignScripts(event) && !inputs.allowUntrusted ? baseTips(event) : undefined,
             signal: cancelled.signal,
         });
     }

@@ -1,7 +1,7 @@
 import { tmpdir } from 'node:os'
 import * as core from '@actions/core'
 import { asFailure } from './failure'
-import { readEvent } from './github/event'
+import { baseTips, mayHoldForeignScripts, readEvent } from './github/event'
 import { readInputs } from './inputs'
 import { log } from './log'
 import { outputsOf } from './outputs'
@@ -29,6 +29,7 @@ async function main(): Promise<void> {
       publisher: new Publisher(event, inputs, log),
       log,
       base: event.payload.pull_request?.base?.sha ?? '',
+      trustedTips: mayHoldForeignScripts(event) && !inputs.allowUntrusted ? baseTips(event) : undefined,
       signal: cancelled.signal,
     })
   } catch (error) {

@@ -17,9 +17,10 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
   const database = fromRevision ? undefined : inputs.database
   const result: Result = { mode, direction, label, database: database?.name ?? '', runs: [] }
   const step = new Step(inputs, surroundings, result)
-  // Python takes longest to start, so it goes first; everything else is done while the app imports.
-  step.startPython()
   try {
+    await step.checkTrust()
+    // Python takes longest to start, so it goes first; everything else is done while the app imports.
+    step.startPython()
     if (database) step.client = await step.connect()
     await loadParser()
     const plan = await step.plan()

@@ -1,9 +1,10 @@
 import { writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import type { Client } from 'pg'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
 import { baseCommit, scriptsAt } from './git/base'
+import { requireBaseCheckout } from './git/trust'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
 import { headsOf } from './plan/heads'
@@ -26,6 +27,8 @@ export interface Surroundings {
   log: Log
   /** The tip of the pull request's base branch, as far as the event tells it. */
   base: string
+  /** Where the checkout has to be on the base branch: the commits that are known to be; undefined where it need not. */
+  trustedTips: string[] | undefined
   /** Aborted when GitHub cancels the step. */
   signal: AbortSignal
 }
@@ -35,6 +38,7 @@ export class Step {
   readonly printed = new PrintOut()
   /** Whether anything of the batch was started. */
   started = false
+  /** Set by `startPython`. */
   driver!: Driver
   client: Client | undefined
   versionTable: VersionTable | undefined
@@ -44,6 +48,15 @@ export class Step {
     readonly surroundings: Surroundings,
     readonly result: Result,
   ) {}
+
+  /** In an event that has secrets, a pull request's own scripts are not run. Throws a Failure `untrusted`. */
+  async checkTrust(): Promise<void> {
+    const { trustedTips } = this.surroundings
+    if (!trustedTips) return
+    const { workingDirectory, directory, alembicConfig } = this.inputs
+    const scripts = alembicConfig ? dirname(alembicConfig) : directory
+    await requireBaseCheckout(resolve(workingDirectory), trustedTips, scripts)
+  }
 
   startPython(): void {
     const { database, githubToken: token } = this.inputs
@@ -117,7 +130,7 @@ export class Step {
 
   async end(): Promise<void> {
     this.printed.show(this.surroundings.log, 'Output of Python')
-    this.driver.kill()
+    this.driver?.kill()
     if (this.client) await disconnect(this.client)
   }
 

@@ -1,8 +1,5 @@
-import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
 import { Failure } from '../failure'
-
-const execute = promisify(execFile)
+import { git, succeeds } from './repository'
 
 /** One Python file at the base that looks like an Alembic script. */
 export interface BaseScript {
@@ -24,7 +21,7 @@ export async function baseCommit(directory: string, base: string): Promise<strin
   // The commit object names its parents also where a shallow clone does not have them.
   const parents = [...commit.split('\n\n')[0]!.matchAll(/^parent (\w+)$/gm)].map(([, id]) => id!)
   if (parents.length > 1) {
-    if (await exists(directory, parents[0]!)) return parents[0]!
+    if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`])) return parents[0]!
     throw shallow('fetch-depth: 2')
   }
   if (!base) {
@@ -61,18 +58,4 @@ export async function scriptsAt(directory: string, commit: string): Promise<Base
   return Promise.all(
     paths.map(async path => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })),
   )
-}
-
-async function exists(directory: string, commit: string): Promise<boolean> {
-  return git(directory, ['cat-file', '-e', `${commit}^{tree}`]).then(
-    () => true,
-    () => false,
-  )
-}
-
-async function git(directory: string, args: string[]): Promise<string> {
-  // A checkout by another user (a container job) is still the one that we were told to look at.
-  const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 }
-  const { stdout } = await execute('git', ['-c', 'safe.directory=*', ...args], options)
-  return stdout
 }

@@ -53,3 +53,11 @@ export function pullRequestOf({ payload }: Event): number | undefined {
     (queued ? Number(queued) : undefined)
   )
 }
+
+/** Events that have secrets while the checkout may be a pull request's; source: GitHub's page "Events that trigger workflows". */
+export const mayHoldForeignScripts = ({ name }: Event): boolean =>
+  ['pull_request_target', 'issue_comment', 'workflow_run'].includes(name)
+
+/** Commits that are on a branch of this repository for sure, in an event of those: the default branch's tip, the base's. */
+export const baseTips = ({ sha, payload }: Event): string[] =>
+  [sha, payload.pull_request?.base?.sha ?? ''].filter(Boolean)
