@@ -56608,11 +56608,18 @@ var external_node_util_ = __nccwpck_require__(7975);
 
 
 const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
+/**
+ * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
+ * somebody has committed into it is not, and no program of a repository's own choice is run.
+ */
+const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
+    '-c',
+    each,
+]);
 /** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
 async function git(directory, args) {
-    // A checkout by another user (a container job) is still the one that we were told to look at.
     const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
-    const { stdout } = await execute('git', ['-c', 'safe.directory=*', ...args], options);
+    const { stdout } = await execute('git', [...settings, ...args], options);
     return stdout;
 }
 /** Whether git can do that, whatever it prints. */
@@ -56732,12 +56739,12 @@ const esm_defaults = pg_lib.defaults
 /** Seconds to wait for a connection where the URL has no `connect_timeout`. */
 const connection_patience = 15;
 /**
- * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity.
+ * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity; `signal` ends the attempt.
  * Throws a Failure `connection-failed` in words.
  */
-async function connect(database, applicationName) {
+async function connect(database, applicationName, signal) {
     const { config, tls } = database;
-    const attempt = (ssl) => connection_open({ ...config, ssl }, applicationName);
+    const attempt = (ssl) => connection_open({ ...config, ssl }, applicationName, signal);
     try {
         return await attempt(config.ssl).catch(error => {
             // libpq's `prefer`: without TLS where the server has none.
@@ -56750,7 +56757,7 @@ async function connect(database, applicationName) {
         throw connectionFailure(database, error);
     }
 }
-async function connection_open(config, applicationName) {
+async function connection_open(config, applicationName, signal) {
     const seconds = Number(config.connect_timeout) || connection_patience;
     const client = new esm.Client({
         ...config,
@@ -56761,8 +56768,21 @@ async function connection_open(config, applicationName) {
     });
     // A lost connection also rejects the query under way, where it is dealt with.
     client.on('error', () => { });
-    await client.connect();
+    const stop = () => sever(client);
+    signal?.addEventListener('abort', stop);
+    try {
+        await client.connect();
+    }
+    finally {
+        signal?.removeEventListener('abort', stop);
+    }
     return client;
+}
+/** Ends a connection at once, whatever is under way on it; PostgreSQL rolls back. */
+function sever(client) {
+    // pg has no word for this: its socket is an inside of it, as in gate/upstream.ts.
+    ;
+    client.connection.stream.destroy();
 }
 function connectionFailure({ name, tls }, error) {
     const { code } = error;
@@ -56857,6 +56877,8 @@ async function checkWritable(client, { name, schema }, exists) {
 
 
 
+/** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
+const grace = { statement: 2_000, commit: 4_000, connect: 1_500 };
 /** One step with what it has open: the user's Python, and the connection to the database if it needs one. */
 class Step {
     inputs;
@@ -56865,6 +56887,8 @@ class Step {
     printed = new PrintOut();
     /** Whether anything of the batch was started. */
     started = false;
+    /** Whether a COMMIT was sent. */
+    committing = false;
     /** Set by `startPython`. */
     driver;
     client;
@@ -56897,16 +56921,27 @@ class Step {
     }
     /** After a try that was rolled back: a new connection, and a new Python that knows nothing of that try. */
     async startAnew() {
-        this.started = false;
+        this.started = this.committing = false;
         this.result.runs = [];
         this.driver.kill();
         this.startPython();
-        this.client = await this.connect();
+        await this.open();
         await this.#python(() => this.driver.project(), 'Output of the app');
+    }
+    /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
+    async open() {
+        const client = await this.connect();
+        this.client = client;
+        this.surroundings.signal.addEventListener('abort', () => {
+            const leave = (after, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref();
+            leave(grace.statement, () => this.committing);
+            leave(grace.commit);
+        });
     }
     /** A connection of its own to the step's database; the caller closes it. */
     connect() {
-        return connect(this.inputs.database, this.surroundings.applicationName);
+        const { applicationName, signal } = this.surroundings;
+        return connect(this.inputs.database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
     }
     /** Resolves the batch from the prior heads to the target, with its SQL. */
     async plan() {
@@ -59611,6 +59646,8 @@ async function cancelStatement(client, connect) {
 
 
 
+/** Milliseconds to ask for when the step is cancelled. */
+const lastPatience = 2_000;
 /**
  * Finds out what became of a transaction whose COMMIT got no answer.
  *
@@ -59618,11 +59655,19 @@ async function cancelStatement(client, connect) {
  * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
  */
 async function settle(question) {
-    const deadline = Date.now() + question.patience;
+    const { database, applicationName, signal } = question;
+    let deadline = Date.now() + question.patience;
+    const hurry = () => {
+        deadline = Math.min(deadline, Date.now() + lastPatience);
+    };
+    if (signal.aborted)
+        hurry();
+    else
+        signal.addEventListener('abort', hurry);
     let why = 'the database could not be reached';
     for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
         try {
-            const client = await connect(question.database, question.applicationName);
+            const client = await connect(database, applicationName, AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
             try {
                 const answer = await ask(client, question);
                 if (typeof answer !== 'string')
@@ -59895,6 +59940,7 @@ async function verify({ versionTable }, transaction, plan) {
 async function commit(step, transaction, { priorHeads, newHeads }) {
     const { inputs, surroundings, result } = step;
     const versionTable = step.versionTable;
+    step.committing = true;
     try {
         await transaction.commit();
     }
@@ -59905,7 +59951,17 @@ async function commit(step, transaction, { priorHeads, newHeads }) {
         const { applicationName } = surroundings;
         const { id } = transaction;
         const database = inputs.database;
-        const settled = await settle({ database, applicationName, versionTable, id, priorHeads, newHeads, patience: transact_patience });
+        const { signal } = surroundings;
+        const settled = await settle({
+            database,
+            applicationName,
+            versionTable,
+            id,
+            priorHeads,
+            newHeads,
+            patience: transact_patience,
+            signal,
+        });
         if (settled.decision === 'committed')
             return;
         if (settled.decision === 'rolled-back') {
@@ -59961,7 +60017,7 @@ async function run(inputs, surroundings) {
         // Python takes longest to start, so it goes first; everything else is done while the app imports.
         step.startPython();
         if (database)
-            step.client = await step.connect();
+            await step.open();
         await loadParser();
         const plan = await step.plan();
         if (plan.revisions.length === 0)
@@ -59975,7 +60031,9 @@ async function run(inputs, surroundings) {
         result.newHeads = plan.newHeads;
     }
     catch (error) {
-        result.failure = signal.aborted ? new Failure('cancelled', 'The step was cancelled.') : asFailure(error);
+        // A COMMIT that was sent is finished, cancelled or not.
+        const cancelled = signal.aborted && !step.committing;
+        result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : asFailure(error);
         result.outcome ??= step.started ? 'rolled-back' : 'refused';
         await step.rereadHeads();
     }

@@ -21,7 +21,7 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     await step.checkTrust()
     // Python takes longest to start, so it goes first; everything else is done while the app imports.
     step.startPython()
-    if (database) step.client = await step.connect()
+    if (database) await step.open()
     await loadParser()
     const plan = await step.plan()
     if (plan.revisions.length === 0) result.outcome = 'up-to-date'
@@ -32,7 +32,9 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     }
     result.newHeads = plan.newHeads
   } catch (error) {
-    result.failure = signal.aborted ? new Failure('cancelled', 'The step was cancelled.') : asFailure(error)
+    // A COMMIT that was sent is finished, cancelled or not.
+    const cancelled = signal.aborted && !step.committing
+    result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : asFailure(error)
     result.outcome ??= step.started ? 'rolled-back' : 'refused'
     await step.rereadHeads()
   } finally {

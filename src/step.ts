@@ -11,10 +11,13 @@ import { headsOf } from './plan/heads'
 import { isRendered, type Plan } from './plan/plan'
 import { nameHeads, type Result } from './plan/result'
 import { ownStatements, sqlScript, terminated } from './plan/sql'
-import { connect, disconnect } from './postgres/connection'
+import { connect, disconnect, sever } from './postgres/connection'
 import { type Heads, readHeads, type VersionTable } from './postgres/heads'
 import type { Publisher } from './publish'
 import { count } from './report/words'
+
+/** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
+const grace = { statement: 2_000, commit: 4_000, connect: 1_500 }
 
 /** What a step runs in; main.ts gives it. */
 export interface Surroundings {
@@ -38,6 +41,8 @@ export class Step {
   readonly printed = new PrintOut()
   /** Whether anything of the batch was started. */
   started = false
+  /** Whether a COMMIT was sent. */
+  committing = false
   /** Set by `startPython`. */
   driver!: Driver
   client: Client | undefined
@@ -73,17 +78,29 @@ export class Step {
 
   /** After a try that was rolled back: a new connection, and a new Python that knows nothing of that try. */
   async startAnew(): Promise<void> {
-    this.started = false
+    this.started = this.committing = false
     this.result.runs = []
     this.driver.kill()
     this.startPython()
-    this.client = await this.connect()
+    await this.open()
     await this.#python(() => this.driver.project(), 'Output of the app')
+  }
+
+  /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
+  async open(): Promise<void> {
+    const client = await this.connect()
+    this.client = client
+    this.surroundings.signal.addEventListener('abort', () => {
+      const leave = (after: number, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref()
+      leave(grace.statement, () => this.committing)
+      leave(grace.commit)
+    })
   }
 
   /** A connection of its own to the step's database; the caller closes it. */
   connect(): Promise<Client> {
-    return connect(this.inputs.database!, this.surroundings.applicationName)
+    const { applicationName, signal } = this.surroundings
+    return connect(this.inputs.database!, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal)
   }
 
   /** Resolves the batch from the prior heads to the target, with its SQL. */

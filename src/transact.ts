@@ -172,6 +172,7 @@ async function verify({ versionTable }: Step, transaction: Transaction, plan: Pl
 async function commit(step: Step, transaction: Transaction, { priorHeads, newHeads }: Plan): Promise<void> {
   const { inputs, surroundings, result } = step
   const versionTable = step.versionTable!
+  step.committing = true
   try {
     await transaction.commit()
   } catch (error) {
@@ -180,7 +181,17 @@ async function commit(step: Step, transaction: Transaction, { priorHeads, newHea
     const { applicationName } = surroundings
     const { id } = transaction
     const database = inputs.database!
-    const settled = await settle({ database, applicationName, versionTable, id, priorHeads, newHeads, patience })
+    const { signal } = surroundings
+    const settled = await settle({
+      database,
+      applicationName,
+      versionTable,
+      id,
+      priorHeads,
+      newHeads,
+      patience,
+      signal,
+    })
     if (settled.decision === 'committed') return
     if (settled.decision === 'rolled-back') {
       throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {

@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream'
 import pg, { type Client } from 'pg'
 import { Failure, messageOf } from '../failure'
 import type { Database } from './url'
@@ -6,12 +7,12 @@ import type { Database } from './url'
 const patience = 15
 
 /**
- * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity.
+ * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity; `signal` ends the attempt.
  * Throws a Failure `connection-failed` in words.
  */
-export async function connect(database: Database, applicationName: string): Promise<Client> {
+export async function connect(database: Database, applicationName: string, signal?: AbortSignal): Promise<Client> {
   const { config, tls } = database
-  const attempt = (ssl: typeof config.ssl) => open({ ...config, ssl }, applicationName)
+  const attempt = (ssl: typeof config.ssl) => open({ ...config, ssl }, applicationName, signal)
   try {
     return await attempt(config.ssl).catch(error => {
       // libpq's `prefer`: without TLS where the server has none.
@@ -23,7 +24,7 @@ export async function connect(database: Database, applicationName: string): Prom
   }
 }
 
-async function open(config: pg.ClientConfig, applicationName: string): Promise<Client> {
+async function open(config: pg.ClientConfig, applicationName: string, signal?: AbortSignal): Promise<Client> {
   const seconds = Number((config as { connect_timeout?: string }).connect_timeout) || patience
   const client = new pg.Client({
     ...config,
@@ -34,8 +35,20 @@ async function open(config: pg.ClientConfig, applicationName: string): Promise<C
   })
   // A lost connection also rejects the query under way, where it is dealt with.
   client.on('error', () => {})
-  await client.connect()
+  const stop = () => sever(client)
+  signal?.addEventListener('abort', stop)
+  try {
+    await client.connect()
+  } finally {
+    signal?.removeEventListener('abort', stop)
+  }
   return client
+}
+
+/** Ends a connection at once, whatever is under way on it; PostgreSQL rolls back. */
+export function sever(client: Client): void {
+  // pg has no word for this: its socket is an inside of it, as in gate/upstream.ts.
+  ;(client as unknown as { connection: { stream: Duplex } }).connection.stream.destroy()
 }
 
 function connectionFailure({ name, tls }: Database, error: unknown): Failure {

@@ -4,6 +4,9 @@ import { connect, disconnect } from './connection'
 import { readHeads, type VersionTable } from './heads'
 import type { Database } from './url'
 
+/** Milliseconds to ask for when the step is cancelled. */
+const lastPatience = 2_000
+
 export type Settled =
   | { decision: 'committed'; heads: string[] }
   | { decision: 'rolled-back'; heads: string[] }
@@ -19,6 +22,8 @@ export interface Question {
   newHeads: string[]
   /** Milliseconds to keep asking. */
   patience: number
+  /** Aborted: there is little time left. */
+  signal: AbortSignal
 }
 
 /**
@@ -28,11 +33,17 @@ export interface Question {
  * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
  */
 export async function settle(question: Question): Promise<Settled> {
-  const deadline = Date.now() + question.patience
+  const { database, applicationName, signal } = question
+  let deadline = Date.now() + question.patience
+  const hurry = () => {
+    deadline = Math.min(deadline, Date.now() + lastPatience)
+  }
+  if (signal.aborted) hurry()
+  else signal.addEventListener('abort', hurry)
   let why = 'the database could not be reached'
   for (let wait = 100; ; wait = Math.min(wait * 2, 3_000)) {
     try {
-      const client = await connect(question.database, question.applicationName)
+      const client = await connect(database, applicationName, AbortSignal.timeout(Math.max(deadline - Date.now(), 1)))
       try {
         const answer = await ask(client, question)
         if (typeof answer !== 'string') return answer

@@ -1,3 +1,4 @@
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { createDatabase, start } from '../support/action.mts'
 import { contents, leftovers } from '../support/database.mts'
@@ -126,3 +127,83 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     expect(await leftovers(url)).toEqual([])
   })
 }
+
+describe('cancelled while the server does not answer, as the runner does it: the outputs are written before the kill', () => {
+  /** A TCP proxy that passes nothing on any more once it is told to. */
+  async function stalling(url: string): Promise<{ url: string; stall: () => void; close: () => void }> {
+    const { hostname, port } = new URL(url)
+    let stalled = false
+    const sockets: Socket[] = []
+    const proxy = createServer(client => {
+      const server = connect(Number(port), hostname)
+      sockets.push(client, server)
+      client.on('data', chunk => stalled || server.write(chunk)).on('error', () => {})
+      server.on('data', chunk => stalled || client.write(chunk)).on('error', () => {})
+    })
+    await new Promise<void>(resolve => proxy.listen(0, '127.0.0.1', resolve))
+    return {
+      url: url.replace(`:${port}/`, `:${(proxy.address() as AddressInfo).port}/`),
+      stall: () => {
+        stalled = true
+      },
+      close: () => {
+        for (const socket of sockets) socket.destroy()
+        proxy.close()
+      },
+    }
+  }
+
+  /** What GitHub's runner sends to a cancelled step, and when. */
+  function cancel(pid: number): NodeJS.Timeout[] {
+    process.kill(pid, 'SIGINT')
+    const later = (signal: NodeJS.Signals, after: number) =>
+      setTimeout(() => {
+        try {
+          process.kill(pid, signal)
+        } catch {
+          // It has ended.
+        }
+      }, after)
+    return [later('SIGTERM', 7_500), later('SIGKILL', 10_000)]
+  }
+
+  test.each([
+    ['in the middle of a statement', 'rolled-back', /pg_sleep/],
+    ['before anything was asked', 'refused', undefined],
+  ] as const)('%s', async (_, outcome, when) => {
+    const url = await createDatabase()
+    const proxy = await stalling(url)
+    let [pid, timers]: [number, NodeJS.Timeout[]] = [0, []]
+    const project = writeProject({ scripts: [{ id: 'a1', upgrade: 'op.execute("SELECT pg_sleep(60)")' }] })
+    if (!when) proxy.stall()
+    const running = start(project, proxy.url, { mode: 'apply', comment: 'false' }, { started: child => (pid = child) })
+    if (when) {
+      const sleeping = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`
+      while ((await query(url, sleeping)).rowCount === 0) await new Promise(resolve => setTimeout(resolve, 50))
+      proxy.stall()
+    } else await new Promise(resolve => setTimeout(resolve, 500))
+    timers = cancel(pid)
+    const step = await running
+    for (const timer of timers) clearTimeout(timer)
+    expect(step.outputs, step.log).toMatchObject({ outcome, 'failure-reason': 'cancelled', 'new-head': '' })
+    expect(step.exitCode).toBe(1)
+    proxy.close()
+    while ((await leftovers(url)).length > 0) await new Promise(resolve => setTimeout(resolve, 50))
+    expect(await contents(url)).not.toContain('alembic_version')
+  })
+})
+
+test('killed in the middle of a statement: PostgreSQL ends the statement by itself', async () => {
+  const url = await createDatabase()
+  const project = writeProject({
+    scripts: [{ id: 'a1', upgrade: 'op.execute("CREATE TABLE t (id int)")\nop.execute("SELECT pg_sleep(600)")' }],
+  })
+  let pid = 0
+  const running = start(project, url, { mode: 'apply', comment: 'false' }, { started: child => (pid = child) })
+  const sleeping = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()`
+  while ((await query(url, sleeping)).rowCount === 0) await new Promise(resolve => setTimeout(resolve, 50))
+  process.kill(pid, 'SIGKILL')
+  await running
+  while ((await leftovers(url)).length > 0) await new Promise(resolve => setTimeout(resolve, 100))
+  expect(await contents(url)).not.toContain('alembic_version')
+})
