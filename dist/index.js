@@ -55915,7 +55915,7 @@ function explain(result) {
 /** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */
 function describeStatement({ sql, code, message, detail, hint, position }) {
     return [
-        `ERROR ${code}: ${clip(message, longest)}`,
+        code && `ERROR ${code}: ${clip(message, longest)}`,
         detail && `DETAIL: ${clip(detail, longest)}`,
         hint && `HINT: ${clip(hint, longest)}`,
         ...excerpt(sql, position),
@@ -56238,6 +56238,69 @@ function isPlainSelect(select) {
     return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
 }
 
+;// CONCATENATED MODULE: ./src/report/blame.ts
+
+
+
+/**
+ * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
+ * the sessions that it waited for, in words.
+ */
+function failureOf({ message, revision, place, fromDatabase }, last, plan, blockers = []) {
+    const script = plan.revisions.find(each => each.id === revision);
+    const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision;
+    const subject = name === null ? 'env.py' : `Revision ${name}`;
+    const at = { ...(revision && { revision }), ...(place && { place }) };
+    const refused = fromDatabase ? last : undefined;
+    if (!refused?.error)
+        return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), at);
+    const { sql, error } = refused;
+    const details = { ...at, statement: { sql, ...error } };
+    if (notTransactional.has(error.code)) {
+        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut });
+    }
+    if (isTransient(error.code)) {
+        const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
+        return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
+            ...details,
+            transient: true,
+            advice: 'Run the step again when the table is less busy, or raise lock-timeout or retries.',
+        });
+    }
+    return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
+        ...details,
+        advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
+    });
+}
+/** Says of statements that were found before anything ran that they cannot be part of one transaction. */
+function notTransactionalFailure([first, ...more]) {
+    const { revision, line, text, why } = first;
+    const name = `${revision.id}${revision.message && ` (${revision.message})`}`;
+    const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : '';
+    return new Failure('not-transactional', `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${sentence(why)}${others}`, {
+        revision: revision.id,
+        place: { file: revision.path, line },
+        statement: { sql: text, code: '', message: '' },
+        advice: waysOut,
+    });
+}
+/** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
+function warningsOf({ revisions }, obstacles = []) {
+    const at = (path, line) => `${path}${line === null ? '' : `:${line}`}`;
+    const refused = obstacles.map(({ revision, line, why }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut}`);
+    const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
+    return [...refused, ...mentioned];
+}
+const waysOut = 'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (CREATE INDEX without CONCURRENTLY, for one).';
+/** Ends with a full stop, whether or not the error's own words do. */
+const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
+/** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
+const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
+/** lock_not_available, deadlock_detected, serialization_failure. */
+const waited = new Set(['55P03', '40P01', '40001']);
+/** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
+const isTransient = (code = '') => waited.has(code);
+
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = require("node:child_process");
 // EXTERNAL MODULE: external "node:crypto"
@@ -56322,6 +56385,7 @@ const modules = [
     'connections',
     'graph',
     'environment',
+    'forbidden',
     'dry_run',
     'online_run',
     'project',
@@ -56412,9 +56476,11 @@ class Driver {
         const { planned } = await this.#answer();
         if (!planned)
             throw this.#unexpected();
-        const revisions = planned.revisions.map(({ id, statements, reason, line }) => {
+        const revisions = planned.revisions.map(({ id, statements, reason, line, concurrently, mentions }) => {
             const script = this.#project.scripts.get(id);
-            return { ...script, ...(reason === null ? { statements } : { notRenderable: { reason, line } }) };
+            if (reason === null)
+                return { ...script, statements };
+            return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) };
         });
         return { direction, target, priorHeads: planned.prior, newHeads: planned.new, revisions };
     }
@@ -56709,6 +56775,139 @@ function untrusted(why) {
 const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
 const sameHeads = (a, b) => a.join() === b.join();
 
+;// CONCATENATED MODULE: ./src/plan/transactional.ts
+
+/**
+ * What of the batch cannot be part of one transaction, by PostgreSQL's own parse tree of the dry run, and by Alembic's
+ * arguments in scripts that could not be rendered. What a statement hides (a DO block, a function) is not seen.
+ * Needs the parser to be loaded.
+ */
+function obstaclesOf(plan) {
+    const values = new NewEnumValues();
+    return plan.revisions.flatMap(revision => [
+        ...(revision.concurrently ?? []).map(({ line, text }) => {
+            return { revision, line, text, why: 'CONCURRENTLY cannot run inside a transaction block' };
+        }),
+        ...(revision.statements ?? []).flatMap(({ sql, line, own }) => own ? [] : reasonsAgainst(sql, values).map(why => ({ revision, line, text: sql, why }))),
+    ]);
+}
+/** Without these words no statement needs to be parsed. */
+const telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i;
+function reasonsAgainst(sql, values) {
+    if (!telling.test(sql) && !values.mayBeUsedIn(sql))
+        return [];
+    let statements;
+    try {
+        statements = splitStatements(sql);
+    }
+    catch {
+        // Not in our parser's grammar: the server will say.
+        return [];
+    }
+    return statements.flatMap(({ tree }) => {
+        const forbidden = forbiddenForm(tree);
+        return forbidden ? [`${forbidden} cannot run inside a transaction block`] : values.reasonAgainst(tree);
+    });
+}
+/** The name of a statement that calls PreventInTransactionBlock in PostgreSQL 14 to 18, as far as its syntax tells. */
+function forbiddenForm(tree) {
+    if ('IndexStmt' in tree && tree.IndexStmt.concurrent)
+        return 'CREATE INDEX CONCURRENTLY';
+    if ('DropStmt' in tree && tree.DropStmt.concurrent)
+        return 'DROP INDEX CONCURRENTLY';
+    if ('VacuumStmt' in tree && tree.VacuumStmt.is_vacuumcmd)
+        return 'VACUUM';
+    if ('AlterSystemStmt' in tree)
+        return 'ALTER SYSTEM';
+    if ('CreatedbStmt' in tree)
+        return 'CREATE DATABASE';
+    if ('DropdbStmt' in tree)
+        return 'DROP DATABASE';
+    if ('CreateTableSpaceStmt' in tree)
+        return 'CREATE TABLESPACE';
+    if ('DropTableSpaceStmt' in tree)
+        return 'DROP TABLESPACE';
+    if ('ClusterStmt' in tree && !tree.ClusterStmt.relation)
+        return 'CLUSTER';
+    if ('DiscardStmt' in tree && tree.DiscardStmt.target === 'DISCARD_ALL')
+        return 'DISCARD ALL';
+    if ('AlterDatabaseStmt' in tree && optionOf(tree.AlterDatabaseStmt.options, 'tablespace') !== undefined) {
+        return 'ALTER DATABASE SET TABLESPACE';
+    }
+    if ('CreateSubscriptionStmt' in tree) {
+        const { options } = tree.CreateSubscriptionStmt;
+        const without = ['create_slot', 'connect'].some(name => isFalse(optionOf(options, name)));
+        return without ? undefined : 'CREATE SUBSCRIPTION ... WITH (create_slot = true)';
+    }
+    if ('ReindexStmt' in tree) {
+        const { kind = '', params } = tree.ReindexStmt;
+        const concurrently = optionOf(params, 'concurrently');
+        if (concurrently !== undefined && !isFalse(concurrently))
+            return 'REINDEX CONCURRENTLY';
+        const whole = /^REINDEX_OBJECT_(SCHEMA|SYSTEM|DATABASE)$/.exec(kind)?.[1];
+        return whole && `REINDEX ${whole}`;
+    }
+    if ('AlterTableStmt' in tree) {
+        const detaches = (tree.AlterTableStmt.cmds ?? []).some(command => 'AlterTableCmd' in command &&
+            command.AlterTableCmd.def &&
+            'PartitionCmd' in command.AlterTableCmd.def &&
+            command.AlterTableCmd.def.PartitionCmd.concurrent);
+        if (detaches)
+            return 'ALTER TABLE ... DETACH CONCURRENTLY';
+    }
+    return undefined;
+}
+/** The value of an option: its text, empty where it has none; undefined where the option is not there. */
+function optionOf(options, name) {
+    for (const option of options ?? []) {
+        if (!('DefElem' in option) || option.DefElem.defname !== name)
+            continue;
+        const { arg } = option.DefElem;
+        if (arg && 'String' in arg)
+            return arg.String.sval ?? '';
+        if (arg && 'Integer' in arg)
+            return String(arg.Integer.ival ?? 0);
+        if (arg && 'Boolean' in arg)
+            return String(arg.Boolean.boolval ?? false);
+        return '';
+    }
+    return undefined;
+}
+const isFalse = (value) => /^(false|off|no|0)$/i.test(value ?? '');
+/** Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended. */
+class NewEnumValues {
+    #made = new Set();
+    #added = new Map();
+    mayBeUsedIn(sql) {
+        return [...this.#added.keys()].some(value => sql.includes(value.replaceAll("'", "''")));
+    }
+    /** Notes what a statement makes, and says which new value it uses. */
+    reasonAgainst(tree) {
+        if ('CreateEnumStmt' in tree)
+            this.#made.add(nameOf(tree.CreateEnumStmt.typeName));
+        else if ('AlterEnumStmt' in tree) {
+            const { typeName, newVal = '', oldVal } = tree.AlterEnumStmt;
+            const type = nameOf(typeName);
+            if (oldVal === undefined && !this.#made.has(type))
+                this.#added.set(newVal, type);
+        }
+        else if (this.#added.size > 0) {
+            const text = JSON.stringify(tree);
+            for (const [value, type] of this.#added) {
+                // A string constant; names are other nodes.
+                if (text.includes(`"sval":{"sval":${JSON.stringify(value)}}`))
+                    return [`the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`];
+            }
+        }
+        return [];
+    }
+}
+/** A type's name without its schema. */
+function nameOf(names) {
+    const last = names?.at(-1);
+    return last && 'String' in last ? (last.String.sval ?? '') : '';
+}
+
 // EXTERNAL MODULE: ./node_modules/pg/lib/index.js
 var pg_lib = __nccwpck_require__(3273);
 ;// CONCATENATED MODULE: ./node_modules/pg/esm/index.mjs
@@ -56877,6 +57076,7 @@ async function checkWritable(client, { name, schema }, exists) {
 
 
 
+
 /** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
 const grace = { statement: 2_000, commit: 4_000, connect: 1_500 };
 /** One step with what it has open: the user's Python, and the connection to the database if it needs one. */
@@ -56955,6 +57155,7 @@ class Step {
             this.result.priorHeads = this.result.newHeads = heads;
         const plan = await this.#python(() => this.driver.plan({ direction, target, heads, versionTableExists }), 'Output of the dry run');
         this.result.plan = plan;
+        this.result.obstacles = obstaclesOf(plan);
         this.result.priorHeads = plan.priorHeads;
         this.result.newHeads = plan.newHeads;
         if (plan.revisions.length > 0 && isRendered(plan))
@@ -59737,51 +59938,6 @@ class Progress {
     }
 }
 
-;// CONCATENATED MODULE: ./src/report/blame.ts
-
-
-/**
- * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
- * the sessions that it waited for, in words.
- */
-function failureOf({ message, revision, place, fromDatabase }, last, plan, blockers = []) {
-    const script = plan.revisions.find(each => each.id === revision);
-    const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision;
-    const subject = name === null ? 'env.py' : `Revision ${name}`;
-    const at = { ...(revision && { revision }), ...(place && { place }) };
-    const refused = fromDatabase ? last : undefined;
-    if (!refused?.error)
-        return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), at);
-    const { sql, error } = refused;
-    const details = { ...at, statement: { sql, ...error } };
-    if (notTransactional.has(error.code)) {
-        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), {
-            ...details,
-            advice: 'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (CREATE INDEX without CONCURRENTLY, for one).',
-        });
-    }
-    if (isTransient(error.code)) {
-        const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
-        return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
-            ...details,
-            transient: true,
-            advice: 'Run the step again when the table is less busy, or raise lock-timeout or retries.',
-        });
-    }
-    return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
-        ...details,
-        advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
-    });
-}
-/** Ends with a full stop, whether or not the error's own words do. */
-const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
-/** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
-const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
-/** lock_not_available, deadlock_detected, serialization_failure. */
-const waited = new Set(['55P03', '40P01', '40001']);
-/** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
-const isTransient = (code = '') => waited.has(code);
-
 ;// CONCATENATED MODULE: ./src/transact.ts
 
 
@@ -59807,26 +59963,40 @@ const pauses = { minTimeout: 1_000, maxTimeout: 30_000 };
  * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse. Where another
  * session was in the way, the whole batch is tried again. Whatever is thrown, the transaction is over then.
  */
-function transact(step, plan) {
+async function transact(step, plan) {
     const { inputs, surroundings } = step;
     const { log, signal } = surroundings;
-    return pRetry(async (attempt) => {
+    // Kept here: when the step is cancelled, p-retry throws that in place of whatever came of the try.
+    let last;
+    const tries = pRetry(async (attempt) => {
+        last = undefined;
         if (attempt > 1)
             await step.startAnew();
-        return await attemptOnce(step, plan);
+        try {
+            last = { ending: await attemptOnce(step, plan) };
+        }
+        catch (error) {
+            if (error instanceof Failure && error.details.transient && !signal.aborted)
+                throw error;
+            last = { error };
+        }
     }, {
         ...pauses,
         retries: inputs.retries,
         randomize: true,
         signal,
         shouldRetry: ({ error, attemptNumber, retryDelay }) => {
-            if (!(error instanceof Failure) || !error.details.transient)
-                return false;
             log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`);
             log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`);
             return true;
         },
     });
+    await tries.catch(error => {
+        last ??= { error };
+    });
+    if ('error' in last)
+        throw last.error;
+    return last.ending;
 }
 async function attemptOnce(step, plan) {
     const { inputs, surroundings } = step;
@@ -60001,6 +60171,7 @@ async function sayWhoHoldsTheLock(step) {
 
 
 
+
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
  * Never throws: a failure is part of the result, with the heads as the database has them then.
@@ -60022,9 +60193,13 @@ async function run(inputs, surroundings) {
         const plan = await step.plan();
         if (plan.revisions.length === 0)
             result.outcome = 'up-to-date';
-        else if (mode === 'preview')
+        else if (mode === 'preview') {
             result.outcome = 'previewed';
+            for (const warning of warningsOf(plan, result.obstacles))
+                log.warning(warning);
+        }
         else {
+            refuseObstacles(result);
             result.commentUrl = await publisher.comment(result);
             result.outcome = await transact(step, plan);
         }
@@ -60044,6 +60219,11 @@ async function run(inputs, surroundings) {
     await publisher.summarize(result);
     log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd());
     return result;
+}
+/** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
+function refuseObstacles({ obstacles: [first, ...more] = [] }) {
+    if (first)
+        throw notTransactionalFailure([first, ...more]);
 }
 
 ;// CONCATENATED MODULE: ./src/main.ts

@@ -27,6 +27,7 @@ export interface Place {
 /** What PostgreSQL said about the statement it refused. */
 export interface StatementFailure {
   sql: string
+  /** SQLSTATE; empty where PostgreSQL was not asked. */
   code: string
   message: string
   detail?: string

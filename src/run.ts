@@ -2,6 +2,7 @@ import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
 import type { Result } from './plan/result'
 import { loadParser } from './plan/statements'
+import { notTransactionalFailure, warningsOf } from './report/blame'
 import { stateOf } from './report/words'
 import { Step, type Surroundings } from './step'
 import { transact } from './transact'
@@ -25,8 +26,11 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     await loadParser()
     const plan = await step.plan()
     if (plan.revisions.length === 0) result.outcome = 'up-to-date'
-    else if (mode === 'preview') result.outcome = 'previewed'
-    else {
+    else if (mode === 'preview') {
+      result.outcome = 'previewed'
+      for (const warning of warningsOf(plan, result.obstacles)) log.warning(warning)
+    } else {
+      refuseObstacles(result)
       result.commentUrl = await publisher.comment(result)
       result.outcome = await transact(step, plan)
     }
@@ -44,4 +48,9 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
   await publisher.summarize(result)
   log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd())
   return result
+}
+
+/** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
+function refuseObstacles({ obstacles: [first, ...more] = [] }: Result): void {
+  if (first) throw notTransactionalFailure([first, ...more])
 }

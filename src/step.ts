@@ -11,6 +11,7 @@ import { headsOf } from './plan/heads'
 import { isRendered, type Plan } from './plan/plan'
 import { nameHeads, type Result } from './plan/result'
 import { ownStatements, sqlScript, terminated } from './plan/sql'
+import { obstaclesOf } from './plan/transactional'
 import { connect, disconnect, sever } from './postgres/connection'
 import { type Heads, readHeads, type VersionTable } from './postgres/heads'
 import type { Publisher } from './publish'
@@ -118,6 +119,7 @@ export class Step {
       'Output of the dry run',
     )
     this.result.plan = plan
+    this.result.obstacles = obstaclesOf(plan)
     this.result.priorHeads = plan.priorHeads
     this.result.newHeads = plan.newHeads
     if (plan.revisions.length > 0 && isRendered(plan)) this.result.sqlFile = this.#writeSql(plan)

@@ -29,13 +29,21 @@ type Ending = 'up-to-date' | 'rehearsed' | 'applied'
  * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse. Where another
  * session was in the way, the whole batch is tried again. Whatever is thrown, the transaction is over then.
  */
-export function transact(step: Step, plan: Plan): Promise<Ending> {
+export async function transact(step: Step, plan: Plan): Promise<Ending> {
   const { inputs, surroundings } = step
   const { log, signal } = surroundings
-  return pRetry(
+  // Kept here: when the step is cancelled, p-retry throws that in place of whatever came of the try.
+  let last: { ending: Ending } | { error: unknown } | undefined
+  const tries = pRetry(
     async attempt => {
-      if (attempt > 1) await step.startAnew()
-      return await attemptOnce(step, plan)
+      last = undefined
+      try {
+        if (attempt > 1) await step.startAnew()
+        last = { ending: await attemptOnce(step, plan) }
+      } catch (error) {
+        if (error instanceof Failure && error.details.transient && !signal.aborted) throw error
+        last = { error }
+      }
     },
     {
       ...pauses,
@@ -43,13 +51,17 @@ export function transact(step: Step, plan: Plan): Promise<Ending> {
       randomize: true,
       signal,
       shouldRetry: ({ error, attemptNumber, retryDelay }) => {
-        if (!(error instanceof Failure) || !error.details.transient) return false
         log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`)
         log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`)
         return true
       },
     },
   )
+  await tries.catch(error => {
+    last ??= { error }
+  })
+  if ('error' in last!) throw last.error
+  return last!.ending
 }
 
 async function attemptOnce(step: Step, plan: Plan): Promise<Ending> {

@@ -5,7 +5,7 @@ import { join, relative, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure, type FailureReason, type Place } from '../failure'
 import { explainHeads, type Node } from '../plan/heads'
-import type { Direction, Plan, Revision, Script } from '../plan/plan'
+import type { Direction, PlaceInScript, Plan, Revision, Script } from '../plan/plan'
 
 /** How to start the user's Python and what it shall load. */
 export interface DriverOptions {
@@ -85,6 +85,8 @@ interface Answer {
       statements: { sql: string; line: number | null; own: boolean }[]
       reason: string | null
       line: number | null
+      concurrently?: PlaceInScript[]
+      mentions?: PlaceInScript[]
     }[]
   }
   read?: Node[]
@@ -108,6 +110,7 @@ const modules = [
   'connections',
   'graph',
   'environment',
+  'forbidden',
   'dry_run',
   'online_run',
   'project',
@@ -202,9 +205,10 @@ export class Driver {
     this.#send({ plan: { direction, target, heads, version_table_exists } })
     const { planned } = await this.#answer()
     if (!planned) throw this.#unexpected()
-    const revisions = planned.revisions.map(({ id, statements, reason, line }): Revision => {
+    const revisions = planned.revisions.map(({ id, statements, reason, line, concurrently, mentions }): Revision => {
       const script = this.#project!.scripts.get(id)!
-      return { ...script, ...(reason === null ? { statements } : { notRenderable: { reason, line } }) }
+      if (reason === null) return { ...script, statements }
+      return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) }
     })
     return { direction, target, priorHeads: planned.prior, newHeads: planned.new, revisions }
   }

@@ -24,10 +24,20 @@ export interface RenderedStatement {
   own: boolean
 }
 
+/** A piece of a script, by its line. */
+export interface PlaceInScript {
+  line: number
+  text: string
+}
+
 /** A revision of the batch, with its SQL or with the reason why there is none. */
 export interface Revision extends Script {
   statements?: RenderedStatement[]
   notRenderable?: { reason: string; line: number | null }
+  /** Calls in a script without SQL that need to run outside of a transaction. */
+  concurrently?: PlaceInScript[]
+  /** Words in the strings of such a script that may mean the same. */
+  mentions?: PlaceInScript[]
 }
 
 /** What preview shows and apply runs: the revisions between the prior heads and the target, in the order they run. */

@@ -1,5 +1,6 @@
 import type { Failure } from '../failure'
 import type { Direction, Plan } from './plan'
+import type { Obstacle } from './transactional'
 
 /** What happened; the values of the output `outcome`. */
 export type Outcome = 'up-to-date' | 'previewed' | 'rehearsed' | 'applied' | 'rolled-back' | 'refused' | 'in-doubt'
@@ -26,6 +27,8 @@ export interface Result {
   outcome?: Outcome
   failure?: Failure
   plan?: Plan
+  /** What of the plan cannot be part of one transaction. */
+  obstacles?: Obstacle[]
   /** Heads before, sorted; undefined while unknown. */
   priorHeads?: string[]
   /** Heads after, or what an apply would leave; undefined while unknown. */

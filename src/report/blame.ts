@@ -1,6 +1,8 @@
 import { Failure, type Place, type StatementFailure } from '../failure'
 import type { Plan } from '../plan/plan'
 import { nameHeads } from '../plan/result'
+import type { Obstacle } from '../plan/transactional'
+import { count } from './words'
 
 interface Told {
   message: string
@@ -39,11 +41,7 @@ export function failureOf(
       sentence(
         `${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`,
       ),
-      {
-        ...details,
-        advice:
-          'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (CREATE INDEX without CONCURRENTLY, for one).',
-      },
+      { ...details, advice: waysOut },
     )
   }
   if (isTransient(error.code)) {
@@ -59,6 +57,42 @@ export function failureOf(
     advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
   })
 }
+
+/** Says of statements that were found before anything ran that they cannot be part of one transaction. */
+export function notTransactionalFailure([first, ...more]: [Obstacle, ...Obstacle[]]): Failure {
+  const { revision, line, text, why } = first
+  const name = `${revision.id}${revision.message && ` (${revision.message})`}`
+  const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : ''
+  return new Failure(
+    'not-transactional',
+    `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${sentence(why)}${others}`,
+    {
+      revision: revision.id,
+      place: { file: revision.path, line },
+      statement: { sql: text, code: '', message: '' },
+      advice: waysOut,
+    },
+  )
+}
+
+/** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
+export function warningsOf({ revisions }: Plan, obstacles: Obstacle[] = []): string[] {
+  const at = (path: string, line: number | null) => `${path}${line === null ? '' : `:${line}`}`
+  const refused = obstacles.map(
+    ({ revision, line, why }) =>
+      `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut}`,
+  )
+  const mentioned = revisions.flatMap(({ id, path, mentions = [] }) =>
+    mentions.map(
+      ({ line, text }) =>
+        `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`,
+    ),
+  )
+  return [...refused, ...mentioned]
+}
+
+const waysOut =
+  'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (CREATE INDEX without CONCURRENTLY, for one).'
 
 /** Ends with a full stop, whether or not the error's own words do. */
 const sentence = (text: string): string => (/[.!?…]$/.test(text) ? text : `${text}.`)

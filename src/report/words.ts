@@ -75,7 +75,7 @@ export function explain(result: Result & { failure: Failure }): string {
 /** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */
 export function describeStatement({ sql, code, message, detail, hint, position }: StatementFailure): string {
   return [
-    `ERROR ${code}: ${clip(message, longest)}`,
+    code && `ERROR ${code}: ${clip(message, longest)}`,
     detail && `DETAIL: ${clip(detail, longest)}`,
     hint && `HINT: ${clip(hint, longest)}`,
     ...excerpt(sql, position),

@@ -45,6 +45,8 @@ const defaults = {
   githubToken: '',
   lockTimeout: '5s',
   statementTimeout: '0',
+  retries: 3,
+  allowUntrusted: false,
 }
 
 describe('action.yml', () => {

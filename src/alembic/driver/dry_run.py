@@ -6,6 +6,7 @@ import sys
 
 from atomic_upgrade.environment import environment, quiet
 from atomic_upgrade.failures import Failed, NotRenderable, is_users, line_in, one_line
+from atomic_upgrade.forbidden import look_into
 from atomic_upgrade.graph import steps_to
 
 
@@ -197,6 +198,10 @@ def plan(project, request):
     env = environment(project, script, request["target"], fn, renderer, tuple(prior) or None, applied)
     with project.context(), quiet(), env:
         script.run_env()
+    for revision in renderer.revisions:
+        if revision["reason"] is not None:
+            path = script.get_revision(revision["id"]).path
+            revision.update(look_into(path, request["direction"]))
     return {"prior": sorted(prior), "new": sorted(new), "revisions": renderer.revisions}
 
 

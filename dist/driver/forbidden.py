@@ -1,0 +1,30 @@
+"""What a script that cannot be rendered would do outside of a transaction, as far as its source tells."""
+
+import ast
+import re
+
+words = re.compile(r"\b(CONCURRENTLY|VACUUM|ALTER\s+SYSTEM|ADD\s+VALUE|(CREATE|DROP)\s+(DATABASE|TABLESPACE))\b", re.I)
+
+
+def look_into(path, direction):
+    """Alembic's own argument is sure; mere words in strings may be anything. Lines count from 1."""
+    with open(path, "rb") as file:
+        source = file.read()
+    concurrently, mentions = [], []
+    for function in ast.parse(source).body:
+        if not isinstance(function, ast.FunctionDef) or not re.match(direction + r"(_|$)", function.name):
+            continue
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and any(is_set(each) for each in node.keywords):
+                concurrently.append({"line": node.lineno, "text": ast.unparse(node)})
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found = words.search(node.value)
+                if found:
+                    mentions.append({"line": node.lineno, "text": found.group()})
+    return {"concurrently": concurrently, "mentions": mentions}
+
+
+def is_set(keyword):
+    if keyword.arg != "postgresql_concurrently":
+        return False
+    return isinstance(keyword.value, ast.Constant) and keyword.value.value is True
