@@ -28,8 +28,10 @@ export interface OpenGate {
   raw(options?: Record<string, string>): Promise<Raw>
   /** Closes the gate, checks that the transaction is still the one of the start, and ends it. */
   finish(how: 'COMMIT' | 'ROLLBACK'): Promise<void>
-  /** Waits until pg_sleep runs upstream, and returns the server process's id. */
-  sleeping(): Promise<number>
+  /** Waits until pg_sleep runs upstream, or something else is waited for, and returns the server process's id. */
+  sleeping(event?: string): Promise<number>
+  /** Sends a CancelRequest with the client's key, or any other, and waits until the gate has dealt with it. */
+  cancel(client: Raw, secret?: Buffer): Promise<void>
   /** One row's first column, read past the gate. */
   read(sql: string): Promise<unknown>
   /** One row's first column, read in the transaction after the gate was closed. */
@@ -91,10 +93,16 @@ export async function openGate(
       const { command } = await upstream.query(how)
       if (command !== how) throw new Error(`${how} was answered with ${command}`)
     },
-    async sleeping() {
-      const asleep = `SELECT 1 FROM pg_stat_activity WHERE pid = ${pid} AND wait_event = 'PgSleep'`
+    async sleeping(event = 'PgSleep') {
+      const asleep = `SELECT 1 FROM pg_stat_activity WHERE pid = ${pid} AND wait_event = '${event}'`
       while ((await query(url, asleep)).rows.length === 0);
       return pid
+    },
+    async cancel({ key }, secret = key.subarray(4)) {
+      const raw = new Raw(gate.address.port)
+      raw.listen()
+      raw.send(wire.int32(12 + secret.length), wire.int32(wire.startupCode.cancel), key.subarray(0, 4), secret)
+      await raw.until('Z')
     },
     async read(sql) {
       return Object.values((await query(url, sql)).rows[0] ?? {})[0]
@@ -108,6 +116,8 @@ export async function openGate(
 /** A client that says exactly what it is told to, and notes what it hears. */
 export class Raw {
   readonly socket: Socket
+  /** The process id and the secret of BackendKeyData. */
+  key: Buffer = Buffer.alloc(0)
   readonly #reader = new wire.MessageReader()
   readonly #heard: wire.Message[] = []
   #closed = false
@@ -150,7 +160,10 @@ export class Raw {
   listen(): void {
     this.socket.on('data', chunk => {
       this.#reader.push(chunk)
-      for (let message = this.#reader.message(); message; message = this.#reader.message()) this.#heard.push(message)
+      for (let message = this.#reader.message(); message; message = this.#reader.message()) {
+        if (message.type === 'K') this.key = message.body
+        this.#heard.push(message)
+      }
       this.#notify?.()
     })
   }

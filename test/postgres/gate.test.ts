@@ -1,5 +1,6 @@
+import type { Socket } from 'node:net'
 import pg from 'pg'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import * as wire from '../../src/postgres/gate/wire'
 import { query } from '../support/postgres.mts'
 import { openGate, q, Raw, runPython, startup } from './gate.mts'
@@ -407,7 +408,7 @@ describe('the extended protocol', () => {
   })
 })
 
-const flush = wire.frame('H')
+const { flush } = wire
 const copyData = (text: string) => wire.frame('d', Buffer.from(text))
 const copyDone = wire.frame('c')
 const copyFail = wire.frame('f', wire.cstring('no more'))
@@ -503,6 +504,168 @@ describe('COPY', () => {
       expect(await open.read(ids)).toBe('7')
     })
   }
+})
+
+describe('a COPY that PostgreSQL refuses', () => {
+  const refusals: Record<string, { to: string; before: string[]; code: string }> = {
+    'there is no table': { to: 'nothing', before: [], code: '42P01' },
+    'there is no right': { to: 'secret', before: [], code: '42501' },
+    'a view, which is refused only when data was asked for': { to: 'v', before: ['G'], code: '42809' },
+    'a trigger that raises when data was asked for': { to: 'angry', before: ['G'], code: 'P0001' },
+  }
+  const prepare = `${table}; CREATE VIEW v AS SELECT id + 1 AS id FROM t; CREATE TABLE secret (id int); CREATE TABLE angry (id int);
+    CREATE FUNCTION rage() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+    CREATE TRIGGER rage BEFORE INSERT ON angry FOR EACH STATEMENT EXECUTE FUNCTION rage();
+    DO $$ BEGIN CREATE ROLE copier; EXCEPTION WHEN duplicate_object THEN END $$; GRANT ALL ON t, v, angry TO copier; GRANT CREATE ON SCHEMA public TO copier`
+  for (const [why, { to, before, code }] of Object.entries(refusals)) {
+    test(`${why}: by the simple protocol`, async () => {
+      const open = await openGate(prepare, { role: 'copier' })
+      const raw = await open.raw()
+      for (const [begin, status, end] of [
+        ['', 'Z I', []],
+        ['BEGIN; ', 'Z E', ['C BEGIN']],
+      ] as const) {
+        raw.send(q(`${begin}INSERT INTO t VALUES (1); COPY ${to} FROM STDIN; INSERT INTO t VALUES (2)`))
+        expect(await raw.until('Z')).toEqual([...end, 'C INSERT 0 1', ...before, `E ${code}`, status])
+        // What a client sends that has seen the G and not yet the error.
+        raw.send(copyData('3\n'), copyDone)
+        expect(await raw.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+      }
+      expect(await raw.query('INSERT INTO t VALUES (4)')).toEqual(['C INSERT 0 1', 'Z I'])
+      await open.finish('COMMIT')
+      expect(await open.read(ids)).toBe('4')
+    })
+
+    test(`${why}: by the extended protocol`, async () => {
+      const open = await openGate(prepare, { role: 'copier' })
+      const raw = await open.raw()
+      const copy = [prepareOf('', `COPY ${to} FROM STDIN`), ...run('')]
+      const refused = ['1', '2', ...before, `E ${code}`]
+      // The Sync ahead of the data is ignored where data was asked for, and heeded where not.
+      raw.send(...copy, wire.sync)
+      if (before.length === 0) expect(await raw.until('Z')).toEqual([...refused, 'Z I'])
+      else expect([...(await raw.until('E')), ...(await raw.ask(copyFail, wire.sync))]).toEqual([...refused, 'Z I'])
+      // Behind the data; with everything sent at once, or after the answer.
+      expect(await raw.ask(...copy, copyData('3\n'), copyDone, wire.sync)).toEqual([...refused, 'Z I'])
+      raw.send(...copy, flush)
+      expect(await raw.until('E')).toEqual(refused)
+      expect(await raw.ask(copyData('3\n'), copyDone, wire.sync)).toEqual(['Z I'])
+      // In a pipeline it takes the rest along.
+      await raw.query('BEGIN')
+      expect(
+        await raw.ask(...copy, copyDone, prepareOf('', 'INSERT INTO t VALUES (2)'), ...run(''), wire.sync),
+      ).toEqual([...refused, 'Z E'])
+      expect(await raw.query('ROLLBACK; INSERT INTO t VALUES (4)')).toEqual(['C ROLLBACK', 'C INSERT 0 1', 'Z I'])
+      await open.finish('COMMIT')
+      expect(await open.read(ids)).toBe('4')
+    })
+  }
+
+  test('is seen also where only the server can read it', async () => {
+    const open = await openGate(table)
+    const raw = await open.raw()
+    await raw.query('SET standard_conforming_strings = off; SET escape_string_warning = off')
+    raw.send(q(`/* ours */ COPY t FROM STDIN (DELIMITER '\\'')`))
+    expect(await raw.until('G')).toEqual(['G'])
+    expect(await raw.ask(copyData(`1'one\n`), copyDone)).toEqual(['C COPY 1', 'Z I'])
+    expect(await raw.query(`COPY nothing FROM STDIN (DELIMITER '\\'')`)).toEqual(['E 42P01', 'Z I'])
+    await open.finish('COMMIT')
+    expect(await open.read(ids)).toBe('1')
+  })
+})
+
+describe('a COPY that is cancelled, or whose client goes away', () => {
+  const slow = `${table}; CREATE FUNCTION sleeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1000); END';
+    CREATE TABLE slow (id int); CREATE TRIGGER sleeps BEFORE INSERT ON slow FOR EACH STATEMENT EXECUTE FUNCTION sleeps()`
+  /** Where PostgreSQL is in it: waiting for a lock, past asking for data but not reading it, or reading it. */
+  const places = {
+    'before it asks for data': { to: 'locked', event: 'relation', before: [] },
+    'before it reads data': { to: 'slow', event: 'PgSleep', before: ['G'] },
+    'while it waits for data': { to: 't (id)', event: 'ClientRead', before: ['G'] },
+  } as const
+  const begin = async (to: string) => {
+    const open = await openGate(`${slow}; CREATE TABLE locked (id int)`)
+    const other = new pg.Client({ connectionString: open.url })
+    await other.connect()
+    onTestFinished(() => other.end())
+    if (to === 'locked') await other.query('BEGIN; LOCK TABLE locked')
+    return open
+  }
+  const forms = {
+    'the simple protocol': (to: string) => [q(`COPY ${to} FROM STDIN; INSERT INTO t VALUES (9)`)],
+    'the extended protocol, with a Sync ahead of the data': (to: string) => [
+      prepareOf('', `COPY ${to} FROM STDIN`),
+      ...run(''),
+      wire.sync,
+    ],
+    'the extended protocol, with a Flush': (to: string) => [prepareOf('', `COPY ${to} FROM STDIN`), ...run(''), flush],
+  }
+  for (const [where, { to, event, before }] of Object.entries(places)) {
+    for (const [form, messages] of Object.entries(forms)) {
+      const simple = form === 'the simple protocol'
+
+      test(`cancelled ${where}, by ${form}`, async () => {
+        const open = await begin(to)
+        const raw = await open.raw()
+        raw.send(...messages(to))
+        const parsed = simple ? [] : ['1', '2']
+        if (before.length > 0) expect(await raw.until('G')).toEqual([...parsed, ...before])
+        await open.sleeping(event)
+        await open.cancel(raw)
+        // PostgreSQL looks at it with the next message only, where it waits for data.
+        if (event === 'ClientRead') raw.send(copyData('1\n'))
+        expect((await raw.until('E')).slice(-1)).toEqual(['E 57014'])
+        if (!simple && (event !== 'relation' || form.endsWith('Flush'))) raw.send(copyDone, wire.sync)
+        expect(await raw.until('Z')).toEqual(['Z I'])
+        expect(await raw.query('INSERT INTO t VALUES (1)')).toEqual(['C INSERT 0 1', 'Z I'])
+        await open.finish('COMMIT')
+        expect(await open.read(ids)).toBe('1')
+      })
+
+      for (const how of ['destroy', 'end'] as const) {
+        test(`its client goes away (${how}) ${where}, by ${form}`, async () => {
+          const open = await begin(to)
+          const [raw, other] = [await open.raw(), await open.raw()]
+          await other.query('INSERT INTO t VALUES (7)')
+          raw.send(...messages(to))
+          if (before.length > 0) await raw.until('G')
+          await open.sleeping(event)
+          raw.socket[how]()
+          expect(await other.query(ids)).toEqual(['T', 'D 7', 'C SELECT 1', 'Z I'])
+          await open.finish('COMMIT')
+          expect(await open.read(ids)).toBe('7')
+        })
+      }
+
+      test(`the gate is closed ${where}, by ${form}`, async () => {
+        const open = await begin(to)
+        const raw = await open.raw()
+        raw.send(...messages(to))
+        await open.sleeping(event)
+        await open.gate.close()
+        expect(open.gate.lost).toBe(undefined)
+        expect(await open.readInside(ids)).toBe('')
+        await open.finish('COMMIT')
+      })
+    }
+  }
+
+  test('cancelled at any moment, it is answered once', async () => {
+    const open = await openGate(table)
+    const raw = await open.raw()
+    for (let i = 0; i < 60; i++) {
+      raw.send(q(`INSERT INTO t VALUES (${i}); COPY t (id) FROM STDIN; SELECT 1`))
+      const cancelled = open.cancel(raw)
+      if (i % 3 > 0) await raw.until('C')
+      raw.send(copyData(`${i + 1000}\n`), copyDone)
+      const heard = await raw.until('Z')
+      await cancelled
+      expect(heard.at(-1)).toBe('Z I')
+      const after = await raw.query(`SELECT ${i}`)
+      expect(after).toEqual(['T', `D ${i}`, 'C SELECT 1', 'Z I'])
+    }
+    await open.finish('ROLLBACK')
+  })
 })
 
 describe('savepoints and nesting', () => {
@@ -969,25 +1132,18 @@ describe('connections', () => {
 
   test('a cancel request reaches the statement that runs', async () => {
     const open = await openGate(table)
-    const [client, other] = [await open.connect(), await open.connect()]
-    const { processID, secretKey } = client as unknown as { processID: number; secretKey: number }
-    const cancel = async (secret: number) => {
-      const raw = new Raw(open.gate.address.port)
-      raw.listen()
-      raw.send(wire.int32(16), wire.int32(wire.startupCode.cancel), wire.int32(processID), wire.int32(secret))
-      expect(await raw.until('Z')).toEqual(['closed'])
-    }
+    const [client, other] = [await open.raw(), await open.raw()]
     await client.query('INSERT INTO t VALUES (1)')
-    const sleeping = client.query('SELECT pg_sleep(1000)')
-    const failing = expect(sleeping).rejects.toMatchObject({ code: '57014' })
+    client.send(q('SELECT pg_sleep(1000)'))
     await open.sleeping()
     // Another's key is of no use, and neither is one that comes when nothing runs.
-    await cancel(secretKey + 1)
-    await cancel((other as unknown as { secretKey: number }).secretKey)
-    await cancel(secretKey)
-    await failing
-    await cancel(secretKey)
-    expect((await client.query(ids)).rows).toEqual([{ ids: '1' }])
+    await open.cancel(client, Buffer.from('\0\0\0\0'))
+    await open.cancel(client, other.key.subarray(4))
+    expect(await open.sleeping()).toBe(client.key.readInt32BE(0))
+    await open.cancel(client)
+    expect(await client.until('Z')).toEqual(['T', 'E 57014', 'Z I'])
+    await open.cancel(client)
+    expect(await client.query(ids)).toEqual(['T', 'D 1', 'C SELECT 1', 'Z I'])
     await open.finish('COMMIT')
   })
 
@@ -1005,6 +1161,35 @@ describe('connections', () => {
     expect(open.gate.lost?.message).toMatch(/terminating connection/)
     await expect(open.upstream.query('SELECT 1')).rejects.toThrow()
     expect(await open.read(ids)).toBe('')
+  })
+
+  test('a savepoint that cannot be rolled back ends the connection after ten tries, and the gate says why', async () => {
+    const open = await openGate(table)
+    const { stream } = (open.upstream as unknown as { connection: { stream: Socket } }).connection
+    let tries = 0
+    const write = stream.write.bind(stream) as (bytes: Buffer) => boolean
+    stream.write = (bytes: Buffer) => {
+      if (bytes.includes('ROLLBACK TO SAVEPOINT missing')) tries++
+      return write(bytes)
+    }
+    const client = await open.raw()
+    open.gate.undo('missing', () => {})
+    expect(await client.until('Z')).toEqual(['E 08006', 'closed'])
+    expect(open.gate.lost?.message).toMatch(/savepoint "missing" does not exist/)
+    expect(tries).toBe(10)
+  })
+
+  test('new clients are refused once the connection to PostgreSQL is lost', async () => {
+    const open = await openGate(table)
+    const client = await open.raw()
+    await query(open.url, `SELECT pg_terminate_backend(${client.key.readInt32BE(0)})`)
+    expect(await client.until('Z')).toEqual(['E 57P01', 'closed'])
+    await expect(open.connect()).rejects.toMatchObject({
+      severity: 'FATAL',
+      code: '08006',
+      message: expect.stringMatching(/terminating connection/),
+    })
+    await open.gate.close()
   })
 })
 
@@ -1168,6 +1353,73 @@ with psycopg.connect(dsn, autocommit=True) as c:
     expect(printed.split('\n')).toEqual(['499500', 'UniqueViolation IDLE', 'UniqueViolation IDLE', '(1101, 3099)'])
     await open.finish('COMMIT')
     expect(await open.read('SELECT count(*)::int AS n FROM t')).toBe(1101)
+  })
+
+  test('psycopg 3 and libpq: a COPY that is refused, cancelled or in a pipeline', async () => {
+    const open = await openGate(`${table}; CREATE VIEW v AS SELECT id + 1 AS id FROM t`)
+    const printed = await runPython(
+      open,
+      `
+import psycopg
+from psycopg import pq
+def copy(c, target, rows=(1, 2), cancel=False):
+    try:
+        with c.cursor().copy(f"COPY {target} FROM STDIN") as copy:
+            if cancel:
+                c.cancel()
+            for row in rows:
+                copy.write_row([row])
+    except psycopg.Error as error:
+        return type(error).__name__
+    return "copied"
+def results(pgconn):
+    while (result := pgconn.get_result()) is not None:
+        yield pq.ExecStatus(result.status).name
+        if result.status == pq.ExecStatus.COPY_IN:
+            try:
+                pgconn.put_copy_data(b"7\\n")
+                pgconn.put_copy_end()
+            except psycopg.Error:
+                return
+with psycopg.connect(dsn, autocommit=True) as c:
+    print([copy(c, target) for target in ["v", "nothing", "t (id)", "v"]], c.info.transaction_status.name)
+    print(copy(c, "t (id)", [3], cancel=True), c.execute("SELECT count(*) FROM t").fetchone())
+    for target in [b"v", b"nothing", b"t (id)"]:
+        c.pgconn.send_query_params(b"COPY " + target + b" FROM STDIN", None)
+        print(list(results(c.pgconn)), c.execute("SELECT count(*) FROM t").fetchone())
+with psycopg.connect(dsn) as c:
+    with c.transaction():
+        print(copy(c, "t (id)", [8]))
+        try:
+            with c.transaction():
+                with c.cursor().copy("COPY v FROM STDIN") as data:
+                    data.write_row([8])
+        except psycopg.Error as error:
+            print(type(error).__name__)
+        print(copy(c, "t (id)", [9]))
+with psycopg.connect(dsn, autocommit=True) as c:
+    c.execute("BEGIN; INSERT INTO t VALUES (20)")
+    c.pgconn.enter_pipeline_mode()
+    for sql in [b"INSERT INTO t VALUES (21)", b"COPY t (id) FROM STDIN", b"INSERT INTO t VALUES (22)"]:
+        c.pgconn.send_query_params(sql, None)
+    c.pgconn.pipeline_sync()
+    print(c.pgconn.status == pq.ConnStatus.OK)
+    c.pgconn.finish()
+`,
+    )
+    expect(printed.split('\n')).toEqual([
+      "['WrongObjectType', 'UndefinedTable', 'copied', 'WrongObjectType'] IDLE",
+      'QueryCanceled (2,)',
+      "['COPY_IN', 'FATAL_ERROR'] (2,)",
+      "['FATAL_ERROR'] (2,)",
+      "['COPY_IN', 'COMMAND_OK'] (3,)",
+      'copied',
+      'WrongObjectType',
+      'copied',
+      'True',
+    ])
+    await open.finish('COMMIT')
+    expect(await open.read(ids)).toBe('1,2,7,8,9')
   })
 
   test('psycopg2: transactions, COPY, named cursors, large objects, two-phase commit, encodings', async () => {

@@ -99,7 +99,6 @@ export class Gate {
     }
     this.#upstream = new Upstream(options.client, {
       asynchronous: message => this.#asynchronous(message),
-      copyIn: () => this.#turn?.copyIn(),
       fatal: message => this.#fatal(new Error(wire.readFields(message.body).M), message.frame),
       lost: error => this.#fatal(error),
     })
@@ -160,15 +159,20 @@ export class Gate {
     this.#open = this.#open.filter(other => other !== session)
   }
 
-  undo(savepoint: string, done: () => void, attempts = 3): void {
+  undo(savepoint: string, done: () => void, attempts = 10): void {
+    let refused = ''
+    const error = (message: wire.Message) => {
+      refused = wire.readFields(message.body).M ?? ''
+    }
     this.#upstream.send(
       join(
-        statements(`ROLLBACK TO SAVEPOINT ${savepoint}`, `RELEASE SAVEPOINT ${savepoint}`),
+        statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error }),
+        statement(`RELEASE SAVEPOINT ${savepoint}`, { error }),
         syncPoint(status => {
           if (status === 'T') done()
-          // A cancellation may have hit it.
+          // A cancellation or a statement_timeout may have hit it.
           else if (attempts > 1) this.undo(savepoint, done, attempts - 1)
-          else this.#upstream.abandon(new Error('PostgreSQL would not roll back to a savepoint'))
+          else this.#upstream.abandon(new Error(`PostgreSQL would not roll back to a savepoint: ${refused}`))
         }),
       ),
     )
@@ -386,6 +390,11 @@ export class Gate {
         socket.end(
           wire.errorResponse('FATAL', '28P01', 'this is the gate of Atomic Upgrade, and the password is wrong'),
         )
+        return undefined
+      }
+      if (this.lost || this.#closed) {
+        const why = this.lost ? `the connection to PostgreSQL was lost: ${this.lost.message}` : 'the gate has closed'
+        socket.end(wire.errorResponse('FATAL', '08006', `Atomic Upgrade: ${why}`))
         return undefined
       }
       const secret = randomBytes(4)

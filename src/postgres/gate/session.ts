@@ -127,9 +127,8 @@ export class Session {
   /** The client asked for the answers so far, and has them. */
   #flushed: 'no' | 'asked' | 'yes' = 'no'
   #committing = false
-  #copying = false
-  /** PostgreSQL ignored a Sync that came ahead of COPY data; its answer is still expected. */
-  #ignoredSync = false
+  /** A COPY FROM STDIN is under way: PostgreSQL has not answered yet, or waits for data. */
+  #copying: 'no' | 'asked' | 'data' = 'no'
   /** Pieces of a Query message that wait until a COPY before them is done. */
   #rest: Understood[][] = []
   #simple = false
@@ -154,7 +153,7 @@ export class Session {
   /** New bytes are in the reader. */
   work(): void {
     while (!this.#ended) {
-      if (this.#turn === 'asked' || this.#turn === 'yielding' || (this.#synced && !this.#copying)) {
+      if (this.#turn === 'asked' || this.#turn === 'yielding' || this.#synced || this.#copying === 'asked') {
         if (this.reader.size > patience) this.socket.pause()
         return
       }
@@ -282,18 +281,15 @@ export class Session {
     this.socket.end()
     if (this.#turn !== 'mine' && this.#turn !== 'yielding') return this.upstream.ended(this)
     // A unit under way is brought to its end first; nobody hears its answers.
-    if (this.#copying) {
-      this.upstream.send({ bytes: copyFail, expected: [] })
-      this.#endCopy()
-    }
-    if (this.#turn === 'mine' && !this.#synced) this.#endUnit()
+    if (this.#copying === 'data') this.#giveUpCopy()
+    else if (this.#turn === 'mine' && !this.#synced && this.#copying === 'no') this.#endUnit()
     this.upstream.cancel()
   }
 
   #receive(message: wire.Message): void {
     const { type } = message
     if (type === 'X') return this.end()
-    if (this.#copying) return this.#passCopyData(message)
+    if (this.#copying === 'data') return this.#passCopyData(message)
     if ('dcf'.includes(type)) return // left over from a COPY that failed: PostgreSQL ignores them as well
     if (this.#skipping) {
       if (type !== 'S') return
@@ -347,6 +343,7 @@ export class Session {
   }
 
   #nextBatch(): void {
+    this.#synced = false
     for (const piece of this.#rest.shift() ?? []) {
       if (this.#unitFailed) break
       const finish = this.#record(piece.text)
@@ -354,22 +351,16 @@ export class Session {
       this.#enter(piece, finish)
       const deliver = this.#deliverTo(finish)
       this.#send({
-        bytes: Buffer.concat([
-          wire.parse('', piece.bytes),
-          wire.bind('', ''),
-          wire.describePortal(''),
-          wire.execute(''),
-        ]),
+        bytes: Buffer.concat([wire.parse('', piece.bytes), wire.bind('', ''), wire.describePortal('')]),
         expected: [
           { ends: '1', deliver: onlyErrors(deliver) },
           { ends: '2', deliver: onlyErrors(deliver) },
           { ends: 'Tn', deliver: message => message.type !== 'n' && deliver(message) },
-          { ends: 'CIs', deliver, done: () => this.#leaveBehind(piece) },
         ],
       })
-      this.#afterReset(piece.effect)
+      this.#run(piece, wire.execute(''), finish)
     }
-    this.#endUnit()
+    if (this.#copying === 'no') this.#endUnit()
   }
 
   /** A FunctionCall, with which libpq reads large objects: a unit of its own. */
@@ -460,10 +451,14 @@ export class Session {
     const finish = this.#record(statement.text, parameters)
     if (this.#control(statement, finish)) return
     this.#enter(statement, finish)
-    this.#send({
-      bytes: wire.frame('E', wire.cstring(this.#upstreamPortal(name.text)), message.body.subarray(name.next)),
-      expected: [{ ends: 'CIs', deliver: this.#deliverTo(finish), done: () => this.#leaveBehind(statement) }],
-    })
+    const execute = wire.frame('E', wire.cstring(this.#upstreamPortal(name.text)), message.body.subarray(name.next))
+    this.#run(statement, execute, finish)
+  }
+
+  #run(statement: Understood, execute: Buffer, finish: Finish): void {
+    const done = () => this.#leaveBehind(statement)
+    if (statement.effect.kind === 'copy-in') return this.#copyIn(execute, finish, done)
+    this.#send({ bytes: execute, expected: [{ ends: 'CIs', deliver: this.#deliverTo(finish), done }] })
     this.#afterReset(statement.effect)
   }
 
@@ -521,31 +516,53 @@ export class Session {
 
   // ── COPY ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** PostgreSQL waits for COPY data. It ignores a Sync that was sent before the data's end, so another one follows. */
-  copyIn(): void {
-    this.#copying = true
-    if (this.#ended) {
-      this.upstream.send({ bytes: copyFail, expected: [] })
-      this.#endCopy()
-      if (!this.#synced) this.#endUnit()
-    } else this.#guarded(() => this.work())
+  /**
+   * Nothing more is sent, no Sync above all, until PostgreSQL has answered: it ignores a Sync that it reads while it
+   * waits for data, and heeds one behind an error.
+   */
+  #copyIn(execute: Buffer, finish: Finish, done: () => void): void {
+    if (this.#unitFailed) return
+    this.#copying = 'asked'
+    this.#send({
+      bytes: Buffer.concat([execute, wire.flush]),
+      expected: [
+        {
+          ends: 'CIs',
+          deliver: this.#deliverTo(finish),
+          copyIn: () => this.#beginCopy(),
+          done: () => {
+            done()
+            if (this.#copying !== 'no') this.#endCopy()
+          },
+        },
+      ],
+    })
+  }
+
+  #beginCopy(): void {
+    this.#copying = 'data'
+    if (this.#ended) this.#giveUpCopy()
+    else this.#guarded(() => this.work())
   }
 
   #passCopyData(message: wire.Message): void {
     const { type } = message
-    if (type === 'H' || type === 'S') return // a Sync from before the client knew of the COPY: PostgreSQL ignores it, too
+    if (type === 'H' || type === 'S') return // PostgreSQL ignores them as well
     if (!'dcf'.includes(type)) return this.end({ code: '08P01', message: `unexpected ${type} message during COPY` })
     this.upstream.send({ bytes: message.frame, expected: [] })
     if (type !== 'd') this.#endCopy()
   }
 
-  /** Behind a COPY, a Sync is due for the one that PostgreSQL ignored: ours, or by the extended protocol the client's. */
+  #giveUpCopy(): void {
+    this.upstream.send({ bytes: copyFail, expected: [] })
+    this.#endCopy()
+  }
+
+  /** Behind a COPY, or an error in its place, a Sync is due: the client's by the extended protocol, else ours. */
   #endCopy(): void {
-    this.#copying = false
-    if (!this.#synced) return
-    if (this.#simple || this.#ended) return this.upstream.send({ bytes: wire.sync, expected: [] })
-    this.#synced = false
-    this.#ignoredSync = true
+    this.#copying = 'no'
+    if (this.#simple || this.#ended) this.#endUnit()
+    else this.#guarded(() => this.work())
   }
 
   // ── Transactions ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -874,12 +891,6 @@ export class Session {
 
   #endUnit({ sync = true } = {}): void {
     this.#synced = true
-    if (this.#ignoredSync) {
-      // The answer to this Sync is the one that the ignored one still waits for.
-      this.#ignoredSync = false
-      this.upstream.send({ bytes: wire.sync, expected: [] })
-      return
-    }
     const request = syncPoint(status => this.#ready(status))
     this.upstream.send(sync ? request : { ...request, bytes: Buffer.alloc(0) })
   }
@@ -924,7 +935,6 @@ export class Session {
     this.#turn = 'none'
     if (!yielding) {
       this.#synced = false
-      this.#copying = false
       this.#simple = false
       this.#underWay = false
       this.write(wire.readyForQuery(this.transaction.status))
@@ -936,15 +946,14 @@ export class Session {
   }
 
   #deliver = (message: wire.Message): void => {
-    if (message.type === 'E') this.#fail()
     this.write(message.frame)
+    if (message.type === 'E') this.#fail()
   }
 
   #fail(): void {
     this.#unitFailed = true
     this.#rest = []
-    // PostgreSQL skips to a Sync; by the simple protocol the client will not send one.
-    if (this.#copying) this.#endCopy()
+    if (this.#copying !== 'no') this.#endCopy()
     if (this.#flushed === 'asked') this.#hasFlushed()
   }
 

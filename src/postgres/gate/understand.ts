@@ -43,7 +43,8 @@ export function understand(bytes: Buffer): Understood[] {
     return statements.map(({ sql, tree }) => read(Buffer.from(sql, encoding), sql, tree))
   } catch {
     // Not in our parser's grammar, or too big for it: the server decides, unless it might be transaction control.
-    return [guarded({ bytes, text, effect: { kind: 'other' }, leaves: undefined, configured: [] })]
+    const effect = { kind: /^copy$/i.test(firstWord(text)[0]) ? ('copy-in' as const) : ('other' as const) }
+    return [guarded({ bytes, text, effect, leaves: undefined, configured: [] })]
   }
 }
 

@@ -11,6 +11,8 @@ export interface Expected {
   ends: string
   /** Called with every message of the answer, the last one and an ErrorResponse included. */
   deliver?: (message: Message) => void
+  /** Called when PostgreSQL waits for COPY data, which it may do only where this is given. */
+  copyIn?: () => void
   /** Called when the answer is complete, and not when the server skipped it after an error. */
   done?: (last?: Message) => void
 }
@@ -24,7 +26,6 @@ export interface Request {
 /** What PostgreSQL may send at any time, for whoever has the turn. */
 export interface Listener {
   asynchronous(message: Message): void
-  copyIn(message: Message): void
   /** An ErrorResponse that ends the connection; the socket closes next. */
   fatal(message: Message): void
   lost(error: Error): void
@@ -132,8 +133,10 @@ export class Upstream {
     }
     if (type === 'Z') this.status = String.fromCharCode(message.body[0]!)
     if (!head) throw new Error(`PostgreSQL sent a ${type} message that nothing asked for`)
-    if (type === 'G' || type === 'W') this.listener.copyIn(message)
+    const asksForData = type === 'G' || type === 'W'
+    if (asksForData && !head.copyIn) throw new Error('PostgreSQL waits for COPY data that nobody was going to send')
     head.deliver?.(message)
+    if (asksForData) head.copyIn!()
     if (head.ends.includes(type)) {
       this.#queue.shift()
       head.done?.(message)

@@ -116,6 +116,7 @@ export const execute = (portal: string) => frame('E', cstring(portal), int32(0))
 export const closeStatement = (name: string) => frame('C', Buffer.from('S'), cstring(name))
 export const closePortal = (portal: string) => frame('C', Buffer.from('P'), cstring(portal))
 export const sync = frame('S')
+export const flush = frame('H')
 
 // What a server sends.
 export const readyForQuery = (status: string) => frame('Z', Buffer.from(status))
