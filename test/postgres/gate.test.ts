@@ -1,7 +1,10 @@
 import type { Socket } from 'node:net'
 import pg from 'pg'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { Savepoints } from '../../src/postgres/gate/savepoints'
+import { Upstream } from '../../src/postgres/gate/upstream'
 import * as wire from '../../src/postgres/gate/wire'
+import { createDatabase } from '../support/action.mts'
 import { query } from '../support/postgres.mts'
 import { openGate, q, Raw, runPython, startup } from './gate.mts'
 
@@ -1163,19 +1166,23 @@ describe('connections', () => {
     expect(await open.read(ids)).toBe('')
   })
 
-  test('a savepoint that cannot be rolled back ends the connection after ten tries, and the gate says why', async () => {
-    const open = await openGate(table)
-    const { stream } = (open.upstream as unknown as { connection: { stream: Socket } }).connection
+  test('a savepoint that cannot be rolled back ends the connection after ten tries, and the reason is told', async () => {
+    const client = new pg.Client({ connectionString: await createDatabase() })
+    client.on('error', () => {})
+    await client.connect()
+    await client.query('BEGIN')
+    const { stream } = (client as unknown as { connection: { stream: Socket } }).connection
     let tries = 0
     const write = stream.write.bind(stream) as (bytes: Buffer) => boolean
     stream.write = (bytes: Buffer) => {
       if (bytes.includes('ROLLBACK TO SAVEPOINT missing')) tries++
       return write(bytes)
     }
-    const client = await open.raw()
-    open.gate.undo('missing', () => {})
-    expect(await client.until('Z')).toEqual(['E 08006', 'closed'])
-    expect(open.gate.lost?.message).toMatch(/savepoint "missing" does not exist/)
+    const lost = await new Promise<Error>((resolve, reject) => {
+      const upstream = new Upstream(client, { asynchronous: () => {}, lost: resolve })
+      new Savepoints(upstream).undo('missing', () => reject(new Error('it was rolled back')))
+    })
+    expect(lost.message).toMatch(/savepoint "missing" does not exist/)
     expect(tries).toBe(10)
   })
 

@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { type Effect, effectOf, type Statement, splitStatements } from '../../plan/statements'
+import { type Leaving, leavingOf } from './leavings'
 
 /** One statement of a client's message, and what the gate has to do about it. */
 export interface Understood {
@@ -22,10 +23,14 @@ export type GateEffect =
   | { kind: 'refuse'; why: string }
   | { kind: 'other' }
 
-export type Leaving =
-  | { kind: 'cursor'; name: string; hold: boolean }
-  | { kind: 'prepared'; name: string }
-  | { kind: 'table'; name: string; untilCommit: boolean }
+/** What may be anything. */
+export const unknown: Understood = {
+  bytes: Buffer.alloc(0),
+  text: '',
+  effect: { kind: 'other' },
+  leaves: undefined,
+  configured: [],
+}
 
 /**
  * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
@@ -90,34 +95,6 @@ function gateEffectOf(tree: Statement['tree']): GateEffect {
   }
   return effect.kind === 'reset' ? { kind: 'other' } : effect
 }
-
-function leavingOf(tree: Statement['tree']): Leaving | undefined {
-  if ('DeclareCursorStmt' in tree) {
-    const { portalname: name = '', options = 0 } = tree.DeclareCursorStmt
-    return { kind: 'cursor', name, hold: (options & cursorHold) !== 0 }
-  }
-  if ('PrepareStmt' in tree) return { kind: 'prepared', name: tree.PrepareStmt.name ?? '' }
-  if ('CreateStmt' in tree) return temporaryTable(tree.CreateStmt.relation, tree.CreateStmt.oncommit)
-  const into =
-    'CreateTableAsStmt' in tree
-      ? tree.CreateTableAsStmt.into
-      : 'SelectStmt' in tree
-        ? tree.SelectStmt.intoClause
-        : undefined
-  return into && temporaryTable(into.rel, into.onCommit)
-}
-
-function temporaryTable(
-  relation: { relname?: string; schemaname?: string; relpersistence?: string } = {},
-  onCommit?: string,
-): Leaving | undefined {
-  const { relname: name = '', schemaname, relpersistence } = relation
-  if (relpersistence !== 't' && schemaname !== 'pg_temp') return undefined
-  return { kind: 'table', name, untilCommit: onCommit === 'ONCOMMIT_DROP' }
-}
-
-/** CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h. */
-const cursorHold = 0x20
 
 /** The second lock, which does not need the parser: transaction control that was not understood is refused. */
 function guarded(understood: Understood): Understood {

@@ -26,9 +26,8 @@ export interface Request {
 /** What PostgreSQL may send at any time, for whoever has the turn. */
 export interface Listener {
   asynchronous(message: Message): void
-  /** An ErrorResponse that ends the connection; the socket closes next. */
-  fatal(message: Message): void
-  lost(error: Error): void
+  /** The connection has ended, or is about to; `frame` is the ErrorResponse that says so, if PostgreSQL sent one. */
+  lost(error: Error, frame?: Buffer): void
 }
 
 /**
@@ -42,7 +41,8 @@ export class Upstream {
   readonly #reader = new MessageReader()
   readonly #pgListeners: ((chunk: Buffer) => void)[]
   #queue: Expected[] = []
-  #lost: Error | undefined
+  /** Why the connection was lost, if it was. */
+  lost: Error | undefined
   /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed. */
   status = 'T'
 
@@ -81,7 +81,7 @@ export class Upstream {
   }
 
   send(request: Request): void {
-    if (this.#lost) return
+    if (this.lost) return
     this.#queue.push(...request.expected)
     if (request.bytes.length > 0) this.#socket.write(request.bytes)
     this.#settle()
@@ -98,15 +98,19 @@ export class Upstream {
 
   /** Ends the connection: its state is not what we think, and PostgreSQL then rolls back. */
   abandon(error: Error): void {
-    this.#onClose(error)
+    this.#lose(error)
     this.#socket.destroy()
   }
 
   #onClose = (error?: unknown): void => {
-    if (this.#lost) return
-    this.#lost = error instanceof Error ? error : new Error('the server closed the connection')
+    this.#lose(error instanceof Error ? error : new Error('the server closed the connection'))
+  }
+
+  #lose(error: Error, frame?: Buffer): void {
+    if (this.lost) return
+    this.lost = error
     this.#queue = []
-    this.listener.lost(this.#lost)
+    this.listener.lost(error, frame)
   }
 
   #onData = (chunk: Buffer): void => {
@@ -120,11 +124,12 @@ export class Upstream {
 
   #receive(message: Message): void {
     const { type } = message
-    if (this.#lost) return
+    if (this.lost) return
     if (type === 'N' || type === 'S' || type === 'A') return this.listener.asynchronous(message)
     const head = this.#queue[0]
     if (type === 'E') {
-      if (/^(FATAL|PANIC)$/.test(readFields(message.body).V ?? '')) return this.listener.fatal(message)
+      const { V: severity = '', M: words } = readFields(message.body)
+      if (/^(FATAL|PANIC)$/.test(severity)) return this.#lose(new Error(words), message.frame)
       // The server now skips everything up to the next Sync, and so do we.
       const next = this.#queue.findIndex(expected => expected.ends === 'Z')
       this.#queue.splice(0, next < 0 ? this.#queue.length : next)

@@ -115,6 +115,7 @@ export const describeStatement = (name: string) => frame('D', Buffer.from('S'), 
 export const execute = (portal: string) => frame('E', cstring(portal), int32(0))
 export const closeStatement = (name: string) => frame('C', Buffer.from('S'), cstring(name))
 export const closePortal = (portal: string) => frame('C', Buffer.from('P'), cstring(portal))
+export const copyFail = (why: string) => frame('f', cstring(why))
 export const sync = frame('S')
 export const flush = frame('H')
 
@@ -173,4 +174,22 @@ export function readRow(body: Buffer): (string | null)[] {
     offset += Math.max(size, 0)
   }
   return columns
+}
+
+/** The parameters of a Bind message, behind its two names; binary ones as `\x…`. */
+export function readParameters(rest: Buffer): (string | null)[] {
+  const formats = Array.from({ length: rest.readInt16BE(0) }, (_, i) => rest.readInt16BE(2 + 2 * i))
+  const values: (string | null)[] = []
+  let offset = 2 + 2 * formats.length
+  const count = rest.readInt16BE(offset)
+  offset += 2
+  for (let i = 0; i < count; i++) {
+    const size = rest.readInt32BE(offset)
+    offset += 4
+    const binary = (formats.length === 1 ? formats[0] : formats[i]) === 1
+    const bytes = rest.subarray(offset, offset + Math.max(size, 0))
+    values.push(size < 0 ? null : binary ? `\\x${bytes.toString('hex')}` : bytes.toString('utf8'))
+    offset += bytes.length
+  }
+  return values
 }

@@ -1,0 +1,82 @@
+import type { Socket } from 'node:net'
+import type { Upstream } from './upstream'
+import type * as wire from './wire'
+
+/** Who takes the client's messages. */
+export interface Hearer {
+  /** Whether nothing more is taken for now; call `work()` when that changes. */
+  readonly waits: boolean
+  receive(message: wire.Message): void
+  /** What the client sent is broken. */
+  refuse(error: unknown): void
+}
+
+/** Bytes that are taken in from a client that has to wait. */
+const patience = 1_000_000
+
+/** A client's socket. Who writes faster than the other side reads is held back, client and server alike. */
+export class ClientSocket {
+  ended = false
+  /** The client does not read, or PostgreSQL does not. */
+  #clogged = false
+  #congested = false
+
+  constructor(
+    private readonly socket: Socket,
+    private readonly reader: wire.MessageReader,
+    private readonly upstream: Upstream,
+    private readonly hearer: Hearer,
+  ) {}
+
+  /** Hands on the messages that have come. What a client sends may be broken; that ends this client and no other. */
+  work(first?: wire.Message): void {
+    try {
+      if (first) this.hearer.receive(first)
+      while (!this.ended) {
+        if (this.hearer.waits) {
+          if (this.reader.size > patience) this.socket.pause()
+          return
+        }
+        if (this.#isCongested) return
+        const message = this.reader.message()
+        if (!message) break
+        this.hearer.receive(message)
+      }
+      if (this.socket.isPaused()) this.socket.resume()
+    } catch (error) {
+      this.hearer.refuse(error)
+    }
+  }
+
+  get #isCongested(): boolean {
+    if (this.#congested || !this.upstream.congested) return this.#congested
+    this.#congested = true
+    this.socket.pause()
+    this.upstream.drained(() => {
+      this.#congested = false
+      this.work()
+    })
+    return true
+  }
+
+  write(bytes: Buffer): void {
+    if (this.ended || this.socket.destroyed) return
+    if (this.socket.write(bytes) || this.#clogged) return
+    this.#clogged = true
+    this.upstream.pause()
+    this.socket.once('drain', this.#unclog)
+  }
+
+  #unclog = (): void => {
+    if (!this.#clogged) return
+    this.#clogged = false
+    this.socket.off('drain', this.#unclog)
+    this.upstream.resume()
+  }
+
+  end(): void {
+    this.ended = true
+    this.#unclog()
+    this.socket.end()
+  }
+}

@@ -1,0 +1,96 @@
+import { dropTable } from './leavings'
+import type { Nesting } from './nesting'
+import { join, statements, syncPoint } from './request'
+import type { Savepoints } from './savepoints'
+import type { Session } from './session'
+import type { Settings } from './settings'
+import type { Request, Upstream } from './upstream'
+import * as wire from './wire'
+
+/** What is done between two turns: each session finds its own settings, and nothing of those that have gone. */
+export class Handover {
+  /** Whose settings the connection has now; nobody's after a session has gone. */
+  #current: Session | undefined
+  /** Whether a session has left settings, cursors or temporary tables behind. */
+  #littered = false
+
+  constructor(
+    private readonly upstream: Upstream,
+    private readonly savepoints: Savepoints,
+    private readonly settings: Settings,
+    private readonly nesting: Nesting,
+  ) {}
+
+  /** Gives the connection to the session; `begin` gets the reason why it cannot be used, if so. */
+  give(session: Session, begin: (refusal?: string) => void): void {
+    const refusal = this.nesting.makeRoom(session)
+    if (refusal || this.#current === session) return begin(refusal)
+    if (this.upstream.status === 'T') return this.#switchTo(session, begin)
+    // In a failed transaction only its ROLLBACK goes through, and that brings back the settings of its start.
+    this.#current = this.nesting.has(session) ? session : undefined
+    begin()
+  }
+
+  #switchTo(session: Session, begin: (refusal?: string) => void): void {
+    const leaving = this.#current
+    this.#current = session
+    if (!leaving && !this.#littered && Object.keys(session.saved).length === 0) return begin()
+    this.#littered = false
+    const savepoint = this.savepoints.newName()
+    let refused = 'the connection cannot be set up'
+    const error = (message: wire.Message) => {
+      refused = wire.readFields(message.body).M ?? refused
+    }
+    this.upstream.send(
+      join(
+        statements(`SAVEPOINT ${savepoint}`),
+        leaving ? this.#save(leaving) : join(),
+        this.settings.restore(session.saved, error),
+        statements(`RELEASE SAVEPOINT ${savepoint}`),
+        syncPoint(status => {
+          if (status === 'T') return begin()
+          this.#current = undefined
+          this.#littered = true
+          this.savepoints.undo(savepoint, () => begin(refused))
+        }),
+      ),
+    )
+  }
+
+  #save(session: Session): Request {
+    return this.settings.save(values => {
+      session.saved = values
+    })
+  }
+
+  /** A client has gone: its transaction is rolled back, and whatever it left is cleared. `others` are still connected. */
+  tidyAfter(session: Session, others: Set<Session>, done: () => void): void {
+    const failed = this.upstream.status === 'E'
+    const savepoint = session.transaction.outermostSavepoint
+    const staying = this.#current && others.has(this.#current) ? this.#current : undefined
+    this.#current = undefined
+    this.#littered = true
+    this.nesting.loseAbove(session)
+    this.nesting.closed(session)
+    const { reset } = this.settings
+    const tables = session.statements.leftTables.map(dropTable)
+    const steps = others.size === 0 ? [reset, discard, ['DISCARD TEMP']] : tables.length > 0 ? [reset, tables] : []
+    const tidy = () => this.savepoints.attempt(steps, done)
+    this.upstream.send(
+      join(
+        staying && !failed ? this.#save(staying) : join(),
+        session.nested.farewell(),
+        ...session.statements.farewell(),
+        syncPoint(status => {
+          if (status === 'T') tidy()
+          else if (savepoint) this.savepoints.undo(savepoint, tidy)
+          // The failed transaction is another session's.
+          else done()
+        }),
+      ),
+    )
+  }
+}
+
+/** What DISCARD ALL does, which PostgreSQL does not allow inside a transaction. */
+const discard = ['CLOSE ALL', 'DEALLOCATE ALL', 'UNLISTEN *', 'SELECT pg_catalog.pg_advisory_unlock_all()']
