@@ -57,6 +57,10 @@ export async function startGitHub(): Promise<GitHub> {
       return answer(200, found)
     }
     if (commit) return answer(200, github.pulls.get(commit) ?? [])
+    if (url.pathname === '/repos/acme/shop/pulls') {
+      const open = [...github.pulls].flatMap(([sha, pulls]) => pulls.map(pull => ({ ...pull, head: { sha } })))
+      return answer(200, open)
+    }
     answer(404, { message: 'Not Found' })
   })
   await new Promise<void>(done => server.listen(0, '127.0.0.1', done))

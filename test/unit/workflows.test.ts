@@ -1,0 +1,166 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { parse, stringify } from 'yaml'
+import { readInputs } from '../../src/inputs'
+import { root } from '../support/runner.mts'
+import { actionErrors, workflowErrors } from '../support/workflow-parser.mts'
+
+interface Step {
+  id?: string
+  uses?: string
+  with?: Record<string, string | number | boolean>
+}
+
+interface Job {
+  permissions?: Record<string, string>
+  concurrency?: Concurrency
+  environment?: string
+  steps: Step[]
+}
+
+interface Concurrency {
+  group: string
+  'cancel-in-progress'?: boolean
+}
+
+interface Workflow {
+  permissions?: Record<string, string>
+  concurrency?: Concurrency
+  jobs: Record<string, Job>
+}
+
+const read = (path: string) => readFileSync(join(root, path), 'utf8')
+const filesOf = (folder: string, ending: string) =>
+  readdirSync(join(root, folder))
+    .filter(name => name.endsWith(ending))
+    .map(name => `${folder}/${name}`)
+
+const action = parse(read('action.yml')) as { inputs: Record<string, object>; outputs: Record<string, object> }
+const ours = (step: Step) => step.uses?.startsWith('atomic-upgrade/atomic-upgrade@') || step.uses === './'
+
+/** Whole workflows by where they stand: files, and what README and docs show. */
+const workflows = new Map<string, string>()
+/** Steps that README and docs show alone. */
+const snippets = new Map<string, string>()
+
+for (const path of [...filesOf('.github/workflows', '.yml'), ...filesOf('docs/recipes', '.yml')])
+  workflows.set(path, read(path))
+for (const path of ['README.md', 'CONTRIBUTING.md', ...filesOf('docs', '.md')]) {
+  for (const { index, 1: yaml = '' } of read(path).matchAll(/^```ya?ml\n(.*?)^```$/gms)) {
+    const name = `${path}:${read(path).slice(0, index).split('\n').length}`
+    const parsed = parse(yaml) as unknown
+    if (Array.isArray(parsed)) snippets.set(name, yaml)
+    else workflows.set(name, yaml)
+  }
+}
+
+const inJob = (steps: string) =>
+  stringify({ on: 'push', jobs: { example: { 'runs-on': 'ubuntu-latest', steps: parse(steps) } } })
+
+test('there are workflows, recipes and examples to look at', () => {
+  const places = [...workflows.keys(), ...snippets.keys()]
+  for (const place of ['.github/workflows/ci.yml', 'docs/recipes/deploy.yml']) expect(places).toContain(place)
+  expect(places.filter(place => place.startsWith('README.md')).length).toBeGreaterThan(2)
+})
+
+describe('GitHub takes', () => {
+  for (const [name, yaml] of workflows) {
+    test(name, async () => expect(await workflowErrors(name, yaml)).toEqual([]))
+  }
+  for (const [name, yaml] of snippets) {
+    test(name, async () => expect(await workflowErrors(name, inJob(yaml))).toEqual([]))
+  }
+  test('action.yml', () => expect(actionErrors('action.yml', read('action.yml'))).toEqual([]))
+})
+
+test('GitHub’s parser does find mistakes', async () => {
+  const mistaken = (from: string, to: string) =>
+    workflowErrors('x.yml', read('docs/recipes/deploy.yml').replace(from, to))
+  expect(await mistaken('pull-requests: write', 'pull-request: write')).not.toEqual([])
+  expect(await mistaken('branches: [main]', 'branch: main')).not.toEqual([])
+  expect(await mistaken('steps.migrate.outputs', 'step.migrate.outputs')).not.toEqual([])
+  expect(await mistaken('group: ', 'groups: ')).not.toEqual([])
+  expect(actionErrors('action.yml', read('action.yml').replace('using: node24', 'using: node5'))).not.toEqual([])
+})
+
+describe('Our own steps have known inputs, with values that the action takes, and known outputs:', () => {
+  for (const [name, yaml] of [...workflows, ...[...snippets].map(([place, steps]) => [place, inJob(steps)] as const)]) {
+    test(name, () => {
+      for (const { steps } of Object.values((parse(yaml) as Workflow).jobs)) {
+        for (const step of steps.filter(ours)) {
+          for (const input of Object.keys(step.with ?? {})) expect(Object.keys(action.inputs)).toContain(input)
+          expect(() => readInputs(asGiven(step))).not.toThrow()
+          if (!step.id) continue
+          for (const [, output] of yaml.matchAll(new RegExp(`steps\\.${step.id}\\.outputs\\.([\\w-]+)`, 'g')))
+            expect(Object.keys(action.outputs)).toContain(output)
+        }
+        const known = steps.map(step => step.id)
+        for (const [, id] of JSON.stringify(steps).matchAll(/steps\.([\w-]+)\.outputs/g)) expect(known).toContain(id)
+      }
+    })
+  }
+})
+
+/** The step's inputs as the runner would hand them over, with a URL for a secret and nothing for other expressions. */
+function asGiven(step: Step): Record<string, string> {
+  const given = Object.entries(step.with ?? {}).map(([name, value]) => {
+    const text = String(value).replace(/\$\{\{.*\}\}/, name === 'database-url' ? 'postgresql://role:x@db/shop' : '')
+    return [`INPUT_${name.toUpperCase()}`, text]
+  })
+  return Object.fromEntries(given)
+}
+
+describe('A whole workflow gives its steps the permissions that they need, and says so:', () => {
+  for (const [name, yaml] of workflows) {
+    test(name, () => {
+      const workflow = parse(yaml) as Workflow
+      for (const job of Object.values(workflow.jobs)) {
+        const permissions = job.permissions ?? workflow.permissions
+        expect(permissions).toBeDefined()
+        for (const step of job.steps) {
+          if (step.uses?.startsWith('actions/checkout@')) expect(permissions).toHaveProperty('contents')
+          if (step.uses?.startsWith('actions/download-artifact@') && step.with?.['run-id'])
+            expect(permissions).toMatchObject({ actions: 'read' })
+          if (ours(step) && step.with?.comment !== false)
+            expect(permissions).toMatchObject({ contents: 'read', 'pull-requests': 'write' })
+        }
+      }
+    })
+  }
+})
+
+describe('A workflow that a user copies', () => {
+  const copied = [...workflows].filter(([name]) => !name.startsWith('.github/'))
+  for (const [name, yaml] of copied) {
+    test(`${name} leaves no token behind, pins its actions, and never stops a deploy for the next one`, () => {
+      const workflow = parse(yaml) as Workflow
+      for (const job of Object.values(workflow.jobs)) {
+        for (const step of job.steps) {
+          if (step.uses) expect(step.uses).toMatch(/@(v\d+|[0-9a-f]{40})$/)
+          if (step.uses?.startsWith('actions/checkout@'))
+            expect(step.with).toMatchObject({ 'persist-credentials': false })
+          if (!ours(step) || !/apply/.test(String(step.with?.mode))) continue
+          const concurrency = job.concurrency ?? workflow.concurrency
+          expect(concurrency?.group).toBeTruthy()
+          expect(concurrency?.['cancel-in-progress']).not.toBe(true)
+        }
+      }
+    })
+  }
+
+  for (const [name, yaml] of copied.filter(([name]) => name.endsWith('.yml'))) {
+    test(`${name} has the role that migrates only where the job is behind an environment`, () => {
+      for (const job of Object.values((parse(yaml) as Workflow).jobs)) {
+        const text = JSON.stringify(job)
+        expect(job.environment !== undefined).toBe(text.includes('secrets.MIGRATIONS_URL'))
+        expect(text.includes('"mode":"apply"')).toBe(text.includes('secrets.MIGRATIONS_URL'))
+      }
+    })
+  }
+})
+
+test('our own repository runs no recipe', () => {
+  for (const path of filesOf('.github/workflows', '.yml'))
+    expect(read(path)).not.toContain('atomic-upgrade/atomic-upgrade@')
+})
