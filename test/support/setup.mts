@@ -11,6 +11,7 @@ declare module 'vitest' {
 /** One PostgreSQL server for all tests; every test has databases of its own on it. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const server = await startServer(['max_prepared_transactions = 20'])
+  console.log(`PostgreSQL ${server.version}`)
   project.provide('postgres', server.url('postgres'))
   return () => server.stop()
 }
