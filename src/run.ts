@@ -2,6 +2,7 @@ import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
 import type { Result } from './plan/result'
 import { loadParser } from './plan/statements'
+import { lossOf } from './postgres/connection'
 import { notTransactionalFailure, warningsOf } from './report/blame'
 import { stateOf } from './report/words'
 import { Step, type Surroundings } from './step'
@@ -38,7 +39,8 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
   } catch (error) {
     // A COMMIT that was sent is finished, cancelled or not.
     const cancelled = signal.aborted && !step.committing
-    result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : asFailure(error)
+    const loss = step.client && lossOf(step.client, error)
+    result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error))
     result.outcome ??= step.started ? 'rolled-back' : 'refused'
     await step.rereadHeads()
   } finally {

@@ -5,7 +5,7 @@ import { Failure, messageOf } from './failure'
 import { type Plan, sameHeads } from './plan/plan'
 import { nameHeads } from './plan/result'
 import { LockWatch } from './postgres/blockers'
-import { disconnect } from './postgres/connection'
+import { connectionLost, disconnect, isServerError } from './postgres/connection'
 import { Gate } from './postgres/gate/gate'
 import { Tape } from './postgres/gate/tape'
 import { checkWritable, readHeads } from './postgres/heads'
@@ -32,36 +32,29 @@ type Ending = 'up-to-date' | 'rehearsed' | 'applied'
 export async function transact(step: Step, plan: Plan): Promise<Ending> {
   const { inputs, surroundings } = step
   const { log, signal } = surroundings
-  // Kept here: when the step is cancelled, p-retry throws that in place of whatever came of the try.
-  let last: { ending: Ending } | { error: unknown } | undefined
-  const tries = pRetry(
-    async attempt => {
-      last = undefined
-      try {
-        if (attempt > 1) await step.startAnew()
-        last = { ending: await attemptOnce(step, plan) }
-      } catch (error) {
-        if (error instanceof Failure && error.details.transient && !signal.aborted) throw error
-        last = { error }
-      }
-    },
-    {
+  let last: Promise<Ending> | undefined
+  const attempt = async (number: number) => {
+    if (number > 1) await step.startAnew()
+    return await attemptOnce(step, plan)
+  }
+  try {
+    await pRetry(number => (last = attempt(number)), {
       ...pauses,
       retries: inputs.retries,
       randomize: true,
       signal,
       shouldRetry: ({ error, attemptNumber, retryDelay }) => {
+        if (!(error instanceof Failure) || !error.details.transient) return false
         log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`)
         log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`)
         return true
       },
-    },
-  )
-  await tries.catch(error => {
-    last ??= { error }
-  })
-  if ('error' in last!) throw last.error
-  return last!.ending
+    })
+  } catch (error) {
+    last ??= Promise.reject(error)
+  }
+  // p-retry throws when the step is cancelled; what the last try has come to stays what it is.
+  return last!
 }
 
 async function attemptOnce(step: Step, plan: Plan): Promise<Ending> {
@@ -145,11 +138,7 @@ async function runThroughGate(step: Step, transaction: Transaction, plan: Plan):
     )
   }
   if (gate.lost) {
-    throw new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(gate.lost)}.`, {
-      advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
-      ...(tape.revision && { revision: tape.revision }),
-      cause: error,
-    })
+    throw connectionLost(gate.lost, tape.revision === null ? {} : { revision: tape.revision })
   }
   if (error instanceof ScriptError) {
     throw failureOf(error, tape.failure, plan, watch.blockersSince(tape.failure?.since))
@@ -162,6 +151,7 @@ async function verify({ versionTable }: Step, transaction: Transaction, plan: Pl
   try {
     await transaction.checkConstraints()
   } catch (error) {
+    if (!isServerError(error)) throw error
     if (isTransient((error as { code?: string }).code)) {
       const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`
       throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error })
@@ -173,17 +163,20 @@ async function verify({ versionTable }: Step, transaction: Transaction, plan: Pl
   }
   await transaction.checkIdentity()
   const { heads } = await readHeads(transaction.client, versionTable!)
-  if (sameHeads(heads, plan.newHeads)) return
-  throw new Failure(
-    'migration-failed',
-    `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(plan.newHeads)}.`,
-    { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
-  )
+  if (!sameHeads(heads, plan.newHeads)) {
+    throw new Failure(
+      'migration-failed',
+      `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(plan.newHeads)}.`,
+      { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
+    )
+  }
+  await transaction.clearSettings()
 }
 
 async function commit(step: Step, transaction: Transaction, { priorHeads, newHeads }: Plan): Promise<void> {
   const { inputs, surroundings, result } = step
   const versionTable = step.versionTable!
+  surroundings.signal.throwIfAborted()
   step.committing = true
   try {
     await transaction.commit()

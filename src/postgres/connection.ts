@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import pg, { type Client } from 'pg'
-import { Failure, messageOf } from '../failure'
+import { Failure, type FailureDetails, messageOf } from '../failure'
 import type { Database } from './url'
 
 /** Seconds to wait for a connection where the URL has no `connect_timeout`. */
@@ -24,6 +24,9 @@ export async function connect(database: Database, applicationName: string, signa
   }
 }
 
+/** The clients whose connection broke while it was open. */
+const lost = new WeakSet<Client>()
+
 async function open(config: pg.ClientConfig, applicationName: string, signal?: AbortSignal): Promise<Client> {
   const seconds = Number((config as { connect_timeout?: string }).connect_timeout) || patience
   const client = new pg.Client({
@@ -33,8 +36,8 @@ async function open(config: pg.ClientConfig, applicationName: string, signal?: A
     keepAlive: true,
     keepAliveInitialDelayMillis: 15_000,
   })
-  // A lost connection also rejects the query under way, where it is dealt with.
-  client.on('error', () => {})
+  // A lost connection also rejects the query under way, where it is dealt with; pg tells of it here first.
+  client.on('error', () => lost.add(client))
   const stop = () => sever(client)
   signal?.addEventListener('abort', stop)
   try {
@@ -79,6 +82,20 @@ const adviceByCode: Record<string, string> = {
 /** Closes a connection without waiting for a server that does not answer. */
 export function disconnect(client: Client): Promise<void> {
   return Promise.race([client.end().catch(() => {}), new Promise<void>(resolve => setTimeout(resolve, 1_000).unref())])
+}
+
+/** The Failure of a connection that broke while it was in use, if that is why `error` was thrown. */
+export function lossOf(client: Client, error: unknown): Failure | undefined {
+  if (error instanceof Failure || isServerError(error)) return undefined
+  return lost.has(client) || error instanceof pg.DatabaseError ? connectionLost(error) : undefined
+}
+
+export function connectionLost(cause: unknown, details: FailureDetails = {}): Failure {
+  return new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(cause)}.`, {
+    advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
+    cause,
+    ...details,
+  })
 }
 
 /** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */

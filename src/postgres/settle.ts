@@ -61,15 +61,31 @@ export async function settle(question: Question): Promise<Settled> {
 
 /** The decision, or why there is none yet. */
 async function ask(client: Client, { id, versionTable, priorHeads, newHeads }: Question): Promise<Settled | string> {
-  const { rows } = await client.query<{ status: string | null }>(
-    'SELECT pg_catalog.pg_xact_status($1::xid8) AS status',
-    [id],
-  )
-  const status = rows[0]?.status ?? null
+  // A standby may not know yet what its primary has done.
+  const { rows } = await client.query<{ standby: boolean }>('SELECT pg_catalog.pg_is_in_recovery() AS standby')
+  if (rows[0]?.standby) return 'the server that answers is a standby'
+  const status = await statusOf(client, id)
   if (status === 'in progress') return `transaction ${id} is still in progress`
   const { heads } = await readHeads(client, versionTable)
-  if (heads.join() === newHeads.join() && status !== 'aborted') return { decision: 'committed', heads }
+  // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
+  if (status === 'aborted' || status === 'never written') return { decision: 'rolled-back', heads }
+  if (heads.join() === newHeads.join()) return { decision: 'committed', heads }
   // `committed` here is another transaction's status, under an id that a crash had set free.
   if (heads.join() === priorHeads.join()) return { decision: 'rolled-back', heads }
   return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`
+}
+
+/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
+async function statusOf(client: Client, id: string): Promise<string | null> {
+  try {
+    const { rows } = await client.query<{ status: string | null }>(
+      'SELECT pg_catalog.pg_xact_status($1::xid8) AS status',
+      [id],
+    )
+    return rows[0]?.status ?? null
+  } catch (error) {
+    // "transaction ID … is in the future": a crash came before anything of it was on disk.
+    if ((error as { code?: string }).code === '22023') return 'never written'
+    throw error
+  }
 }

@@ -117,13 +117,16 @@ export class Transaction {
     })
   }
 
+  /** A script's SET would outlive the transaction on a pooled connection. */
+  async clearSettings(): Promise<void> {
+    for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings]) await this.client.query(sql)
+  }
+
   /**
    * Commits. Resolves only when PostgreSQL has answered COMMIT.
    * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
    */
   async commit(): Promise<void> {
-    // A script's SET outlives the transaction on a pooled connection.
-    for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings]) await this.client.query(sql)
     let command: string
     try {
       command = (await this.client.query('COMMIT')).command
