@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { appendFileSync, chmodSync, chownSync, cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -13,6 +13,10 @@ export interface Server {
   url(database: string, options?: { scheme?: string; user?: string; password?: string }): string
   /** Creates an empty database and returns its URL. */
   create(database: string): Promise<string>
+  /** Immediate shutdown, as in a crash: no session is told, and nothing that is not in the WAL yet is kept. */
+  crash(): Promise<void>
+  /** Starts it again after a crash, with recovery. */
+  restart(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -56,19 +60,29 @@ export async function startServer(settings: string[] = []): Promise<Server> {
       '',
     ].join('\n'),
   )
-  const server = spawn(join(native, 'bin', 'postgres'), ['-D', data], {
-    ...nobody,
-    env: environment,
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  let log = ''
-  await new Promise<void>((resolve, reject) => {
-    server.stderr.on('data', chunk => {
-      log = (log + chunk).slice(-20_000)
-      if (log.includes('ready to accept connections')) resolve()
+  const launch = async (): Promise<ChildProcess> => {
+    const started = spawn(join(native, 'bin', 'postgres'), ['-D', data], {
+      ...nobody,
+      env: environment,
+      stdio: ['ignore', 'ignore', 'pipe'],
     })
-    server.once('exit', () => reject(new Error(`PostgreSQL did not start:\n${log}`)))
-  })
+    let log = ''
+    await new Promise<void>((resolve, reject) => {
+      started.stderr.on('data', chunk => {
+        log = (log + chunk).slice(-20_000)
+        if (log.includes('ready to accept connections')) resolve()
+      })
+      started.once('exit', () => reject(new Error(`PostgreSQL did not start:\n${log}`)))
+    })
+    return started
+  }
+  const end = async (signal: 'SIGINT' | 'SIGQUIT') => {
+    if (server.exitCode !== null || server.signalCode !== null) return
+    const exited = new Promise<void>(resolve => server.once('exit', () => resolve()))
+    server.kill(signal)
+    await exited
+  }
+  let server = await launch()
   const url: Server['url'] = (database, { scheme = 'postgresql', user, password } = {}) => {
     const words = [user ?? superuser.user, password ?? superuser.password].map(encodeURIComponent).join(':')
     return `${scheme}://${words}@127.0.0.1:${port}/${database}`
@@ -82,10 +96,12 @@ export async function startServer(settings: string[] = []): Promise<Server> {
       await query(url('postgres'), `CREATE DATABASE "${database}"`)
       return url(database)
     },
+    crash: () => end('SIGQUIT'),
+    async restart() {
+      server = await launch()
+    },
     async stop() {
-      const exited = new Promise(resolve => server.once('exit', resolve))
-      server.kill('SIGINT')
-      await exited
+      await end('SIGINT')
       rmSync(home, { recursive: true, force: true })
     },
   }
