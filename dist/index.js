@@ -56238,6 +56238,127 @@ function isPlainSelect(select) {
     return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
 }
 
+// EXTERNAL MODULE: ./node_modules/pg/lib/index.js
+var pg_lib = __nccwpck_require__(3273);
+;// CONCATENATED MODULE: ./node_modules/pg/esm/index.mjs
+// ESM wrapper for pg
+
+
+// Re-export all the properties
+const Client = pg_lib.Client
+const Pool = pg_lib.Pool
+const Connection = pg_lib.Connection
+const types = pg_lib.types
+const Query = pg_lib.Query
+const DatabaseError = pg_lib.DatabaseError
+const escapeIdentifier = pg_lib.escapeIdentifier
+const escapeLiteral = pg_lib.escapeLiteral
+const Result = pg_lib.Result
+const TypeOverrides = pg_lib.TypeOverrides
+
+// Also export the defaults
+const esm_defaults = pg_lib.defaults
+
+// Re-export the default
+/* harmony default export */ const esm = (pg_lib);
+
+;// CONCATENATED MODULE: ./src/postgres/connection.ts
+
+
+/** Seconds to wait for a connection where the URL has no `connect_timeout`. */
+const connection_patience = 15;
+/**
+ * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity; `signal` ends the attempt.
+ * Throws a Failure `connection-failed` in words.
+ */
+async function connect(database, applicationName, signal) {
+    const { config, tls } = database;
+    const attempt = (ssl) => connection_open({ ...config, ssl }, applicationName, signal);
+    try {
+        return await attempt(config.ssl).catch(error => {
+            // libpq's `prefer`: without TLS where the server has none.
+            if (tls === 'prefer' && /does not support SSL/.test(messageOf(error)))
+                return attempt(false);
+            throw error;
+        });
+    }
+    catch (error) {
+        throw connectionFailure(database, error);
+    }
+}
+/** The clients whose connection broke while it was open. */
+const lost = new WeakSet();
+async function connection_open(config, applicationName, signal) {
+    const seconds = Number(config.connect_timeout) || connection_patience;
+    const client = new esm.Client({
+        ...config,
+        application_name: applicationName,
+        connectionTimeoutMillis: seconds * 1000,
+        keepAlive: true,
+        keepAliveInitialDelayMillis: 15_000,
+    });
+    // A lost connection also rejects the query under way, where it is dealt with; pg tells of it here first.
+    client.on('error', () => lost.add(client));
+    const stop = () => sever(client);
+    signal?.addEventListener('abort', stop);
+    try {
+        await client.connect();
+    }
+    finally {
+        signal?.removeEventListener('abort', stop);
+    }
+    return client;
+}
+/** Ends a connection at once, whatever is under way on it; PostgreSQL rolls back. */
+function sever(client) {
+    // pg has no word for this: its socket is an inside of it, as in gate/upstream.ts.
+    ;
+    client.connection.stream.destroy();
+}
+function connectionFailure({ name, tls }, error) {
+    const { code } = error;
+    const told = messageOf(error);
+    const advice = (code && adviceByCode[code]) ??
+        (/does not support SSL/.test(told)
+            ? `The URL says sslmode=${tls}, and the server has TLS switched off.`
+            : /certificate|self.signed/i.test(told)
+                ? 'Give the server’s CA with sslrootcert=PATH in the URL, and use the host name that is in its certificate.'
+                : 'Check that the database runs and can be reached from this runner.');
+    return new Failure('connection-failed', `Could not connect to ${name}: ${told || code}.`, { advice, cause: error });
+}
+const adviceByCode = {
+    ENOTFOUND: 'Check the host in database-url.',
+    EAI_AGAIN: 'Check the host in database-url.',
+    ECONNREFUSED: 'Check host and port in database-url, and that the server is up and reachable from this runner.',
+    ETIMEDOUT: 'Check that a firewall lets this runner in.',
+    '28P01': 'Check user and password in database-url.',
+    '28000': 'The server’s pg_hba.conf does not let this user in from here, or not without TLS (sslmode=require).',
+    '3D000': 'Check the database’s name in database-url.',
+    '53300': 'The server has no free connection; try again, or keep one for this role.',
+    '57P03': 'The server is starting up or shutting down; try again.',
+};
+/** Closes a connection without waiting for a server that does not answer. */
+function disconnect(client) {
+    return Promise.race([client.end().catch(() => { }), new Promise(resolve => setTimeout(resolve, 1_000).unref())]);
+}
+/** The Failure of a connection that broke while it was in use, if that is why `error` was thrown. */
+function lossOf(client, error) {
+    if (error instanceof Failure || isServerError(error))
+        return undefined;
+    return lost.has(client) || error instanceof esm.DatabaseError ? connectionLost(error) : undefined;
+}
+function connectionLost(cause, details = {}) {
+    return new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(cause)}.`, {
+        advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
+        cause,
+        ...details,
+    });
+}
+/** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */
+function isServerError(error) {
+    return error instanceof esm.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '');
+}
+
 ;// CONCATENATED MODULE: ./src/report/blame.ts
 
 
@@ -56906,112 +57027,6 @@ class NewEnumValues {
 function nameOf(names) {
     const last = names?.at(-1);
     return last && 'String' in last ? (last.String.sval ?? '') : '';
-}
-
-// EXTERNAL MODULE: ./node_modules/pg/lib/index.js
-var pg_lib = __nccwpck_require__(3273);
-;// CONCATENATED MODULE: ./node_modules/pg/esm/index.mjs
-// ESM wrapper for pg
-
-
-// Re-export all the properties
-const Client = pg_lib.Client
-const Pool = pg_lib.Pool
-const Connection = pg_lib.Connection
-const types = pg_lib.types
-const Query = pg_lib.Query
-const DatabaseError = pg_lib.DatabaseError
-const escapeIdentifier = pg_lib.escapeIdentifier
-const escapeLiteral = pg_lib.escapeLiteral
-const Result = pg_lib.Result
-const TypeOverrides = pg_lib.TypeOverrides
-
-// Also export the defaults
-const esm_defaults = pg_lib.defaults
-
-// Re-export the default
-/* harmony default export */ const esm = (pg_lib);
-
-;// CONCATENATED MODULE: ./src/postgres/connection.ts
-
-
-/** Seconds to wait for a connection where the URL has no `connect_timeout`. */
-const connection_patience = 15;
-/**
- * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity; `signal` ends the attempt.
- * Throws a Failure `connection-failed` in words.
- */
-async function connect(database, applicationName, signal) {
-    const { config, tls } = database;
-    const attempt = (ssl) => connection_open({ ...config, ssl }, applicationName, signal);
-    try {
-        return await attempt(config.ssl).catch(error => {
-            // libpq's `prefer`: without TLS where the server has none.
-            if (tls === 'prefer' && /does not support SSL/.test(messageOf(error)))
-                return attempt(false);
-            throw error;
-        });
-    }
-    catch (error) {
-        throw connectionFailure(database, error);
-    }
-}
-async function connection_open(config, applicationName, signal) {
-    const seconds = Number(config.connect_timeout) || connection_patience;
-    const client = new esm.Client({
-        ...config,
-        application_name: applicationName,
-        connectionTimeoutMillis: seconds * 1000,
-        keepAlive: true,
-        keepAliveInitialDelayMillis: 15_000,
-    });
-    // A lost connection also rejects the query under way, where it is dealt with.
-    client.on('error', () => { });
-    const stop = () => sever(client);
-    signal?.addEventListener('abort', stop);
-    try {
-        await client.connect();
-    }
-    finally {
-        signal?.removeEventListener('abort', stop);
-    }
-    return client;
-}
-/** Ends a connection at once, whatever is under way on it; PostgreSQL rolls back. */
-function sever(client) {
-    // pg has no word for this: its socket is an inside of it, as in gate/upstream.ts.
-    ;
-    client.connection.stream.destroy();
-}
-function connectionFailure({ name, tls }, error) {
-    const { code } = error;
-    const told = messageOf(error);
-    const advice = (code && adviceByCode[code]) ??
-        (/does not support SSL/.test(told)
-            ? `The URL says sslmode=${tls}, and the server has TLS switched off.`
-            : /certificate|self.signed/i.test(told)
-                ? 'Give the server’s CA with sslrootcert=PATH in the URL, and use the host name that is in its certificate.'
-                : 'Check that the database runs and can be reached from this runner.');
-    return new Failure('connection-failed', `Could not connect to ${name}: ${told || code}.`, { advice, cause: error });
-}
-const adviceByCode = {
-    ENOTFOUND: 'Check the host in database-url.',
-    EAI_AGAIN: 'Check the host in database-url.',
-    ECONNREFUSED: 'Check host and port in database-url, and that the server is up and reachable from this runner.',
-    ETIMEDOUT: 'Check that a firewall lets this runner in.',
-    '28P01': 'Check user and password in database-url.',
-    '28000': 'The server’s pg_hba.conf does not let this user in from here, or not without TLS (sslmode=require).',
-    '3D000': 'Check the database’s name in database-url.',
-    '53300': 'The server has no free connection; try again, or keep one for this role.',
-    '57P03': 'The server is starting up or shutting down; try again.',
-};
-/** Closes a connection without waiting for a server that does not answer. */
-function disconnect(client) {
-    return Promise.race([client.end().catch(() => { }), new Promise(resolve => setTimeout(resolve, 1_000).unref())]);
-}
-/** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */
-function isServerError(error) {
-    return error instanceof esm.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '');
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/heads.ts
@@ -57796,7 +57811,9 @@ const wire_describeStatement = (name) => wire_frame('D', Buffer.from('S'), cstri
 const wire_execute = (portal) => wire_frame('E', cstring(portal), int32(0));
 const closeStatement = (name) => wire_frame('C', Buffer.from('S'), cstring(name));
 const closePortal = (portal) => wire_frame('C', Buffer.from('P'), cstring(portal));
-const wire_sync = wire_frame('S');
+const copyFail = (why) => wire_frame('f', cstring(why));
+const sync = wire_frame('S');
+const flush = wire_frame('H');
 // What a server sends.
 const readyForQuery = (status) => wire_frame('Z', Buffer.from(status));
 const commandComplete = (tag) => wire_frame('C', cstring(tag));
@@ -57848,6 +57865,23 @@ function readRow(body) {
     }
     return columns;
 }
+/** The parameters of a Bind message, behind its two names; binary ones as `\x…`. */
+function readParameters(rest) {
+    const formats = Array.from({ length: rest.readInt16BE(0) }, (_, i) => rest.readInt16BE(2 + 2 * i));
+    const values = [];
+    let offset = 2 + 2 * formats.length;
+    const count = rest.readInt16BE(offset);
+    offset += 2;
+    for (let i = 0; i < count; i++) {
+        const size = rest.readInt32BE(offset);
+        offset += 4;
+        const binary = (formats.length === 1 ? formats[0] : formats[i]) === 1;
+        const bytes = rest.subarray(offset, offset + Math.max(size, 0));
+        values.push(size < 0 ? null : binary ? `\\x${bytes.toString('hex')}` : bytes.toString('utf8'));
+        offset += bytes.length;
+    }
+    return values;
+}
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/request.ts
 
@@ -57882,7 +57916,7 @@ function statement(sql, { row, done, error } = {}) {
 const statements = (...sql) => join(...sql.map(text => statement(text)));
 /** A Sync; `ready` gets the server's transaction status, `T` or `E`. */
 function syncPoint(ready) {
-    return { bytes: wire_sync, expected: [{ ends: 'Z', done: last => ready(String.fromCharCode(last.body[0])) }] };
+    return { bytes: sync, expected: [{ ends: 'Z', done: last => ready(String.fromCharCode(last.body[0])) }] };
 }
 /** Something to do when the answers before it have come, with nothing sent. */
 const afterwards = (done) => ({ bytes: Buffer.alloc(0), expected: [{ ends: '', done }] });
@@ -57921,6 +57955,1354 @@ BEGIN
   IF every IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) every OPERATOR(pg_catalog.||) ' IMMEDIATE'; END IF;
   IF deferred IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) deferred OPERATOR(pg_catalog.||) ' DEFERRED'; END IF;
 END $$`;
+
+;// CONCATENATED MODULE: ./src/postgres/gate/settings.ts
+
+/** The settings of the connection, which clients take turns in. */
+class Settings {
+    own;
+    /** Names with a dot in them, which pg_settings does not show. */
+    #custom = new Set();
+    /** `own`: the `SET LOCAL` statements of this step, which hold whatever clients set or reset. */
+    constructor(own) {
+        this.own = own;
+    }
+    /** A client sets it. */
+    note(name) {
+        if (name.includes('.'))
+            this.#custom.add(name.toLowerCase());
+    }
+    /** Says this step's own settings again, or only the one of that name. */
+    ownOf(name) {
+        if (name === null)
+            return statements(...this.own);
+        return statements(...this.own.filter(sql => sql.toLowerCase().startsWith(`set local ${name.toLowerCase()} `)));
+    }
+    /** What makes the connection forget those of all clients. */
+    get reset() {
+        return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.own];
+    }
+    /** Reads what the client at hand has set. */
+    save(saved) {
+        const row = ([json]) => saved(JSON.parse(json ?? '{}'));
+        return statement(sessionSettings([...this.#custom]), { row });
+    }
+    restore(values, error) {
+        const wanted = Object.entries(values).map(([name, value]) => `pg_catalog.set_config(${literal(name)}, ${literal(value)}, false)`);
+        const set = wanted.length > 0 ? [`SELECT ${wanted.join(', ')}`] : [];
+        return join(...[...this.reset, ...set].map(sql => statement(sql, { error })));
+    }
+}
+/** What the session has set, as JSON; not all of it is in pg_settings. */
+const sessionSettings = (custom) => `SELECT pg_catalog.json_object_agg(name, setting ORDER BY rank)::text FROM (
+  SELECT 1 AS rank, name, setting FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('user', 'superuser')
+  UNION ALL SELECT 2, name, pg_catalog.current_setting(name, true)
+    FROM pg_catalog.unnest(ARRAY[${custom.map(literal).join(', ')}]::text[]) AS custom (name)
+    WHERE pg_catalog.current_setting(name, true) <> ''
+  UNION ALL SELECT 3, 'session_authorization', pg_catalog.current_setting('session_authorization')
+  UNION ALL SELECT 4, 'role', pg_catalog.current_setting('role')) AS settings`;
+/** The settings that a client asks for as it connects; the rest of a StartupMessage is the gate's own business. */
+function startupSettings({ options = '', ...parameters }) {
+    if (parameters.replication)
+        throw new Error('replication connections are not possible');
+    const settings = {};
+    for (const [, name, value] of options.matchAll(/(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\s\\])*)/g))
+        settings[name.replaceAll('-', '_')] = value.replace(/\\(.)/g, '$1');
+    for (const [name, value] of Object.entries(parameters))
+        if (!['user', 'database', 'application_name', 'client_encoding', 'replication'].includes(name) &&
+            !name.startsWith('_pq_'))
+            settings[name] = value;
+    return settings;
+}
+/** The settings that a server reports to its clients (protocol-flow.html, PostgreSQL 18), but for those asked apart. */
+const reported = [
+    'application_name',
+    'client_encoding',
+    'DateStyle',
+    'default_transaction_read_only',
+    'in_hot_standby',
+    'integer_datetimes',
+    'IntervalStyle',
+    'scram_iterations',
+    'search_path',
+    'server_encoding',
+    'server_version',
+    'standard_conforming_strings',
+    'TimeZone',
+];
+
+;// CONCATENATED MODULE: ./src/postgres/gate/greeting.ts
+
+
+
+/** Takes a client in: its startup packets, its password, and from then on what its session says. */
+function greet(socket, reception) {
+    const reader = new MessageReader();
+    let settings;
+    let session;
+    const refuse = (code, message) => {
+        socket.off('data', receive);
+        socket.end(errorResponse('FATAL', code, message));
+    };
+    const start = (body) => {
+        const code = body.readInt32BE(0);
+        if (code === startupCode.ssl || code === startupCode.gss)
+            return void socket.write('N');
+        if (code === startupCode.cancel)
+            return reception.cancel(body.readInt32BE(4), body.subarray(8), () => socket.end());
+        if (code >> 16 !== 3)
+            throw new Error(`protocol version ${code >> 16}`);
+        const parameters = readStartupParameters(body);
+        const options = Object.keys(parameters).filter(name => name.startsWith('_pq_.'));
+        if ((code & 0xffff) > 0 || options.length > 0)
+            socket.write(negotiateProtocolVersion(options));
+        settings = startupSettings(parameters);
+        socket.write(authenticationCleartextPassword);
+    };
+    const authenticate = (message, wished) => {
+        const given = message.type === 'p' ? readCString(message.body).bytes : Buffer.alloc(0);
+        const wanted = Buffer.from(reception.password);
+        if (given.length !== wanted.length || !(0,external_node_crypto_.timingSafeEqual)(given, wanted))
+            return refuse('28P01', 'this is the gate of Atomic Upgrade, and the password is wrong');
+        if (reception.refusal)
+            return refuse('08006', `Atomic Upgrade: ${reception.refusal}`);
+        session = reception.welcome(socket, reader, wished);
+        session.work();
+    };
+    const read = () => {
+        for (let body = settings ? undefined : reader.startup(); body; body = settings ? undefined : reader.startup())
+            start(body);
+        const message = settings && reader.message(10_000);
+        if (message)
+            authenticate(message, settings);
+    };
+    const receive = (chunk) => {
+        reader.push(chunk);
+        if (session)
+            return session.work();
+        try {
+            read();
+        }
+        catch (error) {
+            refuse('08P01', `the gate cannot read this: ${error instanceof Error ? error.message : error}`);
+        }
+    };
+    socket.on('data', receive);
+    socket.on('end', () => session?.end());
+    socket.on('close', () => session?.end());
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/leavings.ts
+
+
+/** What a statement leaves in the session, or until the next COMMIT. */
+function leavingOf(tree) {
+    if ('DeclareCursorStmt' in tree) {
+        const { portalname: name = '', options = 0 } = tree.DeclareCursorStmt;
+        return { kind: 'cursor', name, hold: (options & cursorHold) !== 0 };
+    }
+    if ('PrepareStmt' in tree)
+        return { kind: 'prepared', name: tree.PrepareStmt.name ?? '' };
+    if ('CreateStmt' in tree)
+        return temporaryTable(tree.CreateStmt.relation, tree.CreateStmt.oncommit);
+    const into = 'CreateTableAsStmt' in tree
+        ? tree.CreateTableAsStmt.into
+        : 'SelectStmt' in tree
+            ? tree.SelectStmt.intoClause
+            : undefined;
+    return into && temporaryTable(into.rel, into.onCommit);
+}
+function temporaryTable(relation = {}, onCommit) {
+    const { relname: name = '', schemaname, relpersistence } = relation;
+    if (relpersistence !== 't' && schemaname !== 'pg_temp')
+        return undefined;
+    return { kind: 'table', name, untilCommit: onCommit === 'ONCOMMIT_DROP' };
+}
+/** CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h. */
+const cursorHold = 0x20;
+/** Whether a COMMIT closes or drops it. */
+const isFleeting = (leaving) => leaving.kind === 'table' ? leaving.untilCommit : leaving.kind === 'cursor' && !leaving.hold;
+/** Closing what does not exist is not an error. */
+const leavings_close = ({ kind, name }) => kind === 'table'
+    ? join()
+    : { bytes: kind === 'cursor' ? closePortal(name) : closeStatement(name), expected: [{ ends: '3' }] };
+const dropTable = ({ name }) => `DROP TABLE IF EXISTS pg_temp.${request_identifier(name)} CASCADE`;
+
+;// CONCATENATED MODULE: ./src/postgres/gate/handover.ts
+
+
+
+/** What is done between two turns: each session finds its own settings, and nothing of those that have gone. */
+class Handover {
+    upstream;
+    savepoints;
+    settings;
+    nesting;
+    /** Whose settings the connection has now; nobody's after a session has gone. */
+    #current;
+    /** Whether a session has left settings, cursors or temporary tables behind. */
+    #littered = false;
+    constructor(upstream, savepoints, settings, nesting) {
+        this.upstream = upstream;
+        this.savepoints = savepoints;
+        this.settings = settings;
+        this.nesting = nesting;
+    }
+    /** Gives the connection to the session; `begin` gets the reason why it cannot be used, if so. */
+    give(session, begin) {
+        const refusal = this.nesting.makeRoom(session);
+        if (refusal || this.#current === session)
+            return begin(refusal);
+        if (this.upstream.status === 'T')
+            return this.#switchTo(session, begin);
+        // In a failed transaction only its ROLLBACK goes through, and that brings back the settings of its start.
+        this.#current = this.nesting.has(session) ? session : undefined;
+        begin();
+    }
+    #switchTo(session, begin) {
+        const leaving = this.#current;
+        this.#current = session;
+        if (!leaving && !this.#littered && Object.keys(session.saved).length === 0)
+            return begin();
+        this.#littered = false;
+        const savepoint = this.savepoints.newName();
+        let refused = 'the connection cannot be set up';
+        const error = (message) => {
+            refused = readFields(message.body).M ?? refused;
+        };
+        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
+            if (status === 'T')
+                return begin();
+            this.#current = undefined;
+            this.#littered = true;
+            this.savepoints.undo(savepoint, () => begin(refused));
+        })));
+    }
+    #save(session) {
+        return this.settings.save(values => {
+            session.saved = values;
+        });
+    }
+    /** A client has gone: its transaction is rolled back, and whatever it left is cleared. `others` are still connected. */
+    tidyAfter(session, others, done) {
+        const failed = this.upstream.status === 'E';
+        const savepoint = session.transaction.outermostSavepoint;
+        const staying = this.#current && others.has(this.#current) ? this.#current : undefined;
+        this.#current = undefined;
+        this.#littered = true;
+        this.nesting.loseAbove(session);
+        this.nesting.closed(session);
+        const { reset } = this.settings;
+        const tables = session.statements.leftTables.map(dropTable);
+        const steps = others.size === 0 ? [reset, discard, ['DISCARD TEMP']] : tables.length > 0 ? [reset, tables] : [];
+        const tidy = () => this.savepoints.attempt(steps, done);
+        this.upstream.send(join(staying && !failed ? this.#save(staying) : join(), session.nested.farewell(), ...session.statements.farewell(), syncPoint(status => {
+            if (status === 'T')
+                tidy();
+            else if (savepoint)
+                this.savepoints.undo(savepoint, tidy);
+            // The failed transaction is another session's.
+            else
+                done();
+        })));
+    }
+}
+/** What DISCARD ALL does, which PostgreSQL does not allow inside a transaction. */
+const discard = ['CLOSE ALL', 'DEALLOCATE ALL', 'UNLISTEN *', 'SELECT pg_catalog.pg_advisory_unlock_all()'];
+
+;// CONCATENATED MODULE: ./src/postgres/gate/nesting.ts
+/** The sessions' transactions inside of one another, last in, first out: each is a savepoint upstream. */
+class Nesting {
+    upstream;
+    /** Outermost first. */
+    #open = [];
+    constructor(upstream) {
+        this.upstream = upstream;
+    }
+    get isEmpty() {
+        return this.#open.length === 0;
+    }
+    opened(session) {
+        if (!this.#open.includes(session))
+            this.#open.push(session);
+    }
+    closed(session) {
+        this.#open = this.#open.filter(other => other !== session);
+    }
+    has(session) {
+        return this.#open.includes(session);
+    }
+    isOutermost(session) {
+        return this.#open.every(other => other === session);
+    }
+    /** Sees to it that the session's transaction is the innermost one; says why it cannot be. */
+    makeRoom(session) {
+        if (session.transaction.now.status === 'E') {
+            // Only a ROLLBACK is of use now, and it takes the inner ones along.
+            this.loseAbove(session);
+            return undefined;
+        }
+        if (this.upstream.status === 'E')
+            return 'another connection of this migration is in a failed transaction, which has to be rolled back first';
+        const above = this.#above(session);
+        if (!above.every(inner => inner.transaction.canStepAside))
+            return 'this connection cannot be used while a newer one is inside a transaction that has written: both are part of the same transaction, and the newer one has to end first';
+        for (const inner of above.reverse())
+            this.upstream.send(inner.nested.stepAside());
+        this.#open = this.#open.filter(other => !above.includes(other));
+        return undefined;
+    }
+    /** The transactions inside of the session's go with it. */
+    loseAbove(session) {
+        const above = this.#above(session);
+        this.#open = this.#open.filter(other => !above.includes(other));
+        for (const lost of above)
+            lost.lose();
+    }
+    #above(session) {
+        const at = this.#open.indexOf(session);
+        return at < 0 ? [] : this.#open.slice(at + 1);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/savepoints.ts
+
+
+
+/** The gate's savepoints upstream. */
+class Savepoints {
+    upstream;
+    #counter = 0;
+    #nonce = (0,external_node_crypto_.randomBytes)(4).toString('hex');
+    constructor(upstream) {
+        this.upstream = upstream;
+    }
+    /** A name that no other has. */
+    newName() {
+        return `atomic_upgrade_${this.#nonce}_${++this.#counter}`;
+    }
+    /** Rolls a savepoint back and away; a connection on which that cannot be done is given up. */
+    undo(savepoint, done, attempts = 10) {
+        let refused = '';
+        const error = (message) => {
+            refused = readFields(message.body).M ?? '';
+        };
+        this.upstream.send(join(statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error }), statement(`RELEASE SAVEPOINT ${savepoint}`, { error }), syncPoint(status => {
+            if (status === 'T')
+                done();
+            // A cancellation or a statement_timeout may have hit it.
+            else if (attempts > 1)
+                this.undo(savepoint, done, attempts - 1);
+            else
+                this.upstream.abandon(new Error(`PostgreSQL would not roll back to a savepoint: ${refused}`));
+        })));
+    }
+    /** Carries out each list of statements, or nothing of it. */
+    attempt([sql, ...rest], done) {
+        if (!sql)
+            return done();
+        const savepoint = this.newName();
+        const next = () => this.attempt(rest, done);
+        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`, ...sql, `RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => (status === 'T' ? next() : this.undo(savepoint, next)))));
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/client.ts
+/** Bytes that are taken in from a client that has to wait. */
+const client_patience = 1_000_000;
+/** A client's socket. Who writes faster than the other side reads is held back, client and server alike. */
+class ClientSocket {
+    socket;
+    reader;
+    upstream;
+    hearer;
+    ended = false;
+    /** The client does not read, or PostgreSQL does not. */
+    #clogged = false;
+    #congested = false;
+    constructor(socket, reader, upstream, hearer) {
+        this.socket = socket;
+        this.reader = reader;
+        this.upstream = upstream;
+        this.hearer = hearer;
+    }
+    /** Hands on the messages that have come. What a client sends may be broken; that ends this client and no other. */
+    work(first) {
+        try {
+            if (first)
+                this.hearer.receive(first);
+            while (!this.ended) {
+                if (this.hearer.waits) {
+                    if (this.reader.size > client_patience)
+                        this.socket.pause();
+                    return;
+                }
+                if (this.#isCongested)
+                    return;
+                const message = this.reader.message();
+                if (!message)
+                    break;
+                this.hearer.receive(message);
+            }
+            if (this.socket.isPaused())
+                this.socket.resume();
+        }
+        catch (error) {
+            this.hearer.refuse(error);
+        }
+    }
+    get #isCongested() {
+        if (this.#congested || !this.upstream.congested)
+            return this.#congested;
+        this.#congested = true;
+        this.socket.pause();
+        this.upstream.drained(() => {
+            this.#congested = false;
+            this.work();
+        });
+        return true;
+    }
+    write(bytes) {
+        if (this.ended || this.socket.destroyed)
+            return;
+        if (this.socket.write(bytes) || this.#clogged)
+            return;
+        this.#clogged = true;
+        this.upstream.pause();
+        this.socket.once('drain', this.#unclog);
+    }
+    #unclog = () => {
+        if (!this.#clogged)
+            return;
+        this.#clogged = false;
+        this.socket.off('drain', this.#unclog);
+        this.upstream.resume();
+    };
+    end() {
+        this.ended = true;
+        this.#unclog();
+        this.socket.end();
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/copy.ts
+
+/** A COPY FROM STDIN. PostgreSQL ignores a Sync that it reads while it waits for data, and heeds one behind an error. */
+class CopyIn {
+    unit;
+    upstream;
+    onData;
+    onEnd;
+    /** Asked for and not answered yet, when nothing else may be sent; or PostgreSQL waits for data. */
+    state = 'no';
+    constructor(unit, upstream, 
+    /** PostgreSQL waits for the client's data. */
+    onData, 
+    /** It is over, or failed: a Sync is due. */
+    onEnd) {
+        this.unit = unit;
+        this.upstream = upstream;
+        this.onData = onData;
+        this.onEnd = onEnd;
+    }
+    start(execute, answer) {
+        if (this.unit.failed)
+            return;
+        this.state = 'asked';
+        const copyIn = () => {
+            this.state = 'data';
+            this.onData();
+        };
+        const done = () => {
+            answer.done?.();
+            this.end();
+        };
+        this.unit.send({ bytes: Buffer.concat([execute, flush]), expected: [{ ...answer, copyIn, done }] });
+    }
+    /** Passes on what a client may send during COPY; throws for anything else. */
+    pass({ type, frame }) {
+        if (type === 'H' || type === 'S')
+            return; // PostgreSQL ignores them as well
+        if (!isCopyData(type))
+            throw new Error(`a ${type} message during COPY`);
+        this.upstream.send({ bytes: frame, expected: [] });
+        if (type !== 'd')
+            this.end();
+    }
+    giveUp() {
+        this.upstream.send({ bytes: copyFail('the client went away'), expected: [] });
+        this.end();
+    }
+    end() {
+        if (this.state === 'no')
+            return;
+        this.state = 'no';
+        this.onEnd();
+    }
+}
+const isCopyData = (type) => 'dcf'.includes(type);
+
+;// CONCATENATED MODULE: ./src/postgres/gate/covered.ts
+
+/** A client's SET, SET LOCAL and RESET: a RELEASE does not bring back what a COMMIT would, so the old values are kept. */
+class CoveredSettings {
+    unit;
+    transaction;
+    savepoints;
+    settings;
+    startup;
+    /** `startup`: what the client asked for as it connected. */
+    constructor(unit, transaction, savepoints, settings, startup) {
+        this.unit = unit;
+        this.transaction = transaction;
+        this.savepoints = savepoints;
+        this.settings = settings;
+        this.startup = startup;
+        for (const name of Object.keys(startup))
+            settings.note(name);
+    }
+    /** Before a statement is carried out. */
+    prepare({ effect, configured }) {
+        if (effect.kind === 'set-local')
+            this.#cover(effect.name);
+        else if (effect.kind === 'set')
+            this.#uncover(effect.name);
+        for (const { name, local } of configured) {
+            if (local)
+                this.#cover(name);
+            else
+                this.#uncover(name);
+        }
+    }
+    /** Behind it: a RESET goes back to what the client asked for, and keeps the timeouts that this step has set. */
+    followUp(effect) {
+        if (effect.kind !== 'reset')
+            return;
+        const { name } = effect;
+        this.#uncover(name);
+        const wanted = Object.entries(this.startup).filter(([other]) => name === null || other.toLowerCase() === name.toLowerCase());
+        const error = this.unit.deliver;
+        this.unit.send(join(this.settings.ownOf(name), ...wanted.map(([other, value]) => statement(`SELECT pg_catalog.set_config(${literal(other)}, ${literal(value)}, false)`, { error }))));
+    }
+    /** Remembers the value that a SET LOCAL is about to cover. */
+    #cover(name) {
+        const { covered } = this.transaction.ahead;
+        if (covered.some(other => other.name.toLowerCase() === name.toLowerCase()))
+            return;
+        const key = `atomic_upgrade.covered_${this.savepoints.newName()}`;
+        this.settings.note(key);
+        this.settings.note(name);
+        const value = `'=' OPERATOR(pg_catalog.||) coalesce(pg_catalog.current_setting(${literal(name)}, true), '')`;
+        const keep = `SELECT pg_catalog.set_config('${key}', ${value}, false)`;
+        covered.push({ name, key });
+        const done = () => void this.transaction.now.covered.push({ name, key });
+        this.unit.send(statement(keep, { error: this.unit.deliver, done }));
+    }
+    /** A SET for the session holds past the COMMIT, also of what a SET LOCAL has covered. */
+    #uncover(name) {
+        if (name)
+            this.settings.note(name);
+        const change = (transaction) => {
+            transaction.covered = transaction.covered.filter(other => name !== null && other.name.toLowerCase() !== name.toLowerCase());
+        };
+        change(this.transaction.ahead);
+        this.unit.inOrder(() => change(this.transaction.now));
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/transaction.ts
+const idle = () => ({
+    status: 'I',
+    base: null,
+    savepoints: [],
+    wrote: false,
+    covered: [],
+    fleeting: [],
+    prepared: [],
+});
+const copyOf = (transaction) => ({
+    ...transaction,
+    savepoints: [...transaction.savepoints],
+    covered: [...transaction.covered],
+    fleeting: [...transaction.fleeting],
+    prepared: [...transaction.prepared],
+});
+/** Two views of one transaction: messages go out before the answers to those ahead of them have come. */
+class TransactionViews {
+    /** As it is, by the answers that have come. */
+    now = idle();
+    /** As it will be when everything that was sent has succeeded. */
+    ahead = idle();
+    /** A change that holds whether or not what follows succeeds. */
+    change(change) {
+        change(this.ahead);
+        change(this.now);
+    }
+    /** Everything that was sent is answered. */
+    settle() {
+        this.ahead = copyOf(this.now);
+    }
+    /** The transaction is gone upstream; a client that was in it has to roll it back. */
+    lose() {
+        this.now = { ...idle(), status: this.now.status === 'I' ? 'I' : 'E' };
+        this.settle();
+    }
+    get outermostSavepoint() {
+        return this.now.prepared.find(({ base }) => base)?.base ?? this.now.base;
+    }
+    /** Whether it only read, so that it can end unseen and open anew. */
+    get canStepAside() {
+        const { status, base, wrote, savepoints, prepared } = this.now;
+        return status !== 'E' && base !== null && !wrote && savepoints.length === 0 && prepared.length === 0;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/nested.ts
+
+
+
+
+const aborted = 'current transaction is aborted, commands ignored until end of transaction block';
+/** The client's transaction as savepoints upstream: BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO. */
+class NestedTransaction {
+    unit;
+    savepoints;
+    nest;
+    views = new TransactionViews();
+    /** A COMMIT is under way: a failure in it undoes the transaction. */
+    #committing = false;
+    constructor(unit, savepoints, nest) {
+        this.unit = unit;
+        this.savepoints = savepoints;
+        this.nest = nest;
+    }
+    /** Makes sure that what follows is inside this transaction's savepoint, and refuses it in a failed one. */
+    enter(finish) {
+        if (this.views.ahead.status === 'E')
+            this.unit.refuse('25P02', aborted, finish);
+        else
+            this.open();
+    }
+    open() {
+        if (this.views.ahead.base || this.unit.failed)
+            return;
+        const base = this.savepoints.newName();
+        this.views.ahead.base = base;
+        const done = () => {
+            this.views.now.base = base;
+            this.nest.opened();
+        };
+        this.unit.send(statement(`SAVEPOINT ${base}`, { error: this.unit.deliver, done }));
+    }
+    willWrite() {
+        this.views.change(transaction => {
+            transaction.wrote = true;
+            for (const prepared of transaction.prepared)
+                prepared.followed = true;
+        });
+    }
+    begin(tag, finish) {
+        this.complete(tag, finish, transaction => {
+            transaction.status = 'T';
+        });
+    }
+    commit(chain, finish) {
+        this.unit.send(this.#commitment(this.views.ahead));
+        this.complete('COMMIT', finish, transaction => this.#leave(transaction, chain));
+    }
+    rollBack(chain, finish) {
+        const { base } = this.views.ahead;
+        if (base)
+            this.unit.send(this.#toAndAway(base));
+        this.complete('ROLLBACK', finish, transaction => this.#leave(transaction, chain));
+    }
+    savepoint(name, finish) {
+        this.enter(finish);
+        if (this.unit.failed)
+            return;
+        this.willWrite();
+        const upstream = this.savepoints.newName();
+        this.unit.send(statement(`SAVEPOINT ${upstream}`, { error: this.unit.deliver }));
+        this.complete('SAVEPOINT', finish, transaction => {
+            const { covered, fleeting } = copyOf(transaction);
+            transaction.savepoints.push({ name, upstream, covered, fleeting });
+        });
+    }
+    toSavepoint(kind, at, finish) {
+        const words = kind === 'release' ? 'RELEASE SAVEPOINT' : 'ROLLBACK TO SAVEPOINT';
+        const { upstream } = this.views.ahead.savepoints[at];
+        this.unit.send(statement(`${words} ${upstream}`, { error: this.unit.deliver }));
+        this.complete(kind === 'release' ? 'RELEASE' : 'ROLLBACK', finish, transaction => {
+            const { covered, fleeting } = transaction.savepoints[at];
+            if (kind === 'rollback-to')
+                Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting] });
+            transaction.savepoints.length = kind === 'release' ? at : at + 1;
+            transaction.status = 'T';
+        });
+    }
+    /** PREPARE TRANSACTION: the savepoint stays, so that ROLLBACK PREPARED can still undo it. */
+    prepare(gid, finish) {
+        const { base } = this.views.ahead;
+        // Only what a COMMIT does beside the RELEASE: the savepoint that it releases is one inside.
+        if (base) {
+            const inner = this.savepoints.newName();
+            this.unit.send(statement(`SAVEPOINT ${inner}`, { error: this.unit.deliver }));
+            this.unit.send(this.#commitment({ ...this.views.ahead, base: inner }));
+        }
+        const prepared = { gid, base, followed: false };
+        this.complete('PREPARE TRANSACTION', finish, transaction => {
+            Object.assign(transaction, idle(), { prepared: [...transaction.prepared, prepared] });
+        });
+    }
+    finishPrepared(words, at, finish) {
+        const { base } = this.views.ahead.prepared[at];
+        // What is committed stays as a savepoint that nobody will go back to.
+        if (base && words === 'ROLLBACK PREPARED')
+            this.unit.send(this.#toAndAway(base));
+        this.complete(words, finish, transaction => {
+            transaction.prepared.splice(at, 1);
+            if (transaction === this.views.now)
+                this.#wasClosed();
+        });
+    }
+    /** Answers in the server's place; `change` is what has become of the transaction. */
+    complete(tag, finish, change = () => { }) {
+        if (this.unit.failed)
+            return;
+        change(this.views.ahead);
+        this.unit.answer(commandComplete(tag), () => {
+            this.#committing = false;
+            change(this.views.now);
+            finish(tag);
+        });
+    }
+    /** Ends it upstream, where it only read, so that an outer one can go on; it opens anew when it is used again. */
+    stepAside() {
+        const { base } = this.views.now;
+        this.views.change(transaction => {
+            transaction.base = null;
+        });
+        return statements(`RELEASE SAVEPOINT ${base}`);
+    }
+    /** Rolls it back, when its client has gone. */
+    farewell() {
+        const base = this.views.outermostSavepoint;
+        return base ? statements(`ROLLBACK TO SAVEPOINT ${base}`, `RELEASE SAVEPOINT ${base}`) : join();
+    }
+    /** A unit has ended: what it was outside of a transaction is committed, or undone, and returned as what is still to do. */
+    conclude(failed) {
+        const { now } = this.views;
+        const { base } = now;
+        if (failed && (now.status === 'I' || this.#committing)) {
+            // Outside of a transaction, or in its COMMIT, a failure undoes what PostgreSQL would have undone.
+            this.#committing = false;
+            this.#leave(now, false);
+            return base ? { undo: base } : undefined;
+        }
+        if (failed)
+            now.status = 'E';
+        if (now.status !== 'I' || !base)
+            return undefined;
+        // A statement outside of a transaction commits by itself.
+        const committed = () => {
+            this.#committing = false;
+            this.#leave(now, false);
+        };
+        return { commit: join(this.#commitment(now), afterwards(committed)) };
+    }
+    /** What stands for a COMMIT upstream. */
+    #commitment({ base, covered, fleeting }) {
+        if (!base)
+            return join();
+        const values = covered.map(({ name, key }) => `(${literal(name)}, pg_catalog.current_setting('${key}', true))`);
+        const restore = `SELECT pg_catalog.set_config(name, pg_catalog.substr(value, 2), false)
+      FROM (VALUES ${values.join(', ')}) AS covered (name, value) WHERE pg_catalog.starts_with(value, '=')`;
+        const sql = [
+            ...(this.nest.checksConstraints() ? [checkDeferredConstraints] : []),
+            ...fleeting.filter(({ kind }) => kind === 'table').map(dropTable),
+            `RELEASE SAVEPOINT ${base}`,
+            ...(covered.length > 0 ? [restore] : []),
+        ];
+        return join(afterwards(() => {
+            this.#committing = true;
+        }), ...fleeting.filter(({ kind }) => kind === 'cursor').map(leavings_close), ...sql.map(text => statement(text, { error: this.unit.deliver })));
+    }
+    #toAndAway(savepoint) {
+        const error = this.unit.deliver;
+        return join(statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error }), statement(`RELEASE SAVEPOINT ${savepoint}`, { error }));
+    }
+    #leave(transaction, chain) {
+        const { base, prepared } = transaction;
+        Object.assign(transaction, idle(), { status: chain ? 'T' : 'I', prepared });
+        if (transaction === this.views.now && base)
+            this.#wasClosed();
+    }
+    #wasClosed() {
+        if (!this.views.outermostSavepoint)
+            this.nest.closed();
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/control.ts
+
+
+/** Transaction control and DEALLOCATE, carried out in the client's name and refused where PostgreSQL refuses it. */
+class TransactionControl {
+    unit;
+    transaction;
+    statements;
+    constructor(unit, transaction, statements) {
+        this.unit = unit;
+        this.transaction = transaction;
+        this.statements = statements;
+    }
+    /** False for any other statement. */
+    carryOut({ effect }, finish) {
+        const { transaction } = this;
+        const { status, prepared } = transaction.views.ahead;
+        const refuse = (code, message) => this.unit.refuse(code, message, finish);
+        switch (effect.kind) {
+            case 'begin':
+                if (status === 'E')
+                    refuse('25P02', aborted);
+                else
+                    transaction.begin(effect.tag, finish);
+                return true;
+            case 'commit':
+                if (effect.chain && status === 'I')
+                    refuse('25P01', 'COMMIT AND CHAIN can only be used in transaction blocks');
+                else if (status === 'E')
+                    transaction.rollBack(effect.chain, finish);
+                else
+                    transaction.commit(effect.chain, finish);
+                return true;
+            case 'rollback':
+                if (effect.chain && status === 'I')
+                    refuse('25P01', 'ROLLBACK AND CHAIN can only be used in transaction blocks');
+                else
+                    transaction.rollBack(effect.chain, finish);
+                return true;
+            case 'prepare':
+                // Outside of a transaction, and in a failed one, PostgreSQL answers ROLLBACK.
+                if (status !== 'T')
+                    transaction.rollBack(false, finish);
+                else if (prepared.some(({ gid }) => gid === effect.gid))
+                    refuse('42710', `transaction identifier "${effect.gid}" is already in use`);
+                else
+                    transaction.prepare(effect.gid, finish);
+                return true;
+            case 'commit-prepared':
+            case 'rollback-prepared':
+                this.#finishPrepared(effect.kind, effect.gid, finish);
+                return true;
+            case 'savepoint':
+                if (status === 'I')
+                    refuse('25P01', 'SAVEPOINT can only be used in transaction blocks');
+                else
+                    transaction.savepoint(effect.name, finish);
+                return true;
+            case 'release':
+            case 'rollback-to':
+                this.#toSavepoint(effect.kind, effect.name, finish);
+                return true;
+            case 'deallocate':
+                this.#deallocate(effect.name, finish);
+                return true;
+            case 'refuse':
+                refuse('42601', effect.why);
+                return true;
+            default:
+                return false;
+        }
+    }
+    #finishPrepared(kind, gid, finish) {
+        const words = kind === 'commit-prepared' ? 'COMMIT PREPARED' : 'ROLLBACK PREPARED';
+        const { status, base, prepared } = this.transaction.views.ahead;
+        const refuse = (code, message) => this.unit.refuse(code, message, finish);
+        const at = prepared.findIndex(other => other.gid === gid);
+        if (status === 'E')
+            refuse('25P02', aborted);
+        else if (status === 'T' || base)
+            refuse('25001', `${words} cannot run inside a transaction block`);
+        else if (at < 0)
+            refuse('42704', `prepared transaction with identifier "${gid}" does not exist`);
+        else if (kind === 'rollback-prepared' && (at < prepared.length - 1 || prepared[at].followed))
+            refuse('0A000', 'Atomic Upgrade: this prepared transaction cannot be undone without what was written after it');
+        else
+            this.transaction.finishPrepared(words, at, finish);
+    }
+    #toSavepoint(kind, name, finish) {
+        const { status, savepoints } = this.transaction.views.ahead;
+        const words = kind === 'release' ? 'RELEASE SAVEPOINT' : 'ROLLBACK TO SAVEPOINT';
+        const at = savepoints.findLastIndex(savepoint => savepoint.name === name);
+        if (status === 'I')
+            this.unit.refuse('25P01', `${words} can only be used in transaction blocks`, finish);
+        else if (status === 'E' && kind === 'release')
+            this.unit.refuse('25P02', aborted, finish);
+        else if (at < 0)
+            this.unit.refuse('3B001', `savepoint "${name}" does not exist`, finish);
+        else
+            this.transaction.toSavepoint(kind, at, finish);
+    }
+    /** DEALLOCATE says the name in SQL, and ALL would also drop the statements of other clients. */
+    #deallocate(name, finish) {
+        this.transaction.enter(finish);
+        const known = this.statements.deallocate(name);
+        for (const { request, done } of known)
+            this.unit.send(join(request, afterwards(done)));
+        if (name && known.length === 0) {
+            const [error, done] = [this.unit.deliverTo(finish), this.statements.forget(name)];
+            this.unit.send(statement(`DEALLOCATE ${request_identifier(name)}`, { error, done }));
+        }
+        this.transaction.complete(name ? 'DEALLOCATE' : 'DEALLOCATE ALL', finish);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/execution.ts
+
+
+/** How a statement is carried out, by either protocol: in the client's name, or upstream inside of its savepoint. */
+class Execution {
+    unit;
+    transaction;
+    statements;
+    settings;
+    copy;
+    #control;
+    constructor(unit, transaction, statements, settings, copy) {
+        this.unit = unit;
+        this.transaction = transaction;
+        this.statements = statements;
+        this.settings = settings;
+        this.copy = copy;
+        this.#control = new TransactionControl(unit, transaction, statements);
+    }
+    /** `ahead` goes before the Execute message, where the statement goes upstream at all. */
+    run(statement, ahead, execute, finish) {
+        if (this.#control.carryOut(statement, finish))
+            return;
+        this.enter(statement, finish);
+        this.unit.send(ahead);
+        const answer = {
+            ends: 'CIs',
+            deliver: this.unit.deliverTo(finish),
+            done: () => this.statements.leaveBehind(statement),
+        };
+        if (statement.effect.kind === 'copy-in')
+            return this.copy.start(execute, answer);
+        this.unit.send({ bytes: execute, expected: [answer] });
+        this.settings.followUp(statement.effect);
+    }
+    /** Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done. */
+    enter(statement, finish) {
+        this.transaction.enter(finish);
+        if (this.unit.failed)
+            return;
+        if (statement.effect.kind !== 'read')
+            this.transaction.willWrite();
+        this.settings.prepare(statement);
+        if (statement.leaves && isFleeting(statement.leaves))
+            this.transaction.views.ahead.fleeting.push(statement.leaves);
+    }
+}
+
+// EXTERNAL MODULE: external "node:buffer"
+var external_node_buffer_ = __nccwpck_require__(4573);
+;// CONCATENATED MODULE: ./src/postgres/gate/understand.ts
+
+
+
+/** What may be anything. */
+const unknown = {
+    bytes: Buffer.alloc(0),
+    text: '',
+    effect: { kind: 'other' },
+    leaves: undefined,
+    configured: [],
+};
+/**
+ * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
+ * one extended-protocol statement, which the server refuses (42601) when it counts more than one, and none goes whose
+ * first words are transaction control. Those are the same for every reader: no setting and no encoding changes how
+ * PostgreSQL reads white space and comments.
+ */
+function understand(bytes) {
+    // Every byte is kept, also of text in another client_encoding.
+    const encoding = (0,external_node_buffer_.isUtf8)(bytes) ? 'utf8' : 'latin1';
+    const text = bytes.toString(encoding);
+    try {
+        const statements = splitStatements(text);
+        if (statements.length === 1)
+            return [read(bytes, text, statements[0].tree)];
+        return statements.map(({ sql, tree }) => read(Buffer.from(sql, encoding), sql, tree));
+    }
+    catch {
+        // Not in our parser's grammar, or too big for it: the server decides, unless it might be transaction control.
+        const effect = { kind: /^copy$/i.test(firstWord(text)[0]) ? 'copy-in' : 'other' };
+        return [guarded({ bytes, text, effect, leaves: undefined, configured: [] })];
+    }
+}
+/** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
+const isControl = ({ effect }) => understand_controls.has(effect.kind);
+const understand_controls = new Set([
+    'begin',
+    'commit',
+    'rollback',
+    'savepoint',
+    'release',
+    'rollback-to',
+    'prepare',
+    'commit-prepared',
+    'rollback-prepared',
+    'deallocate',
+    'refuse',
+]);
+function read(bytes, text, tree) {
+    const configured = [...text.slice(0, 100_000).matchAll(setConfig)].map(([, name, local]) => ({
+        name: name,
+        local: /^t/i.test(local),
+    }));
+    return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured });
+}
+const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.*?,\s*(true|false)\s*\)/gis;
+function gateEffectOf(tree) {
+    if ('VariableSetStmt' in tree) {
+        const { kind, name = '', is_local = false } = tree.VariableSetStmt;
+        if (kind === 'VAR_RESET_ALL')
+            return { kind: 'reset', name: null };
+        if (kind === 'VAR_RESET' || (kind === 'VAR_SET_DEFAULT' && !is_local))
+            return { kind: 'reset', name };
+        if (kind === 'VAR_SET_MULTI')
+            return { kind: 'other' };
+        return { kind: is_local ? 'set-local' : 'set', name };
+    }
+    const effect = effectOf(tree);
+    if (effect.kind === 'begin') {
+        const starts = 'TransactionStmt' in tree && tree.TransactionStmt.kind === 'TRANS_STMT_START';
+        return { kind: 'begin', tag: starts ? 'START TRANSACTION' : 'BEGIN' };
+    }
+    return effect.kind === 'reset' ? { kind: 'other' } : effect;
+}
+/** The second lock, which does not need the parser: transaction control that was not understood is refused. */
+function guarded(understood) {
+    if (understand_controls.has(understood.effect.kind))
+        return understood;
+    const [word, rest] = firstWord(understood.text);
+    const control = /^(abort|begin|commit|end|release|rollback|savepoint|start)$/i.test(word);
+    if (!control && !(/^prepare$/i.test(word) && /^transaction$/i.test(firstWord(rest)[0])))
+        return understood;
+    const why = `Atomic Upgrade's gate cannot read this ${word.toUpperCase()} statement`;
+    return { ...understood, effect: { kind: 'refuse', why } };
+}
+/** The first word of a statement and what follows; source: the lexer's rules in PostgreSQL's scan.l. */
+function firstWord(text) {
+    let at = 0;
+    for (;;) {
+        at = behind(/[\s;]*/y, text, at);
+        if (text.startsWith('--', at))
+            at = behind(/[^\n\r]*/y, text, at);
+        else if (text.startsWith('/*', at))
+            at = endOfComment(text, at);
+        else
+            break;
+    }
+    const end = behind(/\w*/y, text, at);
+    return [text.slice(at, end), text.slice(end)];
+}
+function behind(pattern, text, at) {
+    pattern.lastIndex = at;
+    pattern.test(text);
+    return pattern.lastIndex;
+}
+/** Comments nest in PostgreSQL. */
+function endOfComment(text, start) {
+    const marks = /\/\*|\*\//g;
+    marks.lastIndex = start;
+    let depth = 0;
+    for (let mark = marks.exec(text); mark; mark = marks.exec(text)) {
+        depth += mark[0] === '/*' ? 1 : -1;
+        if (depth === 0)
+            return marks.lastIndex;
+    }
+    return text.length;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/extended.ts
+
+
+
+
+/** What PostgreSQL still takes in a failed transaction. */
+const wayOut = new Set(['commit', 'rollback', 'rollback-to', 'prepare']);
+/** Parse, Bind, Describe, Execute and Close; those of transaction control are answered here. */
+class ExtendedProtocol {
+    unit;
+    execution;
+    transaction;
+    statements;
+    constructor(unit, execution, transaction, statements) {
+        this.unit = unit;
+        this.execution = execution;
+        this.transaction = transaction;
+        this.statements = statements;
+    }
+    receive(message) {
+        switch (message.type) {
+            case 'P':
+                return this.#parse(message);
+            case 'B':
+                return this.#bind(message);
+            case 'D':
+                return this.#describe(message);
+            case 'E':
+                return this.#execute(message);
+            case 'C':
+                return this.#close(message);
+            default:
+                throw new Error(`a message of type ${message.type}`);
+        }
+    }
+    #parse({ body }) {
+        const { unit, statements } = this;
+        const name = readCString(body);
+        const sql = readCString(body, name.next);
+        const pieces = understand(sql.bytes);
+        // Several in one Parse are for the server to refuse, unless it might read them as one.
+        const understood = pieces.length === 1 ? pieces[0] : { ...unknown, bytes: sql.bytes, text: sql.text };
+        const finish = unit.record(understood.text);
+        if (pieces.length > 1 && isControl(pieces[0]))
+            return unit.refuse('42601', 'cannot insert multiple commands into a prepared statement', finish);
+        if (understood.effect.kind === 'refuse')
+            return unit.refuse('42601', understood.effect.why, finish);
+        const taken = name.text ? statements.get(name.text) : undefined;
+        if (taken && (isControl(taken) || isControl(understood)))
+            return unit.refuse('42P05', `prepared statement "${name.text}" already exists`, finish);
+        if (isControl(understood)) {
+            if (this.transaction.views.ahead.status === 'E' && !wayOut.has(understood.effect.kind))
+                return unit.refuse('25P02', aborted, finish);
+            return unit.answer(parseComplete, statements.add(name.text, understood));
+        }
+        this.transaction.enter(finish);
+        // A name that is taken is for the server to refuse.
+        const done = taken ? undefined : statements.add(name.text, understood);
+        unit.send({
+            bytes: wire_parse(statements.upstreamName(name.text), understood.bytes, body.subarray(sql.next)),
+            expected: [{ ends: '1', deliver: unit.deliverTo(finish), ...(done && { done }) }],
+        });
+    }
+    #bind({ body }) {
+        const { unit, statements } = this;
+        const portal = readCString(body);
+        const name = readCString(body, portal.next);
+        const rest = body.subarray(name.next);
+        const statement = statements.get(name.text);
+        const parameters = () => parametersOf(rest);
+        if (statement && isControl(statement)) {
+            statements.portals.set(portal.text, { statement, parameters });
+            return unit.answer(bindComplete);
+        }
+        const finish = unit.record(statement?.text ?? '', parameters);
+        this.transaction.enter(finish);
+        statements.portals.set(portal.text, { statement, parameters });
+        const upstreamPortal = statements.upstreamPortal(portal.text);
+        if (portal.text) {
+            const cursor = { kind: 'cursor', name: upstreamPortal, hold: false };
+            this.transaction.views.change(({ fleeting }) => void fleeting.push(cursor));
+        }
+        unit.send({
+            bytes: wire_frame('B', cstring(upstreamPortal), cstring(statements.upstreamName(name.text)), rest),
+            expected: [{ ends: '2', deliver: unit.deliverTo(finish) }],
+        });
+    }
+    #describe({ body }) {
+        const { unit, statements } = this;
+        const ofStatement = body[0] === 0x53;
+        const { text: name } = readCString(body, 1);
+        const statement = ofStatement ? statements.get(name) : statements.portals.get(name)?.statement;
+        if (statement && isControl(statement))
+            return unit.answer(ofStatement ? Buffer.concat([noParameters, noData]) : noData);
+        this.transaction.open();
+        unit.send({
+            bytes: ofStatement
+                ? wire_describeStatement(statements.upstreamName(name))
+                : describePortal(statements.upstreamPortal(name)),
+            expected: [{ ends: 'Tn', deliver: unit.deliver }],
+        });
+    }
+    #execute({ body }) {
+        const name = readCString(body);
+        const { statement = unknown, parameters } = this.statements.portals.get(name.text) ?? {};
+        const finish = this.unit.record(statement.text, parameters);
+        const upstreamPortal = cstring(this.statements.upstreamPortal(name.text));
+        this.execution.run(statement, join(), wire_frame('E', upstreamPortal, body.subarray(name.next)), finish);
+    }
+    #close({ body }) {
+        const { unit, statements } = this;
+        const { text: name } = readCString(body, 1);
+        const { deliver } = unit;
+        if (body[0] !== 0x53) {
+            const bytes = closePortal(statements.upstreamPortal(name));
+            statements.portals.delete(name);
+            return unit.send({ bytes, expected: [{ ends: '3', deliver }] });
+        }
+        const { bytes } = statements.close(name);
+        unit.send({ bytes, expected: [{ ends: '3', deliver, done: statements.forget(name) }] });
+    }
+}
+/** The parameters of a Bind message, as far as it is well-formed: the server has the say about that. */
+function parametersOf(rest) {
+    try {
+        return readParameters(rest);
+    }
+    catch {
+        return [];
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/prepared.ts
+
+
+/** A client's prepared statements and portals, by their names here and upstream, and what its SQL has left there. */
+class PreparedStatements {
+    id;
+    transaction;
+    /** As they will be when everything that was sent has succeeded, and as they are by the answers that have come. */
+    #ahead = new Map();
+    #now = new Map();
+    portals = new Map();
+    /** Cursors WITH HOLD, prepared statements, temporary tables. */
+    #left = [];
+    /** `id` tells the clients of a gate apart. */
+    constructor(id, transaction) {
+        this.id = id;
+        this.transaction = transaction;
+    }
+    get(name) {
+        return this.#ahead.get(name);
+    }
+    /** Remembers a statement ahead; call the returned function when it is parsed. */
+    add(name, statement) {
+        this.#ahead.set(name, statement);
+        return () => {
+            this.#now.set(name, statement);
+        };
+    }
+    /** Forgets a statement ahead; call the returned function when it is closed. */
+    forget(name) {
+        this.#ahead.delete(name);
+        return () => {
+            this.#now.delete(name);
+            this.#left = this.#left.filter(left => left.kind !== 'prepared' || left.name !== name);
+        };
+    }
+    /** Not everything that was sent has succeeded. */
+    fallBack() {
+        this.#ahead = new Map(this.#now);
+    }
+    /** Two clients' prepared statements may have the same name: psycopg and asyncpg number theirs from one. */
+    upstreamName(name) {
+        const ofSql = () => this.#left.some(left => left.kind === 'prepared' && left.name === name);
+        return !name || (!this.#ahead.has(name) && ofSql()) ? name : `${name}_${this.id}`;
+    }
+    /** Likewise portals, but not those that are cursors of SQL. */
+    upstreamPortal(name) {
+        return name && this.portals.has(name) ? `${name}_${this.id}` : name;
+    }
+    close(name) {
+        return { bytes: closeStatement(this.upstreamName(name)), expected: [{ ends: '3' }] };
+    }
+    /** What closes one, or all, and forgets it. */
+    deallocate(name) {
+        const known = [...this.#ahead.keys()].filter(other => other && (!name || other === name));
+        const left = name ? [] : this.#left.filter(({ kind }) => kind === 'prepared');
+        return [
+            ...known.map(other => ({ request: this.close(other), done: this.forget(other) })),
+            ...left.map(leaving => ({ request: leavings_close(leaving), done: this.forget(leaving.name) })),
+        ];
+    }
+    /** Notes what a statement has left behind that was just carried out. */
+    leaveBehind({ leaves }) {
+        if (leaves)
+            (isFleeting(leaves) ? this.transaction.now.fleeting : this.#left).push(leaves);
+    }
+    get leftTables() {
+        return this.#left.filter(({ kind }) => kind === 'table');
+    }
+    /** What closes everything, when the client has gone. */
+    farewell() {
+        return [...[...this.#ahead.keys()].filter(Boolean).map(name => this.close(name)), ...this.#left.map(leavings_close)];
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/simple.ts
+
+
+
+/** Query messages, each statement sent by the extended protocol, and FunctionCall: units by themselves. */
+class SimpleProtocol {
+    unit;
+    execution;
+    copy;
+    endUnit;
+    /** Whether the client awaits ReadyForQuery without a Sync of its own. */
+    isUnderWay = false;
+    /** Pieces of a Query message that wait until a COPY before them is done. */
+    #rest = [];
+    constructor(unit, execution, copy, endUnit) {
+        this.unit = unit;
+        this.execution = execution;
+        this.copy = copy;
+        this.endUnit = endUnit;
+    }
+    query({ body }) {
+        this.isUnderWay = true;
+        this.#rest = understand(readCString(body).bytes);
+        if (this.#rest.length === 0)
+            this.unit.answer(emptyQuery);
+        this.goOn();
+    }
+    get hasMore() {
+        return this.#rest.length > 0;
+    }
+    /** The rest will not be sent. */
+    drop() {
+        this.#rest = [];
+    }
+    /** Up to a COPY FROM STDIN, behind which nothing may be sent before its data. */
+    goOn() {
+        while (this.copy.state === 'no' && !this.unit.failed) {
+            const piece = this.#rest.shift();
+            if (!piece)
+                break;
+            const finish = this.unit.record(piece.text);
+            const deliver = this.unit.deliverTo(finish);
+            const ahead = {
+                bytes: Buffer.concat([wire_parse('', piece.bytes), wire_bind('', ''), describePortal('')]),
+                expected: [
+                    { ends: '1', deliver: onlyErrors(deliver) },
+                    { ends: '2', deliver: onlyErrors(deliver) },
+                    { ends: 'Tn', deliver: (message) => message.type !== 'n' && deliver(message) },
+                ],
+            };
+            this.execution.run(piece, ahead, wire_execute(''), finish);
+        }
+        if (this.copy.state === 'no')
+            this.endUnit();
+    }
+    /** With FunctionCall libpq reads large objects. */
+    call({ frame }) {
+        this.execution.enter(unknown);
+        // The function is called only when everything before it has been answered: its ReadyForQuery must be its own.
+        this.unit.send(syncPoint(() => { }));
+        const skipped = this.unit.failed;
+        this.unit.send({ bytes: frame, expected: [{ ends: 'V', deliver: this.unit.deliver }] });
+        this.endUnit({ sync: skipped });
+    }
+}
+const onlyErrors = (deliver) => (message) => {
+    if (message.type === 'E')
+        deliver(message);
+};
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/tape.ts
 /** The longest SQL text, and the longest parameter, that is kept, in characters; the rest is only counted. */
@@ -57993,139 +59375,71 @@ function serverError(fields) {
     };
 }
 
-// EXTERNAL MODULE: external "node:buffer"
-var external_node_buffer_ = __nccwpck_require__(4573);
-;// CONCATENATED MODULE: ./src/postgres/gate/understand.ts
+;// CONCATENATED MODULE: ./src/postgres/gate/unit.ts
 
 
-/**
- * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
- * one extended-protocol statement, which the server refuses (42601) when it counts more than one, and none goes whose
- * first words are transaction control. Those are the same for every reader: no setting and no encoding changes how
- * PostgreSQL reads white space and comments.
- */
-function understand(bytes) {
-    // Every byte is kept, also of text in another client_encoding.
-    const encoding = (0,external_node_buffer_.isUtf8)(bytes) ? 'utf8' : 'latin1';
-    const text = bytes.toString(encoding);
-    try {
-        const statements = splitStatements(text);
-        if (statements.length === 1)
-            return [read(bytes, text, statements[0].tree)];
-        return statements.map(({ sql, tree }) => read(Buffer.from(sql, encoding), sql, tree));
+
+/** What a client sends up to a Sync, or in one Query message; behind an error the rest of it is skipped. */
+class Unit {
+    upstream;
+    tape;
+    client;
+    onFailure;
+    failed = false;
+    constructor(upstream, tape, client, onFailure) {
+        this.upstream = upstream;
+        this.tape = tape;
+        this.client = client;
+        this.onFailure = onFailure;
     }
-    catch {
-        // Not in our parser's grammar, or too big for it: the server decides, unless it might be transaction control.
-        return [guarded({ bytes, text, effect: { kind: 'other' }, leaves: undefined, configured: [] })];
+    /** Behind an error the server skips everything up to the Sync, so nothing more is sent. */
+    send(request) {
+        if (!this.failed)
+            this.upstream.send(request);
     }
-}
-/** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
-const isControl = ({ effect }) => understand_controls.has(effect.kind);
-const understand_controls = new Set([
-    'begin',
-    'commit',
-    'rollback',
-    'savepoint',
-    'release',
-    'rollback-to',
-    'prepare',
-    'commit-prepared',
-    'rollback-prepared',
-    'deallocate',
-    'refuse',
-]);
-function read(bytes, text, tree) {
-    const configured = [...text.slice(0, 100_000).matchAll(setConfig)].map(([, name, local]) => ({
-        name: name,
-        local: /^t/i.test(local),
-    }));
-    return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured });
-}
-const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.*?,\s*(true|false)\s*\)/gis;
-function gateEffectOf(tree) {
-    if ('VariableSetStmt' in tree) {
-        const { kind, name = '', is_local = false } = tree.VariableSetStmt;
-        if (kind === 'VAR_RESET_ALL')
-            return { kind: 'reset', name: null };
-        if (kind === 'VAR_RESET' || (kind === 'VAR_SET_DEFAULT' && !is_local))
-            return { kind: 'reset', name };
-        if (kind === 'VAR_SET_MULTI')
-            return { kind: 'other' };
-        return { kind: is_local ? 'set-local' : 'set', name };
+    /** Puts the statement on the tape. */
+    record(sql, parameters = () => []) {
+        return this.tape.start(sql, parameters);
     }
-    const effect = effectOf(tree);
-    if (effect.kind === 'begin') {
-        const starts = 'TransactionStmt' in tree && tree.TransactionStmt.kind === 'TRANS_STMT_START';
-        return { kind: 'begin', tag: starts ? 'START TRANSACTION' : 'BEGIN' };
+    // What is said in the server's place comes in the order of the server's answers.
+    inOrder(action) {
+        this.send(afterwards(action));
     }
-    return effect.kind === 'reset' ? { kind: 'other' } : effect;
-}
-function leavingOf(tree) {
-    if ('DeclareCursorStmt' in tree) {
-        const { portalname: name = '', options = 0 } = tree.DeclareCursorStmt;
-        return { kind: 'cursor', name, hold: (options & cursorHold) !== 0 };
+    answer(bytes, done) {
+        this.inOrder(() => {
+            done?.();
+            this.client.write(bytes);
+        });
     }
-    if ('PrepareStmt' in tree)
-        return { kind: 'prepared', name: tree.PrepareStmt.name ?? '' };
-    if ('CreateStmt' in tree)
-        return temporaryTable(tree.CreateStmt.relation, tree.CreateStmt.oncommit);
-    const into = 'CreateTableAsStmt' in tree
-        ? tree.CreateTableAsStmt.into
-        : 'SelectStmt' in tree
-            ? tree.SelectStmt.intoClause
-            : undefined;
-    return into && temporaryTable(into.rel, into.onCommit);
-}
-function temporaryTable(relation = {}, onCommit) {
-    const { relname: name = '', schemaname, relpersistence } = relation;
-    if (relpersistence !== 't' && schemaname !== 'pg_temp')
-        return undefined;
-    return { kind: 'table', name, untilCommit: onCommit === 'ONCOMMIT_DROP' };
-}
-/** CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h. */
-const cursorHold = 0x20;
-/** The second lock, which does not need the parser: transaction control that was not understood is refused. */
-function guarded(understood) {
-    if (understand_controls.has(understood.effect.kind))
-        return understood;
-    const [word, rest] = firstWord(understood.text);
-    const control = /^(abort|begin|commit|end|release|rollback|savepoint|start)$/i.test(word);
-    if (!control && !(/^prepare$/i.test(word) && /^transaction$/i.test(firstWord(rest)[0])))
-        return understood;
-    const why = `Atomic Upgrade's gate cannot read this ${word.toUpperCase()} statement`;
-    return { ...understood, effect: { kind: 'refuse', why } };
-}
-/** The first word of a statement and what follows; source: the lexer's rules in PostgreSQL's scan.l. */
-function firstWord(text) {
-    let at = 0;
-    for (;;) {
-        at = behind(/[\s;]*/y, text, at);
-        if (text.startsWith('--', at))
-            at = behind(/[^\n\r]*/y, text, at);
-        else if (text.startsWith('/*', at))
-            at = endOfComment(text, at);
-        else
-            break;
+    /** The unit fails without the server's having refused anything. */
+    refuse(code, message, finish) {
+        if (this.failed)
+            return;
+        this.inOrder(() => {
+            this.#fail();
+            finish?.(null, { code, message });
+            this.client.write(errorResponse('ERROR', code, message));
+        });
+        this.failed = true;
     }
-    const end = behind(/\w*/y, text, at);
-    return [text.slice(at, end), text.slice(end)];
-}
-function behind(pattern, text, at) {
-    pattern.lastIndex = at;
-    pattern.test(text);
-    return pattern.lastIndex;
-}
-/** Comments nest in PostgreSQL. */
-function endOfComment(text, start) {
-    const marks = /\/\*|\*\//g;
-    marks.lastIndex = start;
-    let depth = 0;
-    for (let mark = marks.exec(text); mark; mark = marks.exec(text)) {
-        depth += mark[0] === '/*' ? 1 : -1;
-        if (depth === 0)
-            return marks.lastIndex;
+    deliver = (message) => {
+        this.client.write(message.frame);
+        if (message.type === 'E')
+            this.#fail();
+    };
+    deliverTo(finish) {
+        return message => {
+            if (message.type === 'E')
+                finish(null, serverError(readFields(message.body)));
+            else if (message.type === 'C')
+                finish(readCString(message.body).text);
+            this.deliver(message);
+        };
     }
-    return text.length;
+    #fail() {
+        this.failed = true;
+        this.onFailure();
+    }
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/session.ts
@@ -58133,46 +59447,33 @@ function endOfComment(text, start) {
 
 
 
-const idle = () => ({
-    status: 'I',
-    base: null,
-    savepoints: [],
-    wrote: false,
-    covered: [],
-    fleeting: [],
-    prepared: [],
-});
-const copyOf = (transaction) => ({
-    ...transaction,
-    savepoints: [...transaction.savepoints],
-    covered: [...transaction.covered],
-    fleeting: [...transaction.fleeting],
-    prepared: [...transaction.prepared],
-});
-/** Bytes of a client that are taken in while it has to wait. */
-const session_patience = 1_000_000;
+
+
+
+
+
+
+
+
 /**
  * One client connection inside the gate, past its startup.
  *
  * Messages are passed on as they come. A *unit* is what runs up to a Sync (or one Query message); only one session has
- * a unit under way upstream. BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO, and a unit outside
- * of a transaction is wrapped in a savepoint of its own. `#ahead` is the transaction as it will be when everything
- * that was sent has succeeded, `transaction` as it is by the answers that have come; `#statements` and `#known` are the
- * same two views of the client's prepared statements.
+ * a unit under way upstream, and a unit outside of a transaction is wrapped in a savepoint of its own.
  */
 class Session {
-    socket;
-    upstream;
-    id;
-    reader;
-    startupSettings;
-    transaction = idle();
-    #ahead = idle();
-    #statements = new Map();
-    #known = new Map();
-    #portals = new Map();
-    /** What SQL has left in the session: cursors WITH HOLD, prepared statements, temporary tables. */
-    #left = [];
+    shared;
+    /** The session's settings while another session has the connection. */
+    saved;
+    /** Who knows it may cancel the session's statement. */
+    secret = (0,external_node_crypto_.randomBytes)(4);
+    #client;
+    #unit;
+    nested;
+    statements;
+    #copy;
+    #simple;
+    #extended;
     /** A message that waits for the turn. */
     #held;
     #turn = 'none';
@@ -58180,186 +59481,59 @@ class Session {
     #underWay = false;
     /** A Sync is under way: the next unit waits for ReadyForQuery. */
     #synced = false;
-    #unitFailed = false;
     /** The unit has failed and its turn was given up: what comes is skipped up to the Sync. */
     #skipping = false;
     /** The client asked for the answers so far, and has them. */
     #flushed = 'no';
-    #committing = false;
-    #copying = false;
-    /** PostgreSQL ignored a Sync that came ahead of COPY data; its answer is still expected. */
-    #ignoredSync = false;
-    /** Pieces of a Query message that wait until a COPY before them is done. */
-    #rest = [];
-    #simple = false;
-    #ended = false;
-    /** The client does not read, or PostgreSQL does not. */
-    #clogged = false;
-    #congested = false;
-    /** The session's settings while another session has the connection. */
-    saved;
-    constructor(socket, upstream, id, reader, startupSettings) {
-        this.socket = socket;
-        this.upstream = upstream;
-        this.id = id;
-        this.reader = reader;
-        this.startupSettings = startupSettings;
-        this.saved = startupSettings;
-        for (const name of Object.keys(startupSettings))
-            upstream.noteSetting(name);
+    constructor(socket, reader, id, startup, shared) {
+        this.shared = shared;
+        const { upstream, tape, nesting, savepoints, canCheckConstraints } = shared;
+        const nest = {
+            opened: () => nesting.opened(this),
+            closed: () => nesting.closed(this),
+            checksConstraints: () => canCheckConstraints && nesting.isOutermost(this),
+        };
+        this.saved = startup;
+        this.#client = new ClientSocket(socket, reader, upstream, this);
+        this.#unit = new Unit(upstream, tape, this.#client, () => this.#failed());
+        this.nested = new NestedTransaction(this.#unit, savepoints, nest);
+        this.statements = new PreparedStatements(id, this.transaction);
+        this.#copy = new CopyIn(this.#unit, upstream, () => this.#copyData(), () => this.#copyEnded());
+        const settings = new CoveredSettings(this.#unit, this.transaction, savepoints, shared.settings, startup);
+        const execution = new Execution(this.#unit, this.nested, this.statements, settings, this.#copy);
+        this.#simple = new SimpleProtocol(this.#unit, execution, this.#copy, options => this.#endUnit(options));
+        this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements);
     }
+    get transaction() {
+        return this.nested.views;
+    }
+    // ── What comes from the client ────────────────────────────────────────────────────────────────────────────────────
     /** New bytes are in the reader. */
     work() {
-        while (!this.#ended) {
-            if (this.#turn === 'asked' || this.#turn === 'yielding' || (this.#synced && !this.#copying)) {
-                if (this.reader.size > session_patience)
-                    this.socket.pause();
-                return;
-            }
-            if (this.#congested)
-                return;
-            if (this.upstream.congested(this.#decongest)) {
-                this.#congested = true;
-                this.socket.pause();
-                return;
-            }
-            const message = this.reader.message();
-            if (!message)
-                break;
-            this.#receive(message);
-        }
-        if (this.socket.isPaused())
-            this.socket.resume();
+        this.#client.work();
     }
-    #decongest = () => {
-        this.#congested = false;
-        this.#guarded(() => this.work());
-    };
-    /** The turn is this session's; `refusal` says why it cannot be used, if so. */
-    begin(refusal) {
-        // The client may have gone while its settings were being set.
-        if (this.#ended)
-            return this.upstream.endTurn(this);
-        this.#turn = 'mine';
-        if (refusal)
-            this.#failHere('0A000', `Atomic Upgrade: ${refusal}`);
-        const message = this.#held;
-        this.#held = undefined;
-        this.#guarded(() => {
-            this.#receive(message);
-            this.work();
-        });
+    get waits() {
+        return this.#turn === 'asked' || this.#turn === 'yielding' || this.#synced || this.#copy.state === 'asked';
     }
-    /** What a client sends may be broken; that ends this client and no other. */
-    #guarded(action) {
-        try {
-            action();
-        }
-        catch (error) {
-            this.refuse(error);
-        }
-    }
-    refuse(error) {
-        const message = `the gate cannot read this: ${error instanceof Error ? error.message : error}`;
-        this.end({ code: '08P01', message });
-    }
-    /** The transaction upstream is gone because an outer one was rolled back. */
-    lose() {
-        if (this.#underWay && !this.#skipping) {
-            this.write(errorResponse('ERROR', '40000', 'Atomic Upgrade: the transaction around this one was rolled back'));
-            this.#skipping = true;
-        }
-        this.transaction = { ...idle(), status: this.transaction.status === 'I' ? 'I' : 'E' };
-        this.#ahead = copyOf(this.transaction);
-    }
-    /** What rolls back the open transaction and forgets the session's prepared statements, when its client has gone. */
-    farewell() {
-        const base = this.outermostSavepoint;
-        this.transaction = idle();
-        return join(...(base ? [statements(`ROLLBACK TO SAVEPOINT ${base}`, `RELEASE SAVEPOINT ${base}`)] : []), ...[...this.#statements.keys()].filter(Boolean).map(name => this.#closeStatement(name)), ...this.#left.map(session_close));
-    }
-    /** SQL that drops the temporary tables that the session has left. */
-    get leftTables() {
-        return this.#left.filter(left => left.kind === 'table').map(({ name }) => dropTable(name));
-    }
-    get outermostSavepoint() {
-        return this.transaction.prepared.find(({ base }) => base)?.base ?? this.transaction.base;
-    }
-    /** Ends an open transaction that only read, so that an outer session can go on; it opens anew when it is used again. */
-    stepAside() {
-        const { base } = this.transaction;
-        this.#change(transaction => {
-            transaction.base = null;
-        });
-        return statements(`RELEASE SAVEPOINT ${base}`);
-    }
-    get canStepAside() {
-        const { status, base, wrote, savepoints, prepared } = this.transaction;
-        return status !== 'E' && base !== null && !wrote && savepoints.length === 0 && prepared.length === 0;
-    }
-    /** Another session waits: the turn is given up where the client waits as well, between a Flush and its Sync. */
-    offerTurn() {
-        if (this.#turn !== 'mine' || this.#flushed !== 'yes' || this.#synced || !this.upstream.isWantedElsewhere)
-            return;
-        this.#turn = 'yielding';
-        this.upstream.send(syncPoint(status => this.#ready(status)));
-    }
-    write(bytes) {
-        if (this.#ended || this.socket.destroyed)
-            return;
-        if (this.socket.write(bytes) || this.#clogged)
-            return;
-        this.#clogged = true;
-        this.upstream.pause();
-        this.socket.once('drain', this.#unclog);
-    }
-    #unclog = () => {
-        if (!this.#clogged)
-            return;
-        this.#clogged = false;
-        this.socket.off('drain', this.#unclog);
-        this.upstream.resume();
-    };
-    /** Says a last word and closes the connection. */
-    end(fatal) {
-        if (this.#ended)
-            return;
-        if (fatal)
-            this.write(errorResponse('FATAL', fatal.code, fatal.message));
-        this.#ended = true;
-        this.#rest = [];
-        this.#unclog();
-        this.socket.end();
-        if (this.#turn !== 'mine' && this.#turn !== 'yielding')
-            return this.upstream.ended(this);
-        // A unit under way is brought to its end first; nobody hears its answers.
-        if (this.#copying) {
-            this.upstream.send({ bytes: copyFail, expected: [] });
-            this.#endCopy();
-        }
-        if (this.#turn === 'mine' && !this.#synced)
-            this.#endUnit();
-        this.upstream.cancel();
-    }
-    #receive(message) {
+    receive(message) {
         const { type } = message;
         if (type === 'X')
             return this.end();
-        if (this.#copying)
-            return this.#passCopyData(message);
-        if ('dcf'.includes(type))
+        if (this.#copy.state === 'data')
+            return this.#copy.pass(message);
+        if (isCopyData(type))
             return; // left over from a COPY that failed: PostgreSQL ignores them as well
         if (this.#skipping) {
             if (type !== 'S')
                 return;
             this.#skipping = false;
             this.#underWay = false;
-            return this.write(readyForQuery(this.transaction.status));
+            return this.write(readyForQuery(this.transaction.now.status));
         }
         if (this.#turn !== 'mine') {
             this.#turn = 'asked';
             this.#held = message;
-            return this.upstream.requestTurn(this);
+            return this.shared.turns.request(this);
         }
         this.#flushed = 'no';
         if (type === 'S')
@@ -58367,184 +59541,68 @@ class Session {
         if (type === 'H')
             return this.#flush(message);
         // PostgreSQL, too, skips everything up to the Sync; a message that is a unit by itself is refused and ended.
-        if (this.#unitFailed && this.#underWay)
+        if (this.#unit.failed && this.#underWay)
             return;
         if (type === 'Q')
-            return this.#query(message);
+            return this.#simple.query(message);
         if (type === 'F')
-            return this.#call(message);
+            return this.#simple.call(message);
         this.#underWay = true;
-        if (this.#unitFailed)
+        if (!this.#unit.failed)
+            this.#extended.receive(message);
+    }
+    refuse(error) {
+        const message = `the gate cannot read this: ${error instanceof Error ? error.message : error}`;
+        this.end({ code: '08P01', message });
+    }
+    write(bytes) {
+        this.#client.write(bytes);
+    }
+    /** Says a last word and closes the connection. */
+    end(fatal) {
+        if (this.#client.ended)
             return;
-        switch (type) {
-            case 'P':
-                return this.#parse(message);
-            case 'B':
-                return this.#bind(message);
-            case 'D':
-                return this.#describe(message);
-            case 'E':
-                return this.#execute(message);
-            case 'C':
-                return this.#close(message);
-            default:
-                this.end({ code: '08P01', message: `the gate does not know messages of type ${type}` });
-        }
+        if (fatal)
+            this.write(errorResponse('FATAL', fatal.code, fatal.message));
+        this.#client.end();
+        this.#simple.drop();
+        if (this.#turn !== 'mine' && this.#turn !== 'yielding')
+            return this.shared.turns.ended(this);
+        // A unit under way is brought to its end first; nobody hears its answers.
+        if (this.#copy.state === 'data')
+            this.#copy.giveUp();
+        else if (this.#turn === 'mine' && !this.#synced && this.#copy.state === 'no')
+            this.#endUnit();
+        this.shared.turns.cancel();
     }
-    // ── Simple queries ────────────────────────────────────────────────────────────────────────────────────────────────
-    #query(message) {
-        const pieces = understand(readCString(message.body).bytes);
-        this.#simple = true;
-        if (pieces.length === 0)
-            this.#inOrder(() => this.write(emptyQuery));
-        // Nothing may be sent behind a COPY FROM STDIN before its data.
-        this.#rest = [[]];
-        for (const piece of pieces) {
-            this.#rest.at(-1).push(piece);
-            if (piece.effect.kind === 'copy-in')
-                this.#rest.push([]);
-        }
-        this.#nextBatch();
+    // ── The turn ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    /** The turn is this session's; `refusal` says why it cannot be used, if so. */
+    begin(refusal) {
+        // The client may have gone while its settings were being set.
+        if (this.#client.ended)
+            return this.shared.turns.end(this);
+        this.#turn = 'mine';
+        if (refusal)
+            this.#unit.refuse('0A000', `Atomic Upgrade: ${refusal}`);
+        const message = this.#held;
+        this.#held = undefined;
+        this.#client.work(message);
     }
-    #nextBatch() {
-        for (const piece of this.#rest.shift() ?? []) {
-            if (this.#unitFailed)
-                break;
-            const finish = this.#record(piece.text);
-            if (this.#control(piece, finish))
-                continue;
-            this.#enter(piece, finish);
-            const deliver = this.#deliverTo(finish);
-            this.#send({
-                bytes: Buffer.concat([
-                    wire_parse('', piece.bytes),
-                    wire_bind('', ''),
-                    describePortal(''),
-                    wire_execute(''),
-                ]),
-                expected: [
-                    { ends: '1', deliver: onlyErrors(deliver) },
-                    { ends: '2', deliver: onlyErrors(deliver) },
-                    { ends: 'Tn', deliver: message => message.type !== 'n' && deliver(message) },
-                    { ends: 'CIs', deliver, done: () => this.#leaveBehind(piece) },
-                ],
-            });
-            this.#afterReset(piece.effect);
-        }
-        this.#endUnit();
-    }
-    /** A FunctionCall, with which libpq reads large objects: a unit of its own. */
-    #call(message) {
-        this.#enter(unknown);
-        // The function is called only when everything before it has been answered: its ReadyForQuery must be its own.
-        this.#send(syncPoint(() => { }));
-        const skipped = this.#unitFailed;
-        this.#send({ bytes: message.frame, expected: [{ ends: 'V', deliver: this.#deliver }] });
-        this.#endUnit({ sync: skipped });
-    }
-    // ── Extended queries ──────────────────────────────────────────────────────────────────────────────────────────────
-    #parse(message) {
-        const name = readCString(message.body);
-        const sql = readCString(message.body, name.next);
-        const pieces = understand(sql.bytes);
-        // Several in one Parse are for the server to refuse, unless it might read them as one.
-        const understood = pieces.length === 1 ? pieces[0] : { ...unknown, bytes: sql.bytes, text: sql.text };
-        const finish = this.#record(understood.text);
-        if (pieces.length > 1 && isControl(pieces[0]))
-            return this.#failHere('42601', 'cannot insert multiple commands into a prepared statement', finish);
-        if (understood.effect.kind === 'refuse')
-            return this.#failHere('42601', understood.effect.why, finish);
-        const taken = name.text ? this.#statements.get(name.text) : undefined;
-        if (taken && (isControl(taken) || isControl(understood)))
-            return this.#failHere('42P05', `prepared statement "${name.text}" already exists`, finish);
-        const done = () => {
-            this.#known.set(name.text, understood);
-        };
-        if (isControl(understood)) {
-            if (this.#ahead.status === 'E' && !wayOut.has(understood.effect.kind))
-                return this.#failHere('25P02', aborted, finish);
-            this.#statements.set(name.text, understood);
-            return this.#answer(parseComplete, done);
-        }
-        this.#enterReading(finish);
-        // A name that is taken is for the server to refuse.
-        if (!taken)
-            this.#statements.set(name.text, understood);
-        this.#send({
-            bytes: wire_parse(this.#upstreamName(name.text), understood.bytes, message.body.subarray(sql.next)),
-            expected: [{ ends: '1', deliver: this.#deliverTo(finish), done }],
-        });
-    }
-    #bind(message) {
-        const portal = readCString(message.body);
-        const name = readCString(message.body, portal.next);
-        const rest = message.body.subarray(name.next);
-        const statement = this.#statements.get(name.text);
-        const parameters = () => parametersOf(rest);
-        if (statement && isControl(statement)) {
-            this.#portals.set(portal.text, { statement, parameters });
-            return this.#answer(bindComplete);
-        }
-        const finish = this.#record(statement?.text ?? '', parameters);
-        this.#enterReading(finish);
-        this.#portals.set(portal.text, { statement, parameters });
-        const upstreamName = this.#upstreamPortal(portal.text);
-        if (portal.text) {
-            const cursor = { kind: 'cursor', name: upstreamName, hold: false };
-            this.#change(transaction => void transaction.fleeting.push(cursor));
-        }
-        this.#send({
-            bytes: wire_frame('B', cstring(upstreamName), cstring(this.#upstreamName(name.text)), rest),
-            expected: [{ ends: '2', deliver: this.#deliverTo(finish) }],
-        });
-    }
-    #describe(message) {
-        const ofStatement = message.body[0] === 0x53;
-        const { text: name } = readCString(message.body, 1);
-        const statement = ofStatement ? this.#statements.get(name) : this.#portals.get(name)?.statement;
-        if (statement && isControl(statement))
-            return this.#answer(ofStatement ? Buffer.concat([noParameters, noData]) : noData);
-        this.#openSavepoint();
-        this.#send({
-            bytes: ofStatement
-                ? wire_describeStatement(this.#upstreamName(name))
-                : describePortal(this.#upstreamPortal(name)),
-            expected: [{ ends: 'Tn', deliver: this.#deliver }],
-        });
-    }
-    #execute(message) {
-        const name = readCString(message.body);
-        const { statement = unknown, parameters = () => [] } = this.#portals.get(name.text) ?? {};
-        const finish = this.#record(statement.text, parameters);
-        if (this.#control(statement, finish))
+    /** Another session waits: the turn is given up where the client waits as well, between a Flush and its Sync. */
+    offerTurn() {
+        const { turns, upstream } = this.shared;
+        if (this.#turn !== 'mine' || this.#flushed !== 'yes' || this.#synced || !turns.areWanted)
             return;
-        this.#enter(statement, finish);
-        this.#send({
-            bytes: wire_frame('E', cstring(this.#upstreamPortal(name.text)), message.body.subarray(name.next)),
-            expected: [{ ends: 'CIs', deliver: this.#deliverTo(finish), done: () => this.#leaveBehind(statement) }],
-        });
-        this.#afterReset(statement.effect);
+        this.#turn = 'yielding';
+        upstream.send(syncPoint(status => this.#ready(status)));
     }
-    #close(message) {
-        const { text: name } = readCString(message.body, 1);
-        const deliver = this.#deliver;
-        if (message.body[0] !== 0x53) {
-            const bytes = closePortal(this.#upstreamPortal(name));
-            this.#portals.delete(name);
-            return this.#send({ bytes, expected: [{ ends: '3', deliver }] });
-        }
-        this.#send({
-            bytes: this.#closeStatement(name).bytes,
-            expected: [{ ends: '3', deliver, done: this.#forget(name) }],
-        });
-    }
-    #flush(message) {
+    #flush({ frame }) {
         this.#underWay = true;
-        this.upstream.send({ bytes: message.frame, expected: [] });
+        this.shared.upstream.send({ bytes: frame, expected: [] });
         this.#flushed = 'asked';
-        if (this.#unitFailed)
+        if (this.#unit.failed)
             return this.#hasFlushed();
-        this.#inOrder(() => this.#hasFlushed());
+        this.#unit.inOrder(() => this.#hasFlushed());
     }
     #hasFlushed() {
         if (this.#flushed === 'no')
@@ -58552,510 +59610,170 @@ class Session {
         this.#flushed = 'yes';
         this.offerTurn();
     }
-    /** Forgets a prepared statement ahead; call the returned function when it is closed. */
-    #forget(name) {
-        this.#statements.delete(name);
-        return () => {
-            this.#known.delete(name);
-            this.#left = this.#left.filter(left => left.kind !== 'prepared' || left.name !== name);
-        };
-    }
-    #closeStatement(name) {
-        return { bytes: closeStatement(this.#upstreamName(name)), expected: [{ ends: '3' }] };
-    }
-    /** Two clients' prepared statements may have the same name: psycopg and asyncpg number theirs from one. */
-    #upstreamName(name) {
-        const ofSql = () => this.#left.some(left => left.kind === 'prepared' && left.name === name);
-        return !name || (!this.#statements.has(name) && ofSql()) ? name : `${name}_${this.id}`;
-    }
-    /** Likewise portals, but not those that are cursors of SQL. */
-    #upstreamPortal(name) {
-        return name && this.#portals.has(name) ? `${name}_${this.id}` : name;
-    }
-    // ── COPY ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-    /** PostgreSQL waits for COPY data. It ignores a Sync that was sent before the data's end, so another one follows. */
-    copyIn() {
-        this.#copying = true;
-        if (this.#ended) {
-            this.upstream.send({ bytes: copyFail, expected: [] });
-            this.#endCopy();
-            if (!this.#synced)
-                this.#endUnit();
-        }
-        else
-            this.#guarded(() => this.work());
-    }
-    #passCopyData(message) {
-        const { type } = message;
-        if (type === 'H' || type === 'S')
-            return; // a Sync from before the client knew of the COPY: PostgreSQL ignores it, too
-        if (!'dcf'.includes(type))
-            return this.end({ code: '08P01', message: `unexpected ${type} message during COPY` });
-        this.upstream.send({ bytes: message.frame, expected: [] });
-        if (type !== 'd')
-            this.#endCopy();
-    }
-    /** Behind a COPY, a Sync is due for the one that PostgreSQL ignored: ours, or by the extended protocol the client's. */
-    #endCopy() {
-        this.#copying = false;
-        if (!this.#synced)
-            return;
-        if (this.#simple || this.#ended)
-            return this.upstream.send({ bytes: wire_sync, expected: [] });
-        this.#synced = false;
-        this.#ignoredSync = true;
-    }
-    // ── Transactions ──────────────────────────────────────────────────────────────────────────────────────────────────
-    /** Makes sure that a statement is inside this session's savepoint, and notes what it will have done. */
-    #enter({ effect, configured, leaves }, finish) {
-        this.#enterReading(finish);
-        if (this.#unitFailed)
-            return;
-        if (effect.kind !== 'read')
-            this.#willWrite();
-        if (effect.kind === 'set-local')
-            this.#cover(effect.name);
-        else if (effect.kind === 'set')
-            this.#uncover(effect.name);
-        for (const { name, local } of configured) {
-            if (local)
-                this.#cover(name);
-            else
-                this.#uncover(name);
-        }
-        if (leaves && isFleeting(leaves))
-            this.#ahead.fleeting.push(leaves);
-    }
-    #enterReading(finish) {
-        if (this.#ahead.status === 'E')
-            this.#failHere('25P02', aborted, finish);
-        else
-            this.#openSavepoint();
-    }
-    #openSavepoint() {
-        if (this.#ahead.base || this.#unitFailed)
-            return;
-        const base = this.upstream.newSavepoint();
-        this.#ahead.base = base;
-        const done = () => {
-            this.transaction.base = base;
-            this.upstream.opened(this);
-        };
-        this.#send(statement(`SAVEPOINT ${base}`, { error: this.#deliver, done }));
-    }
-    #willWrite() {
-        this.#change(transaction => {
-            transaction.wrote = true;
-            for (const prepared of transaction.prepared)
-                prepared.followed = true;
-        });
-    }
-    /** A change that holds whether or not what follows succeeds. */
-    #change(change) {
-        change(this.#ahead);
-        change(this.transaction);
-    }
-    /** Carries out transaction control in the client's name; false for any other statement. */
-    #control({ effect }, finish) {
-        const { status, prepared } = this.#ahead;
-        const refuse = (code, message) => this.#failHere(code, message, finish);
-        switch (effect.kind) {
-            case 'begin':
-                if (status === 'E')
-                    refuse('25P02', aborted);
-                else
-                    this.#complete(effect.tag, finish, transaction => {
-                        transaction.status = 'T';
-                    });
-                return true;
-            case 'commit':
-                if (effect.chain && status === 'I')
-                    refuse('25P01', 'COMMIT AND CHAIN can only be used in transaction blocks');
-                else if (status === 'E')
-                    this.#rollBack(effect.chain, finish);
-                else
-                    this.#commit(effect.chain, finish);
-                return true;
-            case 'rollback':
-                if (effect.chain && status === 'I')
-                    refuse('25P01', 'ROLLBACK AND CHAIN can only be used in transaction blocks');
-                else
-                    this.#rollBack(effect.chain, finish);
-                return true;
-            case 'prepare':
-                // Outside of a transaction, and in a failed one, PostgreSQL answers ROLLBACK.
-                if (status !== 'T')
-                    this.#rollBack(false, finish);
-                else if (prepared.some(({ gid }) => gid === effect.gid))
-                    refuse('42710', `transaction identifier "${effect.gid}" is already in use`);
-                else
-                    this.#prepare(effect.gid, finish);
-                return true;
-            case 'commit-prepared':
-            case 'rollback-prepared': {
-                const words = effect.kind === 'commit-prepared' ? 'COMMIT PREPARED' : 'ROLLBACK PREPARED';
-                const at = prepared.findIndex(({ gid }) => gid === effect.gid);
-                if (status === 'E')
-                    refuse('25P02', aborted);
-                else if (status === 'T' || this.#ahead.base)
-                    refuse('25001', `${words} cannot run inside a transaction block`);
-                else if (at < 0)
-                    refuse('42704', `prepared transaction with identifier "${effect.gid}" does not exist`);
-                else if (words === 'ROLLBACK PREPARED' && (at < prepared.length - 1 || prepared[at].followed))
-                    refuse('0A000', 'Atomic Upgrade: this prepared transaction cannot be undone without what was written after it');
-                else
-                    this.#finishPrepared(words, at, finish);
-                return true;
-            }
-            case 'savepoint':
-                if (status === 'I')
-                    refuse('25P01', 'SAVEPOINT can only be used in transaction blocks');
-                else
-                    this.#savepoint(effect.name, finish);
-                return true;
-            case 'release':
-            case 'rollback-to':
-                this.#toSavepoint(effect.kind, effect.name, finish);
-                return true;
-            case 'deallocate':
-                this.#deallocate(effect.name, finish);
-                return true;
-            case 'refuse':
-                refuse('42601', effect.why);
-                return true;
-            default:
-                return false;
-        }
-    }
-    #commit(chain, finish) {
-        this.#send(this.#commitment(this.#ahead));
-        this.#complete('COMMIT', finish, transaction => this.#leave(transaction, chain));
-    }
-    /** What stands for a COMMIT upstream; a failure in it undoes the transaction. */
-    #commitment({ base, covered, fleeting }) {
-        if (!base)
-            return join();
-        const values = covered.map(({ name, key }) => `(${literal(name)}, pg_catalog.current_setting('${key}', true))`);
-        const restore = `SELECT pg_catalog.set_config(name, pg_catalog.substr(value, 2), false)
-      FROM (VALUES ${values.join(', ')}) AS covered (name, value) WHERE pg_catalog.starts_with(value, '=')`;
-        const tables = fleeting.filter(({ kind }) => kind === 'table');
-        const sql = [
-            ...(this.upstream.canCheckConstraints && this.upstream.isOutermost(this) ? [checkDeferredConstraints] : []),
-            ...tables.map(({ name }) => dropTable(name)),
-            `RELEASE SAVEPOINT ${base}`,
-            ...(covered.length > 0 ? [restore] : []),
-        ];
-        return join(afterwards(() => {
-            this.#committing = true;
-        }), ...fleeting.filter(({ kind }) => kind === 'cursor').map(session_close), ...sql.map(text => statement(text, { error: this.#deliver })));
-    }
-    #rollBack(chain, finish) {
-        const { base } = this.#ahead;
-        if (base)
-            this.#send(this.#toAndAway(base));
-        this.#complete('ROLLBACK', finish, transaction => this.#leave(transaction, chain));
-    }
-    #toAndAway(savepoint) {
-        const error = this.#deliver;
-        return join(statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error }), statement(`RELEASE SAVEPOINT ${savepoint}`, { error }));
-    }
-    #leave(transaction, chain) {
-        const { base, prepared } = transaction;
-        Object.assign(transaction, idle(), { status: chain ? 'T' : 'I', prepared });
-        if (transaction === this.transaction && base)
-            this.#wasClosed();
-    }
-    #wasClosed() {
-        if (!this.outermostSavepoint)
-            this.upstream.closed(this);
-    }
-    /** The transaction's savepoint stays, so that ROLLBACK PREPARED can still undo it. */
-    #prepare(gid, finish) {
-        const { base, covered, fleeting } = this.#ahead;
-        // Only what a COMMIT does beside the RELEASE: the savepoint that it releases is one inside.
-        if (base) {
-            const inner = this.upstream.newSavepoint();
-            this.#send(statement(`SAVEPOINT ${inner}`, { error: this.#deliver }));
-            this.#send(this.#commitment({ ...this.#ahead, base: inner, covered, fleeting }));
-        }
-        const prepared = { gid, base, followed: false };
-        this.#complete('PREPARE TRANSACTION', finish, transaction => {
-            Object.assign(transaction, idle(), { prepared: [...transaction.prepared, prepared] });
-        });
-    }
-    #finishPrepared(words, at, finish) {
-        const { prepared } = this.#ahead;
-        const { base } = prepared[at];
-        // What is committed stays as a savepoint that nobody will go back to.
-        if (base && words === 'ROLLBACK PREPARED')
-            this.#send(this.#toAndAway(base));
-        this.#complete(words, finish, transaction => {
-            transaction.prepared.splice(at, 1);
-            if (transaction === this.transaction)
-                this.#wasClosed();
-        });
-    }
-    #savepoint(name, finish) {
-        this.#enterReading(finish);
-        if (this.#unitFailed)
-            return;
-        this.#willWrite();
-        const upstream = this.upstream.newSavepoint();
-        this.#send(statement(`SAVEPOINT ${upstream}`, { error: this.#deliver }));
-        this.#complete('SAVEPOINT', finish, transaction => {
-            const { covered, fleeting } = copyOf(transaction);
-            transaction.savepoints.push({ name, upstream, covered, fleeting });
-        });
-    }
-    #toSavepoint(kind, name, finish) {
-        const { status, savepoints } = this.#ahead;
-        const words = kind === 'release' ? 'RELEASE SAVEPOINT' : 'ROLLBACK TO SAVEPOINT';
-        if (status === 'I')
-            return this.#failHere('25P01', `${words} can only be used in transaction blocks`, finish);
-        if (status === 'E' && kind === 'release')
-            return this.#failHere('25P02', aborted, finish);
-        const at = savepoints.findLastIndex(savepoint => savepoint.name === name);
-        if (at < 0)
-            return this.#failHere('3B001', `savepoint "${name}" does not exist`, finish);
-        this.#send(statement(`${words} ${savepoints[at].upstream}`, { error: this.#deliver }));
-        this.#complete(kind === 'release' ? 'RELEASE' : 'ROLLBACK', finish, transaction => {
-            const { covered, fleeting } = transaction.savepoints[at];
-            if (kind === 'rollback-to')
-                Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting] });
-            transaction.savepoints.length = kind === 'release' ? at : at + 1;
-            transaction.status = 'T';
-        });
-    }
-    /** DEALLOCATE says the name in SQL, and ALL would also drop the statements of other clients. */
-    #deallocate(name, finish) {
-        this.#enterReading(finish);
-        const known = (name ? [name] : [...this.#statements.keys()]).filter(other => other && this.#statements.has(other));
-        for (const other of known) {
-            const request = this.#closeStatement(other);
-            this.#send(join(request, afterwards(this.#forget(other))));
-        }
-        const left = this.#left.filter(left => left.kind === 'prepared');
-        if (!name)
-            for (const { name: other } of left)
-                this.#send(join(session_close({ kind: 'prepared', name: other }), afterwards(this.#forget(other))));
-        else if (known.length === 0)
-            this.#send(statement(`DEALLOCATE ${request_identifier(name)}`, { error: this.#deliverTo(finish), done: this.#forget(name) }));
-        this.#complete(name ? 'DEALLOCATE' : 'DEALLOCATE ALL', finish, () => { });
-    }
-    /** Remembers the value that a SET LOCAL is about to cover. */
-    #cover(name) {
-        const { covered } = this.#ahead;
-        if (covered.some(other => other.name.toLowerCase() === name.toLowerCase()))
-            return;
-        const key = `atomic_upgrade.covered_${this.upstream.newSavepoint()}`;
-        this.upstream.noteSetting(key);
-        this.upstream.noteSetting(name);
-        const value = `'=' OPERATOR(pg_catalog.||) coalesce(pg_catalog.current_setting(${literal(name)}, true), '')`;
-        const keep = `SELECT pg_catalog.set_config('${key}', ${value}, false)`;
-        covered.push({ name, key });
-        const done = () => void this.transaction.covered.push({ name, key });
-        this.#send(statement(keep, { error: this.#deliver, done }));
-    }
-    /** A SET for the session holds past the COMMIT, also of what a SET LOCAL has covered. */
-    #uncover(name) {
-        if (name)
-            this.upstream.noteSetting(name);
-        const change = (transaction) => {
-            transaction.covered = transaction.covered.filter(other => name !== null && other.name.toLowerCase() !== name.toLowerCase());
-        };
-        change(this.#ahead);
-        this.#inOrder(() => change(this.transaction));
-    }
-    /** A RESET goes back to what the client asked for as it connected, and keeps the timeouts that this step has set. */
-    #afterReset(effect) {
-        if (effect.kind !== 'reset')
-            return;
-        const { name } = effect;
-        this.#uncover(name);
-        const wanted = Object.entries(this.startupSettings).filter(([other]) => name === null || other.toLowerCase() === name.toLowerCase());
-        const error = this.#deliver;
-        this.#send(join(this.upstream.ownSettings(name), ...wanted.map(([other, value]) => statement(`SELECT pg_catalog.set_config(${literal(other)}, ${literal(value)}, false)`, { error }))));
-    }
-    /** Notes what a statement has left behind that was just carried out. */
-    #leaveBehind({ leaves }) {
-        if (leaves)
-            (isFleeting(leaves) ? this.transaction.fleeting : this.#left).push(leaves);
-    }
-    // ── Answers in the server's place, in the order of its answers ────────────────────────────────────────────────────
-    #inOrder(action) {
-        this.#send(afterwards(action));
-    }
-    #answer(bytes, done) {
-        this.#inOrder(() => {
-            done?.();
-            this.write(bytes);
-        });
-    }
-    /** `change` is what has become of the transaction. */
-    #complete(tag, finish, change) {
-        if (this.#unitFailed)
-            return;
-        change(this.#ahead);
-        this.#answer(commandComplete(tag), () => {
-            this.#committing = false;
-            change(this.transaction);
-            finish(tag);
-        });
-    }
-    /** The unit fails without the server's having refused anything. */
-    #failHere(code, message, finish) {
-        if (this.#unitFailed)
-            return;
-        this.#inOrder(() => {
-            this.#fail();
-            finish?.(null, { code, message });
-            this.write(errorResponse('ERROR', code, message));
-        });
-        this.#unitFailed = true;
-        this.#rest = [];
-    }
-    // ── Units ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-    #send(request) {
-        // Behind an error the server skips everything up to the Sync, so nothing more is sent.
-        if (!this.#unitFailed)
-            this.upstream.send(request);
-    }
-    #endUnit({ sync = true } = {}) {
-        this.#synced = true;
-        if (this.#ignoredSync) {
-            // The answer to this Sync is the one that the ignored one still waits for.
-            this.#ignoredSync = false;
-            this.upstream.send({ bytes: wire_sync, expected: [] });
-            return;
-        }
-        const request = syncPoint(status => this.#ready(status));
-        this.upstream.send(sync ? request : { ...request, bytes: Buffer.alloc(0) });
-    }
-    #ready(status) {
-        const failed = status === 'E' || this.#unitFailed;
-        if (this.#turn === 'yielding' && !failed)
-            return this.#finish();
-        this.#skipping = this.#turn === 'yielding';
-        this.#unitFailed = false;
-        if (failed)
-            this.#statements = new Map(this.#known);
-        else if (this.#rest.length > 0)
-            return this.#nextBatch();
-        this.#rest = [];
-        if (this.#ended)
-            return this.#finish();
-        const { transaction } = this;
-        const { base } = transaction;
-        if (failed && (transaction.status === 'I' || this.#committing)) {
-            // Outside of a transaction, or in its COMMIT, a failure undoes what PostgreSQL would have undone.
-            this.#committing = false;
-            this.#leave(transaction, false);
-            return base ? this.upstream.undo(base, () => this.#finish()) : this.#finish();
-        }
-        if (failed)
-            transaction.status = 'E';
-        if (transaction.status !== 'I' || !base)
-            return this.#finish();
-        // A statement outside of a transaction commits by itself.
-        const committed = () => {
-            this.#committing = false;
-            this.#leave(transaction, false);
-        };
-        this.upstream.send(join(this.#commitment(transaction), afterwards(committed), syncPoint(after => this.#ready(after))));
-    }
-    #finish() {
-        const yielding = this.#turn === 'yielding';
-        this.#ahead = copyOf(this.transaction);
-        if (this.transaction.status === 'I' && !this.transaction.base)
-            this.#portals.clear();
-        this.#turn = 'none';
-        if (!yielding) {
-            this.#synced = false;
-            this.#copying = false;
-            this.#simple = false;
-            this.#underWay = false;
-            this.write(readyForQuery(this.transaction.status));
-        }
-        this.#flushed = 'no';
-        if (this.#ended)
-            this.upstream.ended(this);
-        this.upstream.endTurn(this);
-        this.#guarded(() => this.work());
-    }
-    #deliver = (message) => {
-        if (message.type === 'E')
-            this.#fail();
-        this.write(message.frame);
-    };
-    #fail() {
-        this.#unitFailed = true;
-        this.#rest = [];
-        // PostgreSQL skips to a Sync; by the simple protocol the client will not send one.
-        if (this.#copying)
-            this.#endCopy();
+    // ── The unit ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    #failed() {
+        this.#copy.end();
         if (this.#flushed === 'asked')
             this.#hasFlushed();
     }
-    #deliverTo(finish) {
-        return message => {
-            if (message.type === 'E')
-                finish(null, serverError(readFields(message.body)));
-            else if (message.type === 'C')
-                finish(readCString(message.body).text);
-            this.#deliver(message);
+    #copyData() {
+        if (this.#client.ended)
+            this.#copy.giveUp();
+        else
+            this.#client.work();
+    }
+    /** The Sync behind a COPY is the client's by the extended protocol, else ours. */
+    #copyEnded() {
+        if (this.#simple.isUnderWay || this.#client.ended)
+            this.#endUnit();
+        else
+            this.#client.work();
+    }
+    #endUnit({ sync = true } = {}) {
+        this.#synced = true;
+        const request = syncPoint(status => this.#ready(status));
+        this.shared.upstream.send(sync ? request : { ...request, bytes: Buffer.alloc(0) });
+    }
+    #ready(status) {
+        const failed = status === 'E' || this.#unit.failed;
+        if (this.#turn === 'yielding' && !failed)
+            return this.#finish();
+        this.#skipping = this.#turn === 'yielding';
+        this.#unit.failed = false;
+        if (failed) {
+            this.statements.fallBack();
+            this.#simple.drop();
+        }
+        else if (this.#simple.hasMore) {
+            this.#synced = false;
+            return this.#simple.goOn();
+        }
+        if (this.#client.ended)
+            return this.#finish();
+        const rest = this.nested.conclude(failed);
+        if (!rest)
+            this.#finish();
+        else if ('undo' in rest)
+            this.shared.savepoints.undo(rest.undo, () => this.#finish());
+        else
+            this.shared.upstream.send(join(rest.commit, syncPoint(after => this.#ready(after))));
+    }
+    #finish() {
+        const yielding = this.#turn === 'yielding';
+        this.transaction.settle();
+        const { status, base } = this.transaction.now;
+        if (status === 'I' && !base)
+            this.statements.portals.clear();
+        this.#turn = 'none';
+        this.#flushed = 'no';
+        if (!yielding) {
+            this.#synced = false;
+            this.#simple.isUnderWay = false;
+            this.#underWay = false;
+            this.write(readyForQuery(status));
+        }
+        if (this.#client.ended)
+            this.shared.turns.ended(this);
+        this.shared.turns.end(this);
+        this.#client.work();
+    }
+    /** The transaction upstream is gone because an outer one was rolled back. */
+    lose() {
+        if (this.#underWay && !this.#skipping) {
+            const words = 'Atomic Upgrade: the transaction around this one was rolled back';
+            this.write(errorResponse('ERROR', '40000', words));
+            this.#skipping = true;
+        }
+        this.transaction.lose();
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/turns.ts
+/** Whose turn it is with the one connection upstream, for a unit at a time. */
+class Turns {
+    upstream;
+    nesting;
+    handover;
+    cancelStatement;
+    sessions = new Set();
+    holder;
+    #waiting = [];
+    /** Sessions whose client has gone and that are still to be tidied after. */
+    #departed = [];
+    /** Cancellations that are on their way: nothing starts that they might hit. */
+    #cancelling = 0;
+    #whenQuiet;
+    constructor(upstream, nesting, handover, 
+    /** Cancels the statement that runs upstream. */
+    cancelStatement) {
+        this.upstream = upstream;
+        this.nesting = nesting;
+        this.handover = handover;
+        this.cancelStatement = cancelStatement;
+    }
+    /** Asks for the turn; `session.begin` follows. */
+    request(session) {
+        this.#waiting.push(session);
+        this.#next();
+        if (this.holder !== session)
+            this.holder?.offerTurn();
+    }
+    get areWanted() {
+        return this.#waiting.length > 0;
+    }
+    end(session) {
+        if (this.holder === session)
+            this.holder = undefined;
+        this.#next();
+    }
+    /** A client has gone: it is tidied after before another session's turn. */
+    ended(session) {
+        if (!this.sessions.delete(session))
+            return;
+        this.#waiting = this.#waiting.filter(other => other !== session);
+        this.#departed.push(session);
+        this.#next();
+    }
+    /** Cancels the statement that runs: it was asked for, or nobody hears its answer any more. */
+    cancel(done) {
+        this.#cancelling++;
+        const settled = () => {
+            this.#cancelling--;
+            done?.();
+            this.#next();
         };
+        this.cancelStatement().then(settled, settled);
     }
-    #record(sql, parameters = () => []) {
-        return this.upstream.tape.start(sql, parameters);
+    /** Resolves when nothing is under way and nobody waits, or the connection is lost. */
+    quiet() {
+        const waiting = this.#waiting.length + this.#departed.length + this.#cancelling;
+        if (this.upstream.lost || (!this.holder && waiting === 0 && this.upstream.idle))
+            return Promise.resolve();
+        return new Promise(resolve => {
+            this.#whenQuiet = resolve;
+        });
     }
-}
-const aborted = 'current transaction is aborted, commands ignored until end of transaction block';
-/** What PostgreSQL still takes in a failed transaction. */
-const wayOut = new Set(['commit', 'rollback', 'rollback-to', 'prepare']);
-/** What may be anything. */
-const unknown = {
-    bytes: Buffer.alloc(0),
-    text: '',
-    effect: { kind: 'other' },
-    leaves: undefined,
-    configured: [],
-};
-const copyFail = wire_frame('f', cstring('the client went away'));
-const isFleeting = (leaves) => leaves.kind === 'table' ? leaves.untilCommit : leaves.kind === 'cursor' && !leaves.hold;
-/** Closing what does not exist is not an error. */
-const session_close = ({ kind, name }) => kind === 'table'
-    ? join()
-    : { bytes: kind === 'cursor' ? closePortal(name) : closeStatement(name), expected: [{ ends: '3' }] };
-const dropTable = (name) => `DROP TABLE IF EXISTS pg_temp.${request_identifier(name)} CASCADE`;
-const onlyErrors = (deliver) => (message) => {
-    if (message.type === 'E')
-        deliver(message);
-};
-/** The parameters of a Bind message, as far as it is well-formed: the server has the say about that. */
-function parametersOf(rest) {
-    try {
-        return readParameters(rest);
+    lose() {
+        this.#whenQuiet?.();
     }
-    catch {
-        return [];
+    #next() {
+        if (this.holder || this.upstream.lost || this.#cancelling > 0)
+            return;
+        // A statement_timeout of a millisecond or a cancellation may hit even a SAVEPOINT; without one there is no way back.
+        if (this.upstream.status === 'E' && this.nesting.isEmpty)
+            return this.upstream.abandon(new Error('the transaction failed where no savepoint was set'));
+        const departed = this.#departed.shift();
+        this.holder = departed ?? this.#waiting.shift();
+        if (departed)
+            this.handover.tidyAfter(departed, this.sessions, () => this.end(departed));
+        else if (this.holder)
+            this.#begin(this.holder);
+        else
+            this.#whenQuiet?.();
     }
-}
-/** The parameters of a Bind message, behind its two names. */
-function readParameters(rest) {
-    const formats = Array.from({ length: rest.readInt16BE(0) }, (_, i) => rest.readInt16BE(2 + 2 * i));
-    const values = [];
-    let offset = 2 + 2 * formats.length;
-    const count = rest.readInt16BE(offset);
-    offset += 2;
-    for (let i = 0; i < count; i++) {
-        const size = rest.readInt32BE(offset);
-        offset += 4;
-        const binary = (formats.length === 1 ? formats[0] : formats[i]) === 1;
-        const bytes = rest.subarray(offset, offset + Math.max(size, 0));
-        values.push(size < 0 ? null : binary ? `\\x${bytes.toString('hex')}` : bytes.toString('utf8'));
-        offset += bytes.length;
+    #begin(session) {
+        this.handover.give(session, refusal => session.begin(refusal));
     }
-    return values;
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/upstream.ts
@@ -59072,7 +59790,8 @@ class Upstream {
     #reader = new MessageReader();
     #pgListeners;
     #queue = [];
-    #lost;
+    /** Why the connection was lost, if it was. */
+    lost;
     /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed. */
     status = 'T';
     constructor(client, listener) {
@@ -59103,7 +59822,7 @@ class Upstream {
         this.#socket.resume();
     }
     send(request) {
-        if (this.#lost)
+        if (this.lost)
             return;
         this.#queue.push(...request.expected);
         if (request.bytes.length > 0)
@@ -59121,16 +59840,19 @@ class Upstream {
     }
     /** Ends the connection: its state is not what we think, and PostgreSQL then rolls back. */
     abandon(error) {
-        this.#onClose(error);
+        this.#lose(error);
         this.#socket.destroy();
     }
     #onClose = (error) => {
-        if (this.#lost)
-            return;
-        this.#lost = error instanceof Error ? error : new Error('the server closed the connection');
-        this.#queue = [];
-        this.listener.lost(this.#lost);
+        this.#lose(error instanceof Error ? error : new Error('the server closed the connection'));
     };
+    #lose(error, frame) {
+        if (this.lost)
+            return;
+        this.lost = error;
+        this.#queue = [];
+        this.listener.lost(error, frame);
+    }
     #onData = (chunk) => {
         this.#reader.push(chunk);
         try {
@@ -59143,14 +59865,15 @@ class Upstream {
     };
     #receive(message) {
         const { type } = message;
-        if (this.#lost)
+        if (this.lost)
             return;
         if (type === 'N' || type === 'S' || type === 'A')
             return this.listener.asynchronous(message);
         const head = this.#queue[0];
         if (type === 'E') {
-            if (/^(FATAL|PANIC)$/.test(readFields(message.body).V ?? ''))
-                return this.listener.fatal(message);
+            const { V: severity = '', M: words } = readFields(message.body);
+            if (/^(FATAL|PANIC)$/.test(severity))
+                return this.#lose(new Error(words), message.frame);
             // The server now skips everything up to the next Sync, and so do we.
             const next = this.#queue.findIndex(expected => expected.ends === 'Z');
             this.#queue.splice(0, next < 0 ? this.#queue.length : next);
@@ -59161,9 +59884,12 @@ class Upstream {
             this.status = String.fromCharCode(message.body[0]);
         if (!head)
             throw new Error(`PostgreSQL sent a ${type} message that nothing asked for`);
-        if (type === 'G' || type === 'W')
-            this.listener.copyIn(message);
+        const asksForData = type === 'G' || type === 'W';
+        if (asksForData && !head.copyIn)
+            throw new Error('PostgreSQL waits for COPY data that nobody was going to send');
         head.deliver?.(message);
+        if (asksForData)
+            head.copyIn();
         if (head.ends.includes(type)) {
             this.#queue.shift();
             head.done?.(message);
@@ -59183,6 +59909,11 @@ class Upstream {
 
 
 
+
+
+
+
+
 /**
  * A PostgreSQL server on loopback in front of one upstream connection, which is inside a transaction.
  *
@@ -59191,34 +59922,15 @@ class Upstream {
  */
 class Gate {
     address;
-    /** Why the upstream connection was lost, if it was. */
-    lost;
-    /** The check is a DO block, for which some databases have no language. */
-    canCheckConstraints;
     #upstream;
-    #options;
+    #turns;
+    #shared;
     #server;
+    /** What clients are told of the server as they connect. */
     #parameters;
     #pid;
-    #sessions = new Map();
     #sockets = new Set();
-    /** Sessions whose transaction is a savepoint upstream, outermost first. */
-    #open = [];
-    #waiting = [];
-    /** Sessions whose client has gone and that are still to be tidied after. */
-    #departed = [];
-    #turn;
-    /** Whose settings the connection has now; nobody's after a session has gone. */
-    #current;
-    /** Whether a session has left settings, cursors or temporary tables behind. */
-    #littered = false;
-    /** The names of settings with a dot in them, which pg_settings does not show. */
-    #customSettings = new Set();
-    /** Cancellations that are on their way: nothing starts that they might hit. */
-    #cancelling = 0;
     #counter = 0;
-    #nonce = (0,external_node_crypto_.randomBytes)(4).toString('hex');
-    #whenQuiet;
     #closed;
     /** Opens the gate on a free port of 127.0.0.1. Throws what PostgreSQL answers when the connection is not usable. */
     static async open(options) {
@@ -59241,24 +59953,38 @@ class Gate {
             throw error;
         }
     }
-    constructor(options, server, known) {
+    constructor({ client, tape, settings: own, cancel }, server, known) {
         this.#pid = Number(known.get('atomic_upgrade.pid'));
-        this.canCheckConstraints = known.has('atomic_upgrade.plpgsql');
         this.#parameters = [...known].filter(([name]) => !name.startsWith('atomic_upgrade.'));
-        this.#options = options;
         this.#server = server;
         this.address = {
             host: '127.0.0.1',
             port: server.address().port,
             password: (0,external_node_crypto_.randomBytes)(24).toString('base64url'),
         };
-        this.#upstream = new Upstream(options.client, {
+        const upstream = new Upstream(client, {
             asynchronous: message => this.#asynchronous(message),
-            copyIn: () => this.#turn?.copyIn(),
-            fatal: message => this.#fatal(new Error(readFields(message.body).M), message.frame),
-            lost: error => this.#fatal(error),
+            lost: (error, frame) => this.#lose(error, frame),
         });
+        const savepoints = new Savepoints(upstream);
+        const settings = new Settings(own);
+        const nesting = new Nesting(upstream);
+        this.#turns = new Turns(upstream, nesting, new Handover(upstream, savepoints, settings, nesting), cancel);
+        this.#upstream = upstream;
+        this.#shared = {
+            upstream,
+            tape,
+            turns: this.#turns,
+            nesting,
+            savepoints,
+            settings,
+            canCheckConstraints: known.has('atomic_upgrade.plpgsql'),
+        };
         server.on('connection', socket => this.#accept(socket));
+    }
+    /** Why the upstream connection was lost, if it was. */
+    get lost() {
+        return this.#upstream.lost;
     }
     /**
      * Closes the gate: rolls back what clients left open, clears their sessions, and gives the connection back to pg.
@@ -59270,366 +59996,68 @@ class Gate {
     }
     async #close() {
         this.#server.close();
-        const connected = [...this.#sessions.keys()];
-        for (const session of connected)
+        for (const session of [...this.#turns.sessions])
             session.end({ code: '57P01', message: 'the gate of Atomic Upgrade has closed' });
         for (const socket of this.#sockets)
             socket.destroySoon();
-        if (!this.lost && !this.#isQuiet) {
-            await new Promise(resolve => {
-                this.#whenQuiet = resolve;
-            });
-        }
+        await this.#turns.quiet();
         for (const socket of this.#sockets)
             socket.destroy();
         if (!this.lost)
             this.#upstream.release();
     }
-    get #isQuiet() {
-        const waiting = this.#waiting.length + this.#departed.length + this.#cancelling;
-        return !this.#turn && waiting === 0 && this.#upstream.idle;
-    }
-    // ── What sessions ask for ─────────────────────────────────────────────────────────────────────────────────────────
-    get tape() {
-        return this.#options.tape;
-    }
-    send(request) {
-        this.#upstream.send(request);
-    }
-    newSavepoint() {
-        return `atomic_upgrade_${this.#nonce}_${++this.#counter}`;
-    }
-    isOutermost(session) {
-        return this.#open.every(other => other === session);
-    }
-    opened(session) {
-        if (!this.#open.includes(session))
-            this.#open.push(session);
-    }
-    closed(session) {
-        this.#open = this.#open.filter(other => other !== session);
-    }
-    undo(savepoint, done, attempts = 3) {
-        this.#upstream.send(join(statements(`ROLLBACK TO SAVEPOINT ${savepoint}`, `RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
-            if (status === 'T')
-                done();
-            // A cancellation may have hit it.
-            else if (attempts > 1)
-                this.undo(savepoint, done, attempts - 1);
-            else
-                this.#upstream.abandon(new Error('PostgreSQL would not roll back to a savepoint'));
-        })));
-    }
-    ownSettings(name) {
-        const { settings } = this.#options;
-        if (name === null)
-            return statements(...settings);
-        return statements(...settings.filter(sql => sql.toLowerCase().startsWith(`set local ${name.toLowerCase()} `)));
-    }
-    noteSetting(name) {
-        if (name.includes('.'))
-            this.#customSettings.add(name.toLowerCase());
-    }
-    congested(resume) {
-        if (!this.#upstream.congested)
-            return false;
-        this.#upstream.drained(resume);
-        return true;
-    }
-    pause() {
-        this.#upstream.pause();
-    }
-    resume() {
-        this.#upstream.resume();
-    }
-    cancel(done) {
-        this.#cancelling++;
-        const settled = () => {
-            this.#cancelling--;
-            done?.();
-            this.#next();
-        };
-        this.#options.cancel().then(settled, settled);
-    }
-    get isWantedElsewhere() {
-        return this.#waiting.length > 0;
-    }
-    requestTurn(session) {
-        this.#waiting.push(session);
-        this.#next();
-        if (this.#turn !== session)
-            this.#turn?.offerTurn();
-    }
-    endTurn(session) {
-        if (this.#turn === session)
-            this.#turn = undefined;
-        this.#next();
-    }
-    /** A client has gone: its transaction is rolled back, and whatever it left is cleared before the next one starts. */
-    ended(session) {
-        if (!this.#sessions.delete(session))
-            return;
-        this.#waiting = this.#waiting.filter(other => other !== session);
-        this.#departed.push(session);
-        this.#next();
-    }
-    // ── Turns ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-    #next() {
-        if (this.#turn || this.lost || this.#cancelling > 0)
-            return;
-        // A statement_timeout of a millisecond or a cancellation may hit even a SAVEPOINT; without one there is no way back.
-        if (this.#upstream.status === 'E' && this.#open.length === 0)
-            return this.#upstream.abandon(new Error('the transaction failed where no savepoint was set'));
-        const departed = this.#departed.shift();
-        if (departed)
-            return this.#tidyAfter(departed);
-        const session = this.#waiting.shift();
-        if (!session)
-            return this.#whenQuiet?.();
-        this.#turn = session;
-        const refusal = this.#makeRoom(session);
-        if (refusal || this.#current === session)
-            return session.begin(refusal);
-        if (this.#upstream.status === 'T')
-            return this.#switchTo(session);
-        // In a failed transaction only its ROLLBACK goes through, and that brings back the settings of its start.
-        this.#current = this.#open.includes(session) ? session : undefined;
-        session.begin();
-    }
-    #tidyAfter(session) {
-        this.#turn = session;
-        const failed = this.#upstream.status === 'E';
-        const savepoint = session.outermostSavepoint;
-        const staying = this.#current !== session && this.#sessions.has(this.#current) ? this.#current : undefined;
-        this.#current = undefined;
-        this.#littered = true;
-        this.#loseAbove(session);
-        this.closed(session);
-        const reset = ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings];
-        const tables = session.leftTables;
-        // What DISCARD ALL does, which PostgreSQL does not allow inside a transaction.
-        const discard = ['CLOSE ALL', 'DEALLOCATE ALL', 'UNLISTEN *', 'SELECT pg_catalog.pg_advisory_unlock_all()'];
-        const steps = this.#sessions.size === 0 ? [reset, discard, ['DISCARD TEMP']] : tables.length > 0 ? [reset, tables] : [];
-        const tidy = () => this.#attempt(steps, () => this.endTurn(session));
-        this.#upstream.send(join(staying && !failed ? this.#save(staying) : join(), session.farewell(), syncPoint(status => {
-            if (status === 'T')
-                tidy();
-            else if (savepoint)
-                this.undo(savepoint, tidy);
-            // The failed transaction is another session's.
-            else
-                this.endTurn(session);
-        })));
-    }
-    /** Carries out each list of statements, or nothing of it. */
-    #attempt([sql, ...rest], done) {
-        if (!sql)
-            return done();
-        const savepoint = this.newSavepoint();
-        const next = () => this.#attempt(rest, done);
-        this.#upstream.send(join(statements(`SAVEPOINT ${savepoint}`, ...sql, `RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => (status === 'T' ? next() : this.undo(savepoint, next)))));
-    }
-    /** Sees to it that the session's transaction is the innermost one; says why it cannot be. */
-    #makeRoom(session) {
-        if (session.transaction.status === 'E') {
-            // Only a ROLLBACK is of use now, and it takes the inner ones along.
-            this.#loseAbove(session);
-            return undefined;
-        }
-        const at = this.#open.indexOf(session);
-        const above = at < 0 ? [] : this.#open.slice(at + 1);
-        if (this.#upstream.status === 'E') {
-            return 'another connection of this migration is in a failed transaction, which has to be rolled back first';
-        }
-        if (above.length === 0)
-            return undefined;
-        if (!above.every(inner => inner.canStepAside))
-            return 'this connection cannot be used while a newer one is inside a transaction that has written: both are part of the same transaction, and the newer one has to end first';
-        for (const inner of above.reverse())
-            this.#upstream.send(inner.stepAside());
-        this.#open = this.#open.filter(other => !above.includes(other));
-        return undefined;
-    }
-    /** The transactions inside of the session's go with it. */
-    #loseAbove(session) {
-        const at = this.#open.indexOf(session);
-        if (at >= 0)
-            for (const lost of this.#open.splice(at + 1))
-                lost.lose();
-    }
-    #save(session) {
-        const row = ([json]) => {
-            session.saved = JSON.parse(json ?? '{}');
-        };
-        return statement(sessionSettings([...this.#customSettings]), { row });
-    }
-    /** Gives the connection the settings of the session whose turn it is. */
-    #switchTo(session) {
-        const leaving = this.#current;
-        this.#current = session;
-        const wanted = Object.entries(session.saved).map(([name, value]) => `pg_catalog.set_config(${literal(name)}, ${literal(value)}, false)`);
-        if (!leaving && !this.#littered && wanted.length === 0)
-            return session.begin();
-        this.#littered = false;
-        const savepoint = this.newSavepoint();
-        let refused = 'the connection cannot be set up';
-        const error = (message) => {
-            refused = readFields(message.body).M ?? refused;
-        };
-        const reset = ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#options.settings];
-        const set = wanted.length > 0 ? [`SELECT ${wanted.join(', ')}`] : [];
-        this.#upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), ...[...reset, ...set].map(sql => statement(sql, { error })), statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
-            if (status === 'T')
-                return session.begin();
-            this.#current = undefined;
-            this.#littered = true;
-            this.undo(savepoint, () => session.begin(refused));
-        })));
-    }
-    // ── Connections ───────────────────────────────────────────────────────────────────────────────────────────────────
     #accept(socket) {
         this.#sockets.add(socket);
         socket.on('close', () => this.#sockets.delete(socket));
         socket.on('error', () => socket.destroy());
-        const reader = new MessageReader();
-        let settings;
-        let session;
-        const greet = (body) => {
-            const code = body.readInt32BE(0);
-            if (code === startupCode.ssl || code === startupCode.gss)
-                return void socket.write('N');
-            if (code === startupCode.cancel)
-                return this.#cancel(socket, body);
-            if (code >> 16 !== 3)
-                throw new Error(`protocol version ${code >> 16}`);
-            const parameters = readStartupParameters(body);
-            const options = Object.keys(parameters).filter(name => name.startsWith('_pq_.'));
-            if ((code & 0xffff) > 0 || options.length > 0)
-                socket.write(negotiateProtocolVersion(options));
-            settings = startupSettings(parameters);
-            socket.write(authenticationCleartextPassword);
-        };
-        const authenticate = (message) => {
-            const given = message.type === 'p' ? readCString(message.body).bytes : Buffer.alloc(0);
-            const wanted = Buffer.from(this.address.password);
-            if (given.length !== wanted.length || !(0,external_node_crypto_.timingSafeEqual)(given, wanted)) {
-                socket.end(errorResponse('FATAL', '28P01', 'this is the gate of Atomic Upgrade, and the password is wrong'));
-                return undefined;
-            }
-            const secret = (0,external_node_crypto_.randomBytes)(4);
-            const welcomed = new Session(socket, this, ++this.#counter, reader, settings);
-            this.#sessions.set(welcomed, secret);
-            socket.write(Buffer.concat([
-                authenticationOk,
-                ...this.#parameters.map(([name, value]) => parameterStatus(name, value)),
-                backendKeyData(this.#pid, secret),
-                readyForQuery('I'),
-            ]));
-            return welcomed;
-        };
-        const read = () => {
-            if (session)
-                return session.work();
-            if (!settings) {
-                const body = reader.startup();
-                if (!body)
-                    return;
-                greet(body);
-            }
-            else {
-                const message = reader.message(10_000);
-                if (!message)
-                    return;
-                session = authenticate(message);
-                if (!session)
-                    return void socket.off('data', receive);
-            }
-            read();
-        };
-        const receive = (chunk) => {
-            reader.push(chunk);
-            try {
-                read();
-            }
-            catch (error) {
-                if (session)
-                    return session.refuse(error);
-                socket.off('data', receive);
-                const message = `the gate cannot read this: ${error instanceof Error ? error.message : error}`;
-                socket.end(errorResponse('FATAL', '08P01', message));
-            }
-        };
-        socket.on('data', receive);
-        socket.on('end', () => session?.end());
-        socket.on('close', () => session?.end());
+        greet(socket, this.#reception);
     }
-    #cancel(socket, body) {
-        const pid = body.readInt32BE(4);
-        const secret = body.subarray(8);
-        const known = this.#turn && this.#sessions.get(this.#turn);
-        if (pid === this.#pid && known?.equals(secret))
-            this.cancel(() => socket.end());
-        else
-            socket.end();
+    get #reception() {
+        const gate = this;
+        return {
+            password: this.address.password,
+            get refusal() {
+                if (gate.lost)
+                    return `the connection to PostgreSQL was lost: ${gate.lost.message}`;
+                return gate.#closed && 'the gate has closed';
+            },
+            welcome: (socket, reader, settings) => this.#welcome(socket, reader, settings),
+            cancel: (pid, secret, done) => {
+                if (pid === this.#pid && this.#turns.holder?.secret.equals(secret))
+                    this.#turns.cancel(done);
+                else
+                    done();
+            },
+        };
+    }
+    #welcome(socket, reader, settings) {
+        const session = new Session(socket, reader, ++this.#counter, settings, this.#shared);
+        this.#turns.sessions.add(session);
+        socket.write(Buffer.concat([
+            authenticationOk,
+            ...this.#parameters.map(([name, value]) => parameterStatus(name, value)),
+            backendKeyData(this.#pid, session.secret),
+            readyForQuery('I'),
+        ]));
+        return session;
     }
     #asynchronous(message) {
+        const { tape } = this.#shared;
         if (message.type === 'N') {
             const { V: severity = '', M: text = '' } = readFields(message.body);
-            this.tape.notices.push({ revision: this.tape.revision, severity, message: text });
+            tape.notices.push({ revision: tape.revision, severity, message: text });
         }
-        this.#turn?.write(message.frame);
+        this.#turns.holder?.write(message.frame);
     }
-    #fatal(error, frame) {
-        if (this.lost)
-            return;
-        this.lost = error;
-        for (const session of this.#sessions.keys()) {
-            if (frame)
-                session.write(frame);
-            else
-                session.write(errorResponse('FATAL', '08006', `the connection to PostgreSQL was lost: ${error.message}`));
-        }
+    #lose(error, frame) {
+        const words = `the connection to PostgreSQL was lost: ${error.message}`;
+        const lastWord = frame ?? errorResponse('FATAL', '08006', words);
+        for (const session of this.#turns.sessions)
+            session.write(lastWord);
         for (const socket of this.#sockets)
             socket.destroySoon();
-        this.#whenQuiet?.();
+        this.#turns.lose();
     }
-}
-/** The settings that a server reports to its clients (protocol-flow.html, PostgreSQL 18), but for those asked apart. */
-const reported = [
-    'application_name',
-    'client_encoding',
-    'DateStyle',
-    'default_transaction_read_only',
-    'in_hot_standby',
-    'integer_datetimes',
-    'IntervalStyle',
-    'scram_iterations',
-    'search_path',
-    'server_encoding',
-    'server_version',
-    'standard_conforming_strings',
-    'TimeZone',
-];
-/** What the session has set, as JSON, in the order in which it can be set again; not all of it is in pg_settings. */
-const sessionSettings = (custom) => `SELECT pg_catalog.json_object_agg(name, setting ORDER BY rank)::text FROM (
-  SELECT 1 AS rank, name, setting FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('user', 'superuser')
-  UNION ALL SELECT 2, name, pg_catalog.current_setting(name, true)
-    FROM pg_catalog.unnest(ARRAY[${custom.map(literal).join(', ')}]::text[]) AS custom (name)
-    WHERE pg_catalog.current_setting(name, true) <> ''
-  UNION ALL SELECT 3, 'session_authorization', pg_catalog.current_setting('session_authorization')
-  UNION ALL SELECT 4, 'role', pg_catalog.current_setting('role')) AS settings`;
-/** The settings that a client asks for as it connects; the rest of a StartupMessage is the gate's own business. */
-function startupSettings({ options = '', ...parameters }) {
-    if (parameters.replication)
-        throw new Error('replication connections are not possible');
-    const settings = {};
-    for (const [, name, value] of options.matchAll(/(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\s\\])*)/g))
-        settings[name.replaceAll('-', '_')] = value.replace(/\\(.)/g, '$1');
-    for (const [name, value] of Object.entries(parameters))
-        if (!['user', 'database', 'application_name', 'client_encoding', 'replication'].includes(name) &&
-            !name.startsWith('_pq_'))
-            settings[name] = value;
-    return settings;
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/transaction.ts
@@ -59738,14 +60166,16 @@ class Transaction {
             advice: 'Please report this with the script that ran.',
         });
     }
+    /** A script's SET would outlive the transaction on a pooled connection. */
+    async clearSettings() {
+        for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings])
+            await this.client.query(sql);
+    }
     /**
      * Commits. Resolves only when PostgreSQL has answered COMMIT.
      * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
      */
     async commit() {
-        // A script's SET outlives the transaction on a pooled connection.
-        for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings])
-            await this.client.query(sql);
         let command;
         try {
             command = (await this.client.query('COMMIT')).command;
@@ -59889,17 +60319,36 @@ async function settle(question) {
 }
 /** The decision, or why there is none yet. */
 async function ask(client, { id, versionTable, priorHeads, newHeads }) {
-    const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
-    const status = rows[0]?.status ?? null;
+    // A standby may not know yet what its primary has done.
+    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
+    if (rows[0]?.standby)
+        return 'the server that answers is a standby';
+    const status = await statusOf(client, id);
     if (status === 'in progress')
         return `transaction ${id} is still in progress`;
     const { heads } = await readHeads(client, versionTable);
-    if (heads.join() === newHeads.join() && status !== 'aborted')
+    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
+    if (status === 'aborted' || status === 'never written')
+        return { decision: 'rolled-back', heads };
+    if (heads.join() === newHeads.join())
         return { decision: 'committed', heads };
     // `committed` here is another transaction's status, under an id that a crash had set free.
     if (heads.join() === priorHeads.join())
         return { decision: 'rolled-back', heads };
     return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
+}
+/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
+async function statusOf(client, id) {
+    try {
+        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
+        return rows[0]?.status ?? null;
+    }
+    catch (error) {
+        // "transaction ID … is in the future": a crash came before anything of it was on disk.
+        if (error.code === '22023')
+            return 'never written';
+        throw error;
+    }
 }
 
 ;// CONCATENATED MODULE: ./src/progress.ts
@@ -59966,37 +60415,32 @@ const pauses = { minTimeout: 1_000, maxTimeout: 30_000 };
 async function transact(step, plan) {
     const { inputs, surroundings } = step;
     const { log, signal } = surroundings;
-    // Kept here: when the step is cancelled, p-retry throws that in place of whatever came of the try.
     let last;
-    const tries = pRetry(async (attempt) => {
-        last = undefined;
-        if (attempt > 1)
+    const attempt = async (number) => {
+        if (number > 1)
             await step.startAnew();
-        try {
-            last = { ending: await attemptOnce(step, plan) };
-        }
-        catch (error) {
-            if (error instanceof Failure && error.details.transient && !signal.aborted)
-                throw error;
-            last = { error };
-        }
-    }, {
-        ...pauses,
-        retries: inputs.retries,
-        randomize: true,
-        signal,
-        shouldRetry: ({ error, attemptNumber, retryDelay }) => {
-            log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`);
-            log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`);
-            return true;
-        },
-    });
-    await tries.catch(error => {
-        last ??= { error };
-    });
-    if ('error' in last)
-        throw last.error;
-    return last.ending;
+        return await attemptOnce(step, plan);
+    };
+    try {
+        await pRetry(number => (last = attempt(number)), {
+            ...pauses,
+            retries: inputs.retries,
+            randomize: true,
+            signal,
+            shouldRetry: ({ error, attemptNumber, retryDelay }) => {
+                if (!(error instanceof Failure) || !error.details.transient)
+                    return false;
+                log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`);
+                log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`);
+                return true;
+            },
+        });
+    }
+    catch (error) {
+        last ??= Promise.reject(error);
+    }
+    // p-retry throws when the step is cancelled; what the last try has come to stays what it is.
+    return last;
 }
 async function attemptOnce(step, plan) {
     const { inputs, surroundings } = step;
@@ -60074,11 +60518,7 @@ async function runThroughGate(step, transaction, plan) {
         log.group('Notices of PostgreSQL', tape.notices.map(({ severity, message }) => `${severity}: ${message}`));
     }
     if (gate.lost) {
-        throw new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(gate.lost)}.`, {
-            advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
-            ...(tape.revision && { revision: tape.revision }),
-            cause: error,
-        });
+        throw connectionLost(gate.lost, tape.revision === null ? {} : { revision: tape.revision });
     }
     if (error instanceof ScriptError) {
         throw failureOf(error, tape.failure, plan, watch.blockersSince(tape.failure?.since));
@@ -60092,6 +60532,8 @@ async function verify({ versionTable }, transaction, plan) {
         await transaction.checkConstraints();
     }
     catch (error) {
+        if (!isServerError(error))
+            throw error;
         if (isTransient(error.code)) {
             const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
             throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
@@ -60103,13 +60545,15 @@ async function verify({ versionTable }, transaction, plan) {
     }
     await transaction.checkIdentity();
     const { heads } = await readHeads(transaction.client, versionTable);
-    if (sameHeads(heads, plan.newHeads))
-        return;
-    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(plan.newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
+    if (!sameHeads(heads, plan.newHeads)) {
+        throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(plan.newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
+    }
+    await transaction.clearSettings();
 }
 async function commit(step, transaction, { priorHeads, newHeads }) {
     const { inputs, surroundings, result } = step;
     const versionTable = step.versionTable;
+    surroundings.signal.throwIfAborted();
     step.committing = true;
     try {
         await transaction.commit();
@@ -60172,6 +60616,7 @@ async function sayWhoHoldsTheLock(step) {
 
 
 
+
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
  * Never throws: a failure is part of the result, with the heads as the database has them then.
@@ -60208,7 +60653,8 @@ async function run(inputs, surroundings) {
     catch (error) {
         // A COMMIT that was sent is finished, cancelled or not.
         const cancelled = signal.aborted && !step.committing;
-        result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : asFailure(error);
+        const loss = step.client && lossOf(step.client, error);
+        result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error));
         result.outcome ??= step.started ? 'rolled-back' : 'refused';
         await step.rereadHeads();
     }
