@@ -26,7 +26,7 @@ async function main(): Promise<void> {
       environment: process.env,
       applicationName: applicationName(event.repository, event.runId),
       temporaryDirectory: process.env.RUNNER_TEMP ?? tmpdir(),
-      publisher: new Publisher(event, inputs, log),
+      publisher: new Publisher(event, inputs, log, cancelled.signal),
       log,
       base: event.payload.pull_request?.base?.sha ?? '',
       trustedTips: mayHoldForeignScripts(event) && !inputs.allowUntrusted ? baseTips(event) : undefined,

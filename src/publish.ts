@@ -1,62 +1,68 @@
 import * as core from '@actions/core'
+import { messageOf } from './failure'
 import { commentProblem, findComment, type StickyComment } from './github/comments'
-import { type Event, pullRequestOf } from './github/event'
+import { type Event, type PullRequest, pullRequestOf } from './github/event'
 import type { Inputs } from './inputs'
 import type { Log } from './log'
 import type { Result } from './plan/result'
-import { marker, renderReport } from './report/comment'
-
-/** GitHub's limit of one step's summary, in bytes. */
-const summaryLimit = 1024 * 1024
+import { commentLimit, marker, renderReport, summaryLimit } from './report/comment'
 
 /** Shows the result to people: on the pull request while the step runs, in the job summary at its end. */
 export class Publisher {
+  readonly #pullRequest: PullRequest | undefined
   #comment: Promise<StickyComment | undefined>
-  #warned = false
+  /** Why the comment is not what it should be. */
+  #problem = ''
 
   /** Starts to look for the comment; nothing here ever fails the step. */
   constructor(
     private readonly event: Event,
-    inputs: Pick<Inputs, 'comment' | 'githubToken' | 'label' | 'pullRequest'>,
+    private readonly inputs: Pick<Inputs, 'comment' | 'githubToken' | 'label' | 'pullRequest'>,
     private readonly log: Log,
+    private readonly cancelled: AbortSignal,
   ) {
-    const pullRequest = inputs.pullRequest ?? pullRequestOf(event)
-    const wanted = inputs.comment && event.repository && (pullRequest !== undefined || event.name === 'push')
-    this.#comment = wanted ? this.#find(inputs, pullRequest) : Promise.resolve(undefined)
-    this.#comment.catch(() => {})
+    const { comment, pullRequest: number } = inputs
+    if (comment && event.repository) this.#pullRequest = number ? { number } : pullRequestOf(event)
+    this.#comment = this.#find()
   }
 
   /** Brings the comment up to date; returns its address, empty where there is none. */
   async comment(result: Result): Promise<string> {
+    if (this.#problem) this.#comment = this.#find()
+    this.#problem = ''
     try {
       const comment = await this.#comment
-      return (await comment?.write(renderReport(result, { run: this.event.runUrl }))) ?? ''
+      // Most pull requests have no migration, and nobody wants to be told so.
+      if (!comment || (result.outcome === 'up-to-date' && !comment.exists)) return ''
+      return await comment.write(renderReport(result, { run: this.event.runUrl }, commentLimit))
     } catch (error) {
-      if (!this.#warned) this.log.warning(commentProblem(error))
-      this.#warned = true
+      this.#problem = commentProblem(error)
+      // While the step is under way there will be another chance.
+      if (result.outcome) this.log.warning(this.#problem)
       return ''
     }
   }
 
   /** Appends to the job summary, where the runner has one. */
   async summarize(result: Result): Promise<void> {
+    if (!process.env.GITHUB_STEP_SUMMARY) return
     try {
-      // A character may be up to four bytes long.
-      const links = { run: '' }
-      let text = renderReport(result, links, summaryLimit)
-      if (Buffer.byteLength(text) > summaryLimit) text = renderReport(result, links, summaryLimit / 4)
-      if (process.env.GITHUB_STEP_SUMMARY) await core.summary.addRaw(text).write()
+      const text = renderReport(result, { run: '', problem: this.#problem }, summaryLimit)
+      await core.summary.addRaw(text).write()
     } catch (error) {
-      this.log.warning(`The job summary could not be written: ${error instanceof Error ? error.message : error}`)
+      this.log.warning(`The job summary could not be written: ${messageOf(error)}`)
     }
   }
 
-  #find({ githubToken, label }: Pick<Inputs, 'githubToken' | 'label'>, pullRequest?: number) {
-    if (!githubToken) return Promise.reject(new Error('there is no github-token'))
-    return findComment(this.event, {
-      token: githubToken,
-      marker: marker(label),
-      ...(pullRequest !== undefined && { pullRequest }),
-    })
+  #find(): Promise<StickyComment | undefined> {
+    const { event, cancelled, inputs } = this
+    const { githubToken: token, label } = inputs
+    if (!this.#pullRequest) return Promise.resolve(undefined)
+    const found = token
+      ? findComment(event, { pullRequest: this.#pullRequest, token, marker: marker(label), cancelled })
+      : Promise.reject(new Error('there is no github-token'))
+    // It is awaited later, if ever.
+    found.catch(() => {})
+    return found
   }
 }

@@ -1,92 +1,82 @@
-import { getOctokit } from '@actions/github'
-import { retry } from '@octokit/plugin-retry'
-import { throttling } from '@octokit/plugin-throttling'
 import { messageOf } from '../failure'
-import type { Event } from './event'
+import { client, deadline } from './client'
+import type { Event, PullRequest } from './event'
+import { numberOf } from './pull-request'
 
 /** One sticky comment of ours on a pull request. */
 export interface StickyComment {
+  /** Whether it stood there before this step. */
+  readonly exists: boolean
   /** Writes the comment when it differs from what stands there. Returns its web address. */
   write(body: string): Promise<string>
 }
 
-/** How long GitHub may take for one look-up or one change before the step goes on without it, in milliseconds. */
-const patience = 60_000
-
-type Octokit = ReturnType<typeof client>
+export interface Search {
+  pullRequest: PullRequest
+  token: string
+  marker: string
+  /** Aborted when the step is cancelled. */
+  cancelled: AbortSignal
+}
 
 /**
  * Finds the comment of this marker: by the marker and by its author, over all pages, for anybody can write a marker.
- * Returns undefined when the event belongs to no pull request. Throws what GitHub answers.
+ * Returns undefined where there is no such pull request. Throws what GitHub answers.
  */
 export async function findComment(
   event: Event,
-  { token, marker, pullRequest }: { token: string; marker: string; pullRequest?: number },
+  { pullRequest, token, marker, cancelled }: Search,
 ): Promise<StickyComment | undefined> {
   const octokit = client(token)
-  const request = { signal: AbortSignal.timeout(patience) }
   const [owner = '', repo = ''] = event.repository.split('/')
-  const number =
-    pullRequest ??
-    (event.name === 'push'
-      ? await mergedPullRequest(octokit, { owner, repo, commit_sha: event.sha, request })
-      : undefined)
+  const signal = deadline(cancelled)
+  const number = await numberOf(pullRequest, octokit, { owner, repo }, signal)
   if (number === undefined) return undefined
-  const { viewer } = await octokit.graphql<{ viewer: { login: string } }>('query { viewer { login } }', { request })
+  const { viewer } = await octokit.graphql<{ viewer: { login: string } }>('query { viewer { login } }', {
+    request: { signal },
+  })
   const comments = await octokit.paginate(octokit.rest.issues.listComments, {
     owner,
     repo,
     issue_number: number,
     per_page: 100,
-    request,
+    request: { signal },
   })
   let existing = comments.find(comment => comment.user?.login === viewer.login && comment.body?.startsWith(marker))
   return {
+    get exists() {
+      return existing !== undefined
+    },
     async write(body) {
-      // GitHub stores line ends and a last empty line its own way.
       if (existing?.body && normalized(existing.body) === normalized(body)) return existing.html_url
-      const change = { owner, repo, body, request: { signal: AbortSignal.timeout(patience) } }
+      const request = { signal: deadline(cancelled) }
       const { data } = existing
-        ? await octokit.rest.issues.updateComment({ ...change, comment_id: existing.id })
-        : await octokit.rest.issues.createComment({ ...change, issue_number: number })
+        ? await octokit.rest.issues.updateComment({ owner, repo, body, comment_id: existing.id, request })
+        : // Without a second try: GitHub may have taken the first one, and there shall be one comment.
+          await octokit.rest.issues.createComment({
+            owner,
+            repo,
+            body,
+            issue_number: number,
+            request: { ...request, retries: 0 },
+          })
       existing = data
       return data.html_url
     },
   }
 }
 
+/** GitHub stores line ends and a last empty line its own way. */
 const normalized = (body: string): string => body.replaceAll('\r\n', '\n').trimEnd()
-
-async function mergedPullRequest(
-  octokit: Octokit,
-  commit: { owner: string; repo: string; commit_sha: string; request: object },
-): Promise<number | undefined> {
-  if (!commit.commit_sha) return undefined
-  const { data } = await octokit.rest.repos.listPullRequestsAssociatedWithCommit(commit)
-  const merged = data.filter(each => each.merged_at)
-  return (merged.find(each => each.merge_commit_sha === commit.commit_sha) ?? merged[0])?.number
-}
-
-function client(token: string) {
-  return getOctokit(
-    token,
-    {
-      throttle: {
-        onRateLimit: (wait: number, _options: object, _octokit: object, tries: number) => tries < 2 && wait < 60,
-        onSecondaryRateLimit: (wait: number, _options: object, _octokit: object, tries: number) =>
-          tries < 2 && wait < 60,
-      },
-    },
-    retry,
-    throttling,
-  )
-}
 
 /** Why the comment could not be written, and what would help, in words. */
 export function commentProblem(error: unknown): string {
-  const { status } = error as { status?: number }
-  if (status === 403 || status === 404 || status === 401) {
-    return `The pull request could not be commented on (${status}: ${messageOf(error)}). Give the job the permission:\n\n  permissions:\n    contents: read\n    pull-requests: write\n\nOn a pull request from a fork the token is read-only whatever the workflow says. The job summary has the same text.`
+  const { status, response } = error as { status?: number; response?: object }
+  const message = messageOf(error)
+  // A server that cannot be reached has status 500 with Octokit, and no response.
+  const problem = `The comment on the pull request could not be written (${response ? `${status}: ` : ''}${message}).`
+  if (status === 404 || (status === 403 && /not accessible/i.test(message))) {
+    return `${problem} The job needs \`permissions: { contents: read, pull-requests: write }\`; on a pull request from a fork the token is read-only whatever the workflow says.`
   }
-  return `The pull request could not be commented on: ${messageOf(error)}. The job summary has the same text.`
+  return problem
 }

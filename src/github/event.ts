@@ -17,7 +17,18 @@ export interface Payload {
   pull_request?: { number: number; base?: { sha: string } }
   issue?: { number: number; pull_request?: object }
   merge_group?: { head_ref: string }
-  workflow_run?: { pull_requests?: { number: number }[]; head_sha?: string }
+  workflow_run?: WorkflowRun
+}
+
+interface WorkflowRun {
+  /** What started the run. */
+  event: string
+  head_sha: string
+  head_branch: string | null
+  /** Missing when the fork is gone. */
+  head_repository?: { full_name: string; owner: { login: string } } | null
+  /** Empty for a pull request from a fork. */
+  pull_requests: { number: number }[]
 }
 
 /** Reads the event; without an event file (a run by hand) the payload is empty. */
@@ -43,15 +54,40 @@ function readPayload(path: string | undefined): Payload {
   }
 }
 
-/** The pull request that the event itself names. */
-export function pullRequestOf({ payload }: Event): number | undefined {
-  const queued = /\/pr-(\d+)-/.exec(payload.merge_group?.head_ref ?? '')?.[1]
-  return (
-    payload.pull_request?.number ??
-    (payload.issue?.pull_request && payload.issue.number) ??
-    payload.workflow_run?.pull_requests?.[0]?.number ??
-    (queued ? Number(queued) : undefined)
-  )
+/** A pull request by its number, or by a commit: the one whose merge made it, or the one that proposes it. */
+export type PullRequest =
+  | { number: number }
+  | { mergedAs: string }
+  /** `from` is `owner:branch` in a fork; empty within the repository. */
+  | { head: string; from: string }
+
+/** The pull request that the event is about; undefined where it is about none. */
+export function pullRequestOf({ name, sha, repository, payload }: Event): PullRequest | undefined {
+  const { pull_request, issue, merge_group, workflow_run } = payload
+  if (pull_request) return { number: pull_request.number }
+  if (issue) return issue.pull_request && { number: issue.number }
+  if (merge_group) return queued(merge_group.head_ref)
+  if (workflow_run) return pullRequestOfRun(workflow_run, repository)
+  return name === 'push' && sha ? { mergedAs: sha } : undefined
+}
+
+/** What a run that follows another one is about: what the other one was about. */
+function pullRequestOfRun(run: WorkflowRun, repository: string): PullRequest | undefined {
+  const { event, head_sha: sha, head_branch: branch, head_repository: head } = run
+  // GitHub lists a pull request that leads from the pushed branch elsewhere, such as from main to production.
+  if (event === 'push') return { mergedAs: sha }
+  if (event === 'merge_group') return queued(branch ?? '')
+  const [listed] = run.pull_requests ?? []
+  if (listed) return { number: listed.number }
+  if (!event.startsWith('pull_request')) return undefined
+  const from = head && branch && head.full_name !== repository ? `${head.owner.login}:${branch}` : ''
+  return { head: sha, from }
+}
+
+/** A merge queue names its branches `gh-readonly-queue/BASE/pr-NUMBER-SHA`. */
+function queued(branch: string): PullRequest | undefined {
+  const number = /\/pr-(\d+)-[0-9a-f]+$/.exec(branch)?.[1]
+  return number ? { number: Number(number) } : undefined
 }
 
 /** Events that have secrets while the checkout may be a pull request's; source: GitHub's page "Events that trigger workflows". */

@@ -2,101 +2,163 @@ import type { Failure, Place } from '../failure'
 import type { Revision } from '../plan/plan'
 import { nameHeads, type Result } from '../plan/result'
 import { ownStatements, sqlOf } from '../plan/sql'
-import { code, fenced, folded, html, printable, prose } from './markdown'
+import { code, fenced, folded, html, printable, prose, proseWithCode } from './markdown'
 import { clip, count, describeStatement, headline, seconds, stateOf } from './words'
 
-/** What GitHub takes in one comment, in characters. */
-export const commentLimit = 65_536
+/** How much fits, by GitHub's own measure. */
+export interface Limit {
+  most: number
+  sizeOf(text: string): number
+}
+
+/** One comment, in characters. */
+export const commentLimit: Limit = { most: 65_536, sizeOf: text => text.length }
+
+/** The summary of one step, in bytes. */
+export const summaryLimit: Limit = { most: 1024 * 1024, sizeOf: text => Buffer.byteLength(text) }
+
+/** What there is to say besides the result. */
+export interface Surroundings {
+  /** The web page of the run, which has the log and the summary; empty in the summary itself. */
+  run: string
+  /** Why the comment on the pull request is not what it should be. */
+  problem?: string
+}
 
 /** The hidden line by which a later run finds its comment. */
 export const marker = (label: string): string => `<!-- atomic-upgrade ${encodeURIComponent(printable(label))} -->`
 
-export interface Links {
-  /** The run that has the full SQL in its summary; empty outside of GitHub. */
-  run: string
-}
-
 /** The longest name, message and paragraph shown, in characters: what is never dropped must fit in any case. */
 const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500]
 
-/** The comment on the pull request, or the job summary: the same text, each cut at its own limit. */
-export function renderReport(result: Result, links: Links, limit = commentLimit): string {
-  const head = [
-    marker(result.label),
-    `### ${icon(result)} Atomic Upgrade${result.label ? ` · ${prose(result.label)}` : ''}: ${headline(result)}`,
-    heads(result),
-    result.failure ? failed(result.failure) : '',
-    warnings(result),
-  ]
-  const foot = howToGoOn(result)
+/**
+ * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
+ * dropped from the end until the rest fits; first their SQL, then their lines in the table.
+ */
+export function renderReport(result: Result, { run, problem = '' }: Surroundings, limit: Limit): string {
   const revisions = result.plan?.revisions ?? []
-  // Whole revisions are dropped from the end until the rest fits; first their SQL, then their line in the table.
-  const cut = (build: (kept: number) => string): string => {
-    if (build(revisions.length).length <= limit) return build(revisions.length)
-    let [fits, tooMany] = [0, revisions.length]
-    while (tooMany - fits > 1) {
-      const middle = (fits + tooMany) >> 1
-      if (build(middle).length <= limit) fits = middle
-      else tooMany = middle
-    }
-    return build(fits)
+  const { length } = revisions
+  const render = (rows: string[], sections: string[], note = ''): string => {
+    const parts = [
+      marker(result.label),
+      `### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+      opening(result),
+      result.failure && failed(result.failure),
+      rows.join('\n'),
+      warnings(result),
+      ...sections,
+      note && `_${note}${whereItIs(result, run)}._`,
+      howToGoOn(result, run),
+      problem && `> [!WARNING]\n> ${proseWithCode(clip(problem, paragraphLength))}`,
+    ]
+    return `${parts.filter(Boolean).join('\n\n')}\n`
   }
-  const join = (...parts: string[]) => `${parts.filter(Boolean).join('\n\n')}\n`
-  const withTable = (rows: number, sections: number) =>
-    join(
-      ...head,
-      table(result, rows),
-      ...revisions.slice(0, sections).map(revision => section(revision)),
-      sections < revisions.length ? dropped(revisions.length - sections, 'SQL', result, links) : '',
-      rows < revisions.length ? dropped(revisions.length - rows, 'line', result, links) : '',
-      foot,
-    )
-  const whole = cut(kept => withTable(revisions.length, kept))
-  return whole.length <= limit ? whole : cut(kept => withTable(kept, 0))
+  const { most, sizeOf } = limit
+  // The longest of the notes.
+  const withNote = (rows: string[]) => most - sizeOf(render(rows, [], unlisted(length) + unshown(length, length)))
+  const rows = fitting(tableOf(result), '\n', { sizeOf, room: withNote([]) })
+  if (rows.length < length) return render(rows, [], unlisted(length - rows.length))
+  const room = most - sizeOf(render(rows, []))
+  const sections = fitting(sectionsOf(revisions), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) })
+  return render(rows, sections, unshown(length - sections.length, length))
 }
 
-function icon({ outcome }: Result): string {
+interface Room {
+  sizeOf: Limit['sizeOf']
+  /** For all of them. */
+  room: number
+  /** When some are left out, which a note has to say. */
+  roomWithNote?: number
+}
+
+/** The blocks that fit, from the first one on. */
+function fitting(blocks: Iterable<string>, between: string, { sizeOf, room, roomWithNote = room }: Room): string[] {
+  const kept: string[] = []
+  let [used, enough] = [0, 0]
+  for (const block of blocks) {
+    used += sizeOf(block) + between.length
+    if (used > room) return kept.slice(0, enough)
+    kept.push(block)
+    if (used <= roomWithNote) enough = kept.length
+  }
+  return kept
+}
+
+const unlisted = (missing: number): string =>
+  `${count(missing, 'more revision')} ${missing === 1 ? 'is' : 'are'} not listed here, and no SQL is shown`
+
+function unshown(missing: number, all: number): string {
+  if (missing === 0) return ''
+  return `The SQL of ${missing === all ? count(all, 'revision') : count(missing, 'more revision')} is not shown here`
+}
+
+function whereItIs({ sqlFile }: Result, run: string): string {
+  const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`']
+  const named = places.filter(Boolean).join(' and ')
+  return named && `: see ${named}`
+}
+
+function icon({ outcome, failure }: Result): string {
+  if (outcome === undefined) return '⏳'
   switch (outcome) {
     case 'rolled-back':
     case 'refused':
-      return '❌'
+      return failure?.reason === 'cancelled' ? '⏹️' : '❌'
     case 'in-doubt':
       return '⚠️'
     case 'applied':
     case 'rehearsed':
     case 'up-to-date':
       return '✅'
-    default:
+    case 'previewed':
       return '📋'
   }
 }
 
-function heads(result: Result): string {
-  const { plan, outcome } = result
-  const state = prose(clip(stateOf(result), paragraphLength))
-  if (!plan || outcome === 'up-to-date') return state
-  const [prior, target] = [plan.priorHeads, plan.newHeads].map(each => code(clip(nameHeads(each), messageLength)))
-  const batch = `${prior} → ${target}`
-  const how =
-    outcome === 'applied' ? 'ran as one transaction' : `${plan.direction} as one transaction: all of it or nothing`
-  return `${batch}, ${how}. ${state}`
+/** The state of the database, and where it goes. */
+function opening(result: Result): string {
+  const { plan, outcome, database } = result
+  const name = (heads: string[]) => code(clip(nameHeads(heads), messageLength))
+  const state = stateOf(result, name)
+  if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt') return state
+  const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)]
+  const whole = 'in one transaction: all of it or nothing'
+  switch (outcome) {
+    case undefined:
+      return `${state} This run brings it to ${target} ${whole}.`
+    case 'previewed':
+      return database
+        ? `${state} An apply brings it to ${target} ${whole}.`
+        : `From ${prior} to ${target} ${whole}. ${state}`
+    case 'rehearsed':
+      return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`
+    case 'applied':
+      return `The database went from ${prior} to ${target} in one transaction.`
+    default:
+      return `${state} The target was ${target}.`.trimStart()
+  }
 }
 
-function failed(failure: Failure): string {
-  const { message, details } = failure
+function failed({ message, details }: Failure): string {
   const { statement, place, advice, revision } = details
-  const where = place ? placeOf(place) : ''
-  const unnamed = revision && !message.includes(revision)
-  const script = unnamed
-    ? ` Revision ${code(clip(revision, nameLength))}${where && ` in ${where}`}.`
-    : where && ` In ${where}.`
-  const told = prose(clip(message, paragraphLength))
+  const [first, rest] = firstSentence(clip(message, paragraphLength)).map(prose)
+  const named = revision && !message.includes(revision) && `revision ${code(clip(revision, nameLength))}`
+  // A message that names the file needs no more than that.
+  const where = place && (place.line !== null || !message.includes(place.file)) && placeOf(place)
+  const script = [named, where].filter(Boolean).join(', ')
+  const told = [first && `**${first}**`, rest, script && `In ${script}.`]
   const lines = [
-    `${told && `**${told}**`}${script}`.trim(),
-    statement ? fenced(describeStatement(statement), 'text') : '',
-    advice ? prose(clip(advice, paragraphLength)) : '',
+    told.filter(Boolean).join(' '),
+    statement && fenced(describeStatement(statement), 'text'),
+    advice && proseWithCode(clip(advice, paragraphLength)),
   ]
   return lines.filter(Boolean).join('\n\n')
+}
+
+/** The first sentence and what follows it. */
+function firstSentence(text: string): string[] {
+  const end = /[.!?]\s+(?=[A-Z“])/.exec(text)
+  return end ? [text.slice(0, end.index + 1), text.slice(end.index + 1)] : [text]
 }
 
 function placeOf({ file, line }: Place): string {
@@ -108,29 +170,48 @@ function warnings({ plan, runs }: Result): string {
   if (runs.length > 0) return ''
   const unseen = plan?.revisions.filter(revision => revision.notRenderable) ?? []
   if (unseen.length === 0) return ''
-  const verb = unseen.length === 1 ? 'has' : 'have'
-  return `> [!NOTE]\n> ${count(unseen.length, 'script')} ${verb} no SQL to show without running, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`
+  return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`
 }
 
-function table({ plan, runs }: Result, rows: number): string {
-  if (!plan || plan.revisions.length === 0 || rows === 0) return ''
+/** The lines of the table; the first one brings the head along. */
+function* tableOf({ plan, runs, failure }: Result): Generator<string> {
+  const revisions = plan?.revisions ?? []
   const ran = new Map(runs.map(run => [run.id, run]))
   const timed = runs.length > 0
-  const head = ['', 'Revision', 'Message', 'Script', 'Statements', ...(timed ? ['Ran'] : [])]
-  const align = ['--:', ':--', ':--', ':--', '--:', ...(timed ? ['--:'] : [])]
-  const lines = plan.revisions.slice(0, rows).map((revision, index) => {
+  // Without the folder that they share, the names leave room for the messages.
+  const folder = sharedFolder(revisions)
+  const place = folder && ` in ${code(clip(folder, nameLength))}`
+  const head = ['', 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : []), `Script${place}`]
+  const align = ['--:', ':--', ':--', '--:', ...(timed ? ['--:'] : []), ':--']
+  let before = `${line(head)}\n${line(align)}\n`
+  for (const [index, revision] of revisions.entries()) {
     const run = ran.get(revision.id)
     const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?')
-    return [
+    const mark = failure && failure.details.revision === revision.id ? '✗ ' : ''
+    const cells = [
       index + 1,
       code(clip(revision.id, nameLength)),
       prose(clip(revision.message, messageLength)),
-      code(clip(revision.path, messageLength)),
       statements,
-      ...(timed ? [run ? seconds(run.duration).replace(' ', '&nbsp;') : '–'] : []),
+      ...(timed ? [run ? `${mark}${seconds(run.duration)}`.replaceAll(' ', '&nbsp;') : '–'] : []),
+      code(clip(revision.path.slice(folder.length), messageLength)),
     ]
-  })
-  return [head, align, ...lines].map(cells => `| ${cells.join(' | ')} |`).join('\n')
+    yield before + line(cells)
+    before = ''
+  }
+}
+
+/** The folder of all scripts with its slash; empty where they lie in several. */
+function sharedFolder(revisions: Revision[]): string {
+  const folders = new Set(revisions.map(({ path }) => path.slice(0, path.lastIndexOf('/') + 1)))
+  const [folder = '', ...others] = folders
+  return others.length === 0 ? folder : ''
+}
+
+const line = (cells: (string | number)[]): string => `| ${cells.join(' | ')} |`
+
+function* sectionsOf(revisions: Revision[]): Generator<string> {
+  for (const revision of revisions) yield section(revision)
 }
 
 function section(revision: Revision): string {
@@ -148,20 +229,18 @@ function section(revision: Revision): string {
   return folded(`${title} – ${count(statements.length, 'statement')}`, body)
 }
 
-function dropped(number: number, what: 'SQL' | 'line', { sqlFile }: Result, { run }: Links): string {
-  const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`']
-  const where = places.filter(Boolean).join(' and ')
-  const text =
-    what === 'SQL'
-      ? `The SQL of ${count(number, 'more revision')} is not shown here`
-      : `${count(number, 'more revision')} not listed here`
-  return `_${text}${where && `: see ${where}`}._`
-}
-
-function howToGoOn({ outcome, mode, plan }: Result): string {
-  if (outcome === 'previewed' && plan) {
-    return 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.'
+function howToGoOn({ outcome }: Result, run: string): string {
+  if (outcome === undefined) return `It is running now${run && `: see the [log of the run](${run})`}.`
+  switch (outcome) {
+    case 'previewed':
+      return 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.'
+    case 'rehearsed':
+      return 'To apply it, run this action with `mode: apply`.'
+    case 'rolled-back':
+    case 'refused':
+    case 'in-doubt':
+      return run && `See the [log of the run](${run}).`
+    default:
+      return ''
   }
-  if (outcome === 'rehearsed') return 'To apply it, run this action with `mode: apply`.'
-  return mode === 'apply' && outcome === undefined ? 'The step that applies it is running now.' : ''
 }

@@ -26,6 +26,19 @@ export function prose(text: string): string {
     .replace(/^(\d*)([-+=.])/, '$1\\$2')
 }
 
+/** The same with code where the text has it between backticks. */
+export function proseWithCode(text: string): string {
+  const pieces = oneLine(text).split(/`([^`]+)`/)
+  return pieces.map((piece, i) => (i % 2 === 0 ? spaced(piece, prose) : code(piece))).join('')
+}
+
+/** Keeps the spaces at both ends, which part it from its neighbours. */
+const spaced = (text: string, change: (text: string) => string): string =>
+  text.replace(
+    /^( ?)(.*?)( ?)$/s,
+    (_, before: string, middle: string, after: string) => before + change(middle) + after,
+  )
+
 /** Inline code on one line, in a table cell too. */
 export function code(text: string): string {
   const line = oneLine(text)

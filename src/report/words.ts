@@ -9,57 +9,55 @@ export function seconds(milliseconds: number): string {
 
 /** One line that says what will happen, or what has. */
 export function headline(result: Result): string {
-  const { outcome, plan, mode, failure } = result
-  const revisions = count(plan?.revisions.length ?? 0, 'revision')
-  const verb = result.direction === 'downgrade' ? 'downgraded' : 'upgraded'
-  if (outcome === undefined) return mode === 'rehearse' ? `${revisions} will be rehearsed` : `${revisions} will run`
+  const { outcome, plan, mode, direction, failure } = result
+  const cancelled = failure?.reason === 'cancelled'
+  const batch = `by ${count(plan?.revisions.length ?? 0, 'revision')}`
+  const [doing, done] = direction === 'downgrade' ? ['downgrading', 'downgraded'] : ['upgrading', 'upgraded']
+  if (outcome === undefined) return mode === 'rehearse' ? `rehearsing the ${direction} ${batch}` : `${doing} ${batch}`
   switch (outcome) {
     case 'up-to-date':
-      return result.database ? 'Nothing to do: the database is up to date' : 'Nothing to do: the batch is empty'
+      return 'nothing to do'
     case 'previewed':
-      return `${revisions} to ${result.direction}`
+      return `${direction} ${batch}`
     case 'rehearsed':
-      return `${revisions} rehearsed: the batch works, and nothing of it was kept`
+      return `${direction} ${batch} rehearsed, nothing of it kept`
     case 'applied':
-      return `${revisions} applied: the database is ${verb}`
+      return `${done} ${batch}`
     case 'rolled-back':
-      return failure?.reason === 'cancelled'
-        ? 'Cancelled: everything was rolled back'
-        : 'Failed: everything was rolled back'
+      return cancelled ? 'cancelled, everything rolled back' : 'failed, everything rolled back'
     case 'refused':
-      return failure?.reason === 'cancelled' ? 'Cancelled before anything ran' : 'Refused: nothing ran'
+      return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran'
     case 'in-doubt':
-      return 'In doubt: the COMMIT was sent, and no answer came'
+      return 'in doubt, no answer to the COMMIT'
   }
 }
 
 /** The state of the database in one sentence; empty where there is none to speak of. */
-export function stateOf(result: Result): string {
-  const { outcome, priorHeads, newHeads, reread } = result
-  const at = nameHeads(newHeads ?? [])
-  switch (outcome ?? 'previewed') {
+export function stateOf(result: Result, name: (heads: string[]) => string = nameHeads): string {
+  const { outcome, plan, priorHeads, newHeads, database, reread } = result
+  const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])]
+  if (outcome === undefined) return `The database is at ${before}.`
+  switch (outcome) {
     case 'up-to-date':
-      return result.database ? `The database is at ${at}.` : 'No database was asked.'
+      return database ? `The database is at ${after}.` : `No database was asked; the batch from ${before} is empty.`
     case 'previewed':
-      return result.database
-        ? `The database is at ${nameHeads(priorHeads ?? [])}; nothing was written to it.`
-        : 'No database was asked.'
+      return database ? `The database is at ${before}; nothing was written to it.` : 'No database was asked.'
     case 'rehearsed':
-      return `The database is at ${nameHeads(priorHeads ?? [])}, as before.`
+      return `The database is at ${before}, as before.`
     case 'applied':
-      return `The database is at ${at}.`
+      return `The database is at ${after}.`
     case 'in-doubt':
-      return `The database is wholly at ${nameHeads(priorHeads ?? [])} or wholly at ${nameHeads(result.plan?.newHeads ?? [])}.`
+      return `The database is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`
     case 'rolled-back':
     case 'refused': {
       if (!newHeads)
         return outcome === 'rolled-back' ? 'The database is as it was before.' : 'The database was not touched.'
-      if (!result.database) return ''
+      if (!database) return ''
       const read = reread ? '' : ' (not re-read: it could not be reached)'
       const unchanged = priorHeads && newHeads.join() === priorHeads.join()
       return unchanged
-        ? `The database is at ${at}, as before${read}.`
-        : `The database is now at ${at}; this step changed nothing in it.`
+        ? `The database is at ${after}, as before${read}.`
+        : `The database is now at ${after}; this step changed nothing in it.`
     }
   }
 }

@@ -7,7 +7,7 @@ import MarkdownIt from 'markdown-it'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { start } from '../support/action.mts'
-import { bot, type GitHub, startGitHub } from '../support/github.mts'
+import { bot, type GitHub, pullRequest, startGitHub } from '../support/github.mts'
 import { type Script, writeProject } from '../support/project.mts'
 import { root } from '../support/runner.mts'
 
@@ -20,7 +20,8 @@ const { script } = recipe.jobs.comment.steps.find(step => step.uses.startsWith('
 let github: GitHub
 beforeEach(async () => {
   github = await startGitHub()
-  github.pulls.set('cafe', [{ number: 7, merged_at: null, merge_commit_sha: '' }])
+  const head = { label: 'stranger:change', ref: 'change', sha: 'cafe' }
+  github.proposed.set('stranger:change', [pullRequest(7, { head })])
 })
 afterEach(async () => {
   process.chdir(root)

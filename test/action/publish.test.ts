@@ -1,106 +1,344 @@
 import { readFileSync } from 'node:fs'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createDatabase, secondProject, seedProject, start } from '../support/action.mts'
-import { contents } from '../support/database.mts'
-import { bot, type GitHub, startGitHub } from '../support/github.mts'
+import { bot, type GitHub, pullRequest, startGitHub } from '../support/github.mts'
+import { python } from '../support/project.mts'
+import { runStep, type Step, type StepOptions } from '../support/runner.mts'
 
 let github: GitHub
-let url: string
-
 beforeEach(async () => {
   github = await startGitHub()
-  url = await createDatabase()
 })
 afterEach(() => github.stop())
 
-const pullRequest = { name: 'pull_request', payload: { pull_request: { number: 7 } } }
+const onPullRequest = { name: 'pull_request', payload: { pull_request: { number: 7 } } }
 const bodies = (number = 7) => (github.comments.get(number) ?? []).map(comment => comment.body)
+const writes = () => github.requests.filter(request => /^(POST|PATCH) .*comments/.test(request))
 
-test('a preview posts the batch’s SQL on the pull request, and a second one brings the same comment up to date', async () => {
-  const step = await start(seedProject, url, {}, { github: github.url, event: pullRequest })
+/** A preview of the seed's four revisions that needs no database. */
+function preview(inputs: Record<string, string> = {}, options: Partial<StepOptions> = {}): Promise<Step> {
+  return runStep({
+    workspace: seedProject,
+    inputs: { python, 'from-revision': 'base', ...inputs },
+    github: github.url,
+    event: onPullRequest,
+    ...options,
+  })
+}
+
+describe('the pull request is found for', () => {
+  const sha = '0123456789abcdef0123456789abcdef01234567'
+  const other = 'f'.repeat(40)
+  const merged = { state: 'closed', merged_at: '2024-05-01T10:00:00Z' }
+  const head = { label: 'fork:feature', ref: 'feature', sha }
+  const fromFork = { full_name: 'fork/shop', owner: { login: 'fork' } }
+  const here = { full_name: 'acme/shop', owner: { login: 'acme' } }
+  const run = { event: 'pull_request', head_sha: sha, head_branch: 'feature', head_repository: here, pull_requests: [] }
+
+  interface Case {
+    event: string
+    payload?: object
+    inputs?: Record<string, string>
+    /** The pull requests of `sha`. */
+    pulls?: ReturnType<typeof pullRequest>[]
+    /** Those from `fork:feature`. */
+    proposed?: ReturnType<typeof pullRequest>[]
+    /** Where the comment goes; undefined: nowhere, and GitHub is not asked to take one. */
+    number?: number
+  }
+  const cases: Record<string, Case> = {
+    pull_request: { event: 'pull_request', payload: { pull_request: { number: 7 } }, number: 7 },
+    pull_request_target: { event: 'pull_request_target', payload: { pull_request: { number: 7 } }, number: 7 },
+    'a review': { event: 'pull_request_review', payload: { pull_request: { number: 7 }, review: {} }, number: 7 },
+    'a comment on it': { event: 'issue_comment', payload: { issue: { number: 8, pull_request: {} } }, number: 8 },
+    'a comment on an issue: none': { event: 'issue_comment', payload: { issue: { number: 8 } } },
+    'a push that merges it': {
+      event: 'push',
+      pulls: [pullRequest(5, merged), pullRequest(9, { ...merged, merge_commit_sha: sha })],
+      number: 9,
+    },
+    'a push of its commits, rebased or squashed elsewhere': {
+      event: 'push',
+      pulls: [pullRequest(4), pullRequest(5, { ...merged, merge_commit_sha: other })],
+      number: 5,
+    },
+    'a push of a commit that is only proposed: none': { event: 'push', pulls: [pullRequest(4, { head })] },
+    'a push without one: none': { event: 'push' },
+    'a merge queue': {
+      event: 'merge_group',
+      payload: { merge_group: { head_ref: `refs/heads/gh-readonly-queue/fix/pr-3-of-4/pr-12-${other}` } },
+      number: 12,
+    },
+    'workflow_dispatch: none': { event: 'workflow_dispatch', payload: { inputs: {} } },
+    'schedule: none': { event: 'schedule', payload: { schedule: '0 4 * * *' } },
+    'workflow_dispatch with the input': { event: 'workflow_dispatch', inputs: { 'pull-request': '21' }, number: 21 },
+    'the input, before the event’s own': {
+      event: 'pull_request',
+      payload: { pull_request: { number: 7 } },
+      inputs: { 'pull-request': '21' },
+      number: 21,
+    },
+    'the run of a branch': {
+      event: 'workflow_run',
+      payload: { workflow_run: { ...run, pull_requests: [{ number: 6 }] } },
+      number: 6,
+    },
+    'the run of a fork': {
+      event: 'workflow_run',
+      payload: { workflow_run: { ...run, head_repository: fromFork } },
+      pulls: [pullRequest(5, { head: { ...head, sha: other } }), pullRequest(6, { head })],
+      number: 6,
+    },
+    'the run of a fork whose commits GitHub does not know here': {
+      event: 'workflow_run',
+      payload: { workflow_run: { ...run, head_repository: fromFork } },
+      proposed: [pullRequest(5, { head: { ...head, sha: other } }), pullRequest(6, { head })],
+      number: 6,
+    },
+    'the run of a fork that is gone: none': {
+      event: 'workflow_run',
+      payload: { workflow_run: { ...run, head_repository: null } },
+    },
+    'the run of a push': {
+      event: 'workflow_run',
+      // GitHub lists what leads from the pushed branch elsewhere.
+      payload: { workflow_run: { ...run, event: 'push', head_branch: 'main', pull_requests: [{ number: 30 }] } },
+      pulls: [pullRequest(30), pullRequest(9, { ...merged, merge_commit_sha: sha })],
+      number: 9,
+    },
+    'the run of a merge queue': {
+      event: 'workflow_run',
+      payload: {
+        workflow_run: { ...run, event: 'merge_group', head_branch: `gh-readonly-queue/main/pr-12-${other}` },
+      },
+      number: 12,
+    },
+    'the run of a schedule: none': { event: 'workflow_run', payload: { workflow_run: { ...run, event: 'schedule' } } },
+  }
+  for (const [name, { event, payload = {}, inputs = {}, pulls, proposed, number }] of Object.entries(cases)) {
+    test(name, async () => {
+      if (pulls) github.pulls.set(sha, pulls)
+      if (proposed) github.proposed.set('fork:feature', proposed)
+      // A refusal is published as everything is, and sooner.
+      const step = await preview({ python: 'there-is-no-python', ...inputs }, { event: { name: event, payload } })
+      expect(step.outputs).toMatchObject({ outcome: 'refused', 'failure-reason': 'render-failed' })
+      expect([...github.comments.keys()]).toEqual(number === undefined ? [] : [number])
+      const address = number === undefined ? '' : github.comments.get(number)![0]!.html_url
+      expect(step.outputs['comment-url']).toBe(address)
+      if (number === undefined && event !== 'push' && event !== 'workflow_run') expect(github.requests).toEqual([])
+      expect(step.commands.filter(command => command.name === 'warning')).toEqual([])
+    })
+  }
+})
+
+test('a pull-request that is no number is an invalid input', async () => {
+  const step = await preview({ 'pull-request': 'refs/pull/7/merge' })
+  expect(step.outputs).toMatchObject({ outcome: 'refused', 'failure-reason': 'invalid-input' })
+  expect(step.log).toContain('pull-request is “refs/pull/7/merge”; it can be a number.')
+  expect(github.requests).toEqual([])
+})
+
+test('comment: false: the summary only, and no request to GitHub', async () => {
+  const step = await preview({ comment: 'false' })
+  expect(github.requests).toEqual([])
+  expect(step.summary).toContain('upgrade by 4 revisions')
+})
+
+test('GitHub Enterprise Server has its API elsewhere', async () => {
+  await github.stop()
+  github = await startGitHub({ root: '/api/v3', graphql: '/api/graphql' })
+  const environment = {
+    GITHUB_API_URL: `${github.url}/api/v3`,
+    GITHUB_GRAPHQL_URL: `${github.url}/api/graphql`,
+    GITHUB_SERVER_URL: 'https://git.example',
+  }
+  await preview({ python: 'there-is-no-python' }, { environment })
+  expect(bodies()[0]).toContain('https://git.example/acme/shop/actions/runs/4711')
+})
+
+test('a preview posts the batch’s SQL, and the next one brings the same comment up to date', async () => {
+  const step = await preview()
   expect(bodies()).toHaveLength(1)
-  const [body] = bodies()
-  expect(body).toContain('4 revisions to upgrade')
-  expect(body).toContain(
-    '| 1 | `dd7c69423ad9` | create customers | `migrations/versions/dd7c69423ad9_create_customers.py` | 2 |',
-  )
-  expect(body).toContain("DEFAULT '0%' NOT NULL")
+  expect(bodies()[0]).toContain("DEFAULT '0%' NOT NULL")
   expect(step.outputs['comment-url']).toBe(github.comments.get(7)![0]!.html_url)
-  expect(step.summary).toBe(body)
+  expect(step.summary).toBe(bodies()[0])
   expect(readFileSync(step.outputs['sql-file']!, 'utf8')).toContain("LIKE '%a%';")
+  expect(github.requests).toEqual([
+    'POST /graphql',
+    'GET /repos/acme/shop/issues/7/comments',
+    'POST /repos/acme/shop/issues/7/comments',
+  ])
 
-  github.requests.length = 0
-  await start(seedProject, url, {}, { github: github.url, event: pullRequest })
-  expect(github.requests.filter(request => /^(POST|PATCH) \/repos/.test(request))).toEqual([])
+  // As GitHub may store it.
+  const [comment] = github.comments.get(7)!
+  comment!.body = comment!.body.replaceAll('\n', '\r\n').trimEnd()
+  const again = await preview()
+  expect(writes()).toHaveLength(1)
+  expect(again.outputs['comment-url']).toBe(step.outputs['comment-url'])
 
-  await start(seedProject, url, { revision: 'dd7c69423ad9' }, { github: github.url, event: pullRequest })
+  await preview({ revision: 'dd7c69423ad9' })
   expect(bodies()).toHaveLength(1)
-  expect(bodies()[0]).toContain('1 revision to upgrade')
+  expect(bodies()[0]).toContain('upgrade by 1 revision')
+})
+
+test('where there is nothing to do there is no comment, but one that stands there says so', async () => {
+  const step = await preview({ revision: '5929dc9c624a', 'from-revision': '5929dc9c624a' })
+  expect(step.outputs).toMatchObject({ outcome: 'up-to-date', 'comment-url': '' })
+  expect(step.summary).toContain('nothing to do')
+  expect(writes()).toEqual([])
+  await preview()
+  await preview({ revision: '5929dc9c624a', 'from-revision': '5929dc9c624a' })
+  expect(bodies()).toHaveLength(1)
+  expect(bodies()[0]).toContain('nothing to do')
 })
 
 test('the comment is found by its author too, over all pages, and each label has its own', async () => {
-  for (let i = 0; i < 130; i++) github.add(7, 'somebody', `comment ${i}`)
-  const step = await start(seedProject, url, { label: 'staging' }, { github: github.url, event: pullRequest })
-  const marker = bodies().at(-1)!.split('\n')[0]!
-  github.comments.get(7)!.unshift({ ...github.add(8, 'mallory', `${marker}\nforged`) })
+  for (let i = 0; i < 230; i++) github.add(7, 'somebody', `comment ${i}`)
+  const step = await preview({ label: 'staging' })
+  const [marker] = bodies().at(-1)!.split('\n')
+  github.comments.get(7)!.unshift(github.add(8, 'mallory', `${marker}\nforged`))
+  // The bot's own words, but not our comment: it only quotes the marker.
+  github.comments.get(7)!.unshift(github.add(8, bot, `> ${marker}`))
 
-  const again = await start(seedProject, url, { label: 'staging' }, { github: github.url, event: pullRequest })
+  const again = await preview({ label: 'staging', revision: 'dd7c69423ad9' })
   expect(again.outputs['comment-url']).toBe(step.outputs['comment-url'])
-  expect(bodies()[0]).toContain('forged')
-  const other = await start(seedProject, url, { label: 'production' }, { github: github.url, event: pullRequest })
+  expect(bodies().slice(0, 2)).toEqual([`> ${marker}`, `${marker}\nforged`])
+  const other = await preview({ label: 'stag' })
   expect(other.outputs['comment-url']).not.toBe(step.outputs['comment-url'])
-  expect(github.comments.get(7)!.filter(comment => comment.user.login === bot)).toHaveLength(2)
-})
-
-test('after a push, the outcome goes to the merged pull request of the commit', async () => {
-  const sha = '0123456789abcdef0123456789abcdef01234567'
-  github.pulls.set(sha, [
-    { number: 5, merged_at: null, merge_commit_sha: 'f'.repeat(40) },
-    { number: 9, merged_at: '2024-05-01T10:00:00Z', merge_commit_sha: sha },
+  const ours = github.comments.get(7)!.filter(comment => comment.user.login === bot && comment.body.startsWith('<!--'))
+  expect(ours.map(({ body }) => body.split('\n')[2])).toEqual([
+    '### 📋 Atomic Upgrade, staging: upgrade by 1 revision',
+    '### 📋 Atomic Upgrade, stag: upgrade by 4 revisions',
   ])
-  const event = { name: 'push', payload: {} }
-  const step = await start(secondProject, url, { mode: 'apply' }, { github: github.url, event })
-  expect(step.outputs.outcome).toBe('applied')
-  expect(bodies(9)).toHaveLength(1)
-  expect(bodies(9)[0]).toContain('3 revisions applied')
-  expect(bodies(9)[0]).toMatch(/`8c24d5e6f7a0` \| give every mail domain a row \| .* \| 4 \| 0\.\d\d&nbsp;s \|/)
 })
 
-test('a script that needs the database is named with its line instead of SQL', async () => {
-  const step = await start(secondProject, url, {}, { github: github.url, event: pullRequest })
-  expect(step.outputs).toMatchObject({ outcome: 'previewed', pending: '3', 'sql-file': '' })
-  expect(bodies()[0]).toContain('<code>8c24d5e6f7a0</code> give every mail domain a row – not rendered')
-  expect(bodies()[0]).toContain('`migrations/versions/8c24d5e6f7a0_create_domains.py:20`')
-  expect(bodies()[0]).toContain("SET account_limit = 100 WHERE name LIKE '%.com';")
-})
-
-test('without the permission to comment: a warning with the lines to add, the summary has it all, the step goes on', async () => {
-  github.fails = method => (method === 'POST' ? 403 : undefined)
-  const step = await start(secondProject, url, { mode: 'apply' }, { github: github.url, event: pullRequest })
-  expect(step.outputs).toMatchObject({ outcome: 'applied', 'comment-url': '' })
-  expect(step.exitCode).toBe(0)
-  const warnings = step.commands.filter(({ name }) => name === 'warning')
-  expect(warnings).toHaveLength(1)
-  expect(warnings[0]!.text).toContain('pull-requests: write')
-  expect(step.summary).toContain('3 revisions applied')
-})
-
-test('GitHub failing after the COMMIT does not make the step lie about the database', async () => {
-  let commented = 0
-  github.fails = (method, path) => {
-    if (method === 'POST' && path.endsWith('/comments')) commented++
-    return method === 'PATCH' ? 500 : undefined
+describe('GitHub’s troubles do not fail the step, and are told in log and summary', () => {
+  const cases: Record<string, { fails: GitHub['fails']; told: string }> = {
+    'a token that may not comment': {
+      fails: (method, path) => (method === 'POST' && path.endsWith('/comments') ? 403 : undefined),
+      told: '(403: Resource not accessible by integration). The job needs `permissions: { contents: read, pull-requests: write }`',
+    },
+    'a pull request that it cannot see': {
+      fails: method => (method === 'GET' ? 404 : undefined),
+      told: '(404: Not Found). The job needs `permissions: ',
+    },
+    'a token that has run out': { fails: () => 401, told: '(401: Bad credentials).' },
+    'a server with troubles of its own': { fails: () => 500, told: '(500: Server Error).' },
+    'no answer': { fails: () => 'never', told: '(The operation was aborted due to timeout).' },
   }
-  const step = await start(secondProject, url, { mode: 'apply' }, { github: github.url, event: pullRequest })
-  expect(commented).toBe(1)
-  expect(step.outputs).toMatchObject({ outcome: 'applied', 'new-head': 'b7e0aa41d9c3' })
-  expect(step.exitCode).toBe(0)
-  expect(await contents(url)).toContain('b7e0aa41d9c3')
+  for (const [name, { fails, told }] of Object.entries(cases)) {
+    test(name, async () => {
+      github.fails = fails
+      expectWarning(await preview({ python: 'there-is-no-python' }), told)
+    })
+  }
+
+  test('no server', async () => {
+    const gone = await startGitHub()
+    await gone.stop()
+    expectWarning(await preview({}, { github: gone.url }), '(connect ECONNREFUSED 127.0.0.1:', 'previewed')
+  })
+
+  test('no token', async () => {
+    expectWarning(await preview({ 'github-token': '' }), '(there is no github-token).', 'previewed')
+    expect(github.requests).toEqual([])
+  })
+
+  function expectWarning(step: Step, told: string, outcome = 'refused'): void {
+    expect(step.exitCode).toBe(outcome === 'refused' ? 1 : 0)
+    expect(step.outputs).toMatchObject({ outcome, 'comment-url': '' })
+    const warnings = step.commands.filter(command => command.name === 'warning')
+    expect(warnings).toHaveLength(1)
+    expect(warnings[0]!.text).toContain(`The comment on the pull request could not be written ${told}`)
+    expect(step.summary).toContain(outcome === 'refused' ? 'there-is-no-python' : 'upgrade by 4 revisions')
+    expect(step.summary).toContain('> [!WARNING]\n> The comment on the pull request could not be written')
+  }
 })
 
-test('comment: false and an event without a pull request: the summary only, and no request to GitHub', async () => {
-  const silent = await start(seedProject, url, { comment: 'false' }, { github: github.url, event: pullRequest })
-  const alone = await start(seedProject, url, {}, { github: github.url })
-  expect(github.requests).toEqual([])
-  for (const step of [silent, alone]) expect(step.summary).toContain('4 revisions to upgrade')
+test('a cancelled step does not wait for GitHub until it is killed', async () => {
+  github.fails = () => 'never'
+  let ended = false
+  /** As the runner does it. */
+  const cancel = async (pid: number): Promise<void> => {
+    while (github.requests.length === 0) await sleep(20)
+    for (const [signal, later] of [
+      ['SIGINT', 7_500],
+      ['SIGTERM', 2_500],
+      ['SIGKILL', 0],
+    ] as const) {
+      if (ended) return
+      process.kill(pid, signal)
+      await sleep(later)
+    }
+  }
+  const step = await preview({}, { started: pid => void cancel(pid) })
+  ended = true
+  expect(step.exitCode).toBe(1)
+  expect(step.outputs).toMatchObject({ outcome: 'refused', 'failure-reason': 'cancelled' })
+})
+
+describe('an apply', () => {
+  let url: string
+  beforeEach(async () => {
+    url = await createDatabase()
+  })
+  const apply = () => start(secondProject, url, { mode: 'apply' }, { github: github.url, event: onPullRequest })
+
+  test('is announced, and its end is told in the same comment', async () => {
+    const step = await apply()
+    expect(step.outputs.outcome).toBe('applied')
+    expect(writes()).toEqual([
+      'POST /repos/acme/shop/issues/7/comments',
+      expect.stringMatching(/^PATCH \/repos\/acme\/shop\/issues\/comments\/\d+$/),
+    ])
+    expect(github.written.map(text => text.split('\n')[2])).toEqual([
+      '### ⏳ Atomic Upgrade: upgrading by 3 revisions',
+      '### ✅ Atomic Upgrade: upgraded by 3 revisions',
+    ])
+    expect(bodies()[0]).toMatch(/`8c24d5e6f7a0` \| give every mail domain a row \| 4 \| 0\.\d\d&nbsp;s \| /)
+  })
+
+  test('tells its end although GitHub was down when it began', async () => {
+    let began = false
+    github.fails = () => (began ? undefined : 500)
+    const step = await start(
+      secondProject,
+      url,
+      { mode: 'apply' },
+      {
+        github: github.url,
+        event: onPullRequest,
+        output: text => {
+          began ||= text.includes('in one transaction')
+        },
+      },
+    )
+    expect(step.outputs['comment-url']).toBe(github.comments.get(7)![0]!.html_url)
+    expect(bodies()).toEqual([expect.stringContaining('upgraded by 3 revisions')])
+    expect(step.commands.filter(command => command.name === 'warning')).toEqual([])
+  })
+
+  test('has one comment, even where GitHub takes the first one without saying so', async () => {
+    let lost = false
+    github.fails = (method, path) => {
+      if (lost || method !== 'POST' || !path.endsWith('/comments')) return undefined
+      lost = true
+      github.add(7, bot, '<!-- atomic-upgrade  -->\n\ntaken')
+      return 500
+    }
+    const step = await apply()
+    expect(lost).toBe(true)
+    expect(bodies()).toEqual([expect.stringContaining('upgraded by 3 revisions')])
+    expect(step.outputs['comment-url']).toBe(github.comments.get(7)![0]!.html_url)
+  })
+
+  test('is not called anything else because GitHub fails after its COMMIT', async () => {
+    github.fails = method => (method === 'PATCH' ? 500 : undefined)
+    const step = await apply()
+    expect(step.exitCode).toBe(0)
+    expect(step.outputs).toMatchObject({ outcome: 'applied', 'new-head': 'b7e0aa41d9c3' })
+    expect(bodies()[0]).toContain('It is running now')
+    expect(step.summary).toContain('500: Server Error')
+  })
 })

@@ -3,13 +3,23 @@ import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/failure'
 import type { Revision } from '../../src/plan/plan'
 import type { Outcome, Result } from '../../src/plan/result'
-import { commentLimit, marker, renderReport } from '../../src/report/comment'
+import {
+  commentLimit,
+  type Limit,
+  marker,
+  renderReport,
+  type Surroundings,
+  summaryLimit,
+} from '../../src/report/comment'
 import { printable } from '../../src/report/markdown'
 import { blocks, meaningful, rawHtml, running, targets } from './github'
 import { hostile, planOf, resultOf, revision } from './hostile'
 
 const links = { run: 'https://github.com/acme/shop/actions/runs/4711' }
-const summaryLimit = 1024 * 1024
+
+/** What stands on the pull request. */
+const render = (result: Result, surroundings: Surroundings = links, limit: Limit = commentLimit) =>
+  renderReport(result, surroundings, limit)
 
 const outcomes: Outcome[] = ['up-to-date', 'previewed', 'rehearsed', 'applied', 'rolled-back', 'refused', 'in-doubt']
 
@@ -85,9 +95,9 @@ describe('hostile text', () => {
   test('never gets out of the place that it was given', () => {
     fc.assert(
       fc.property(hostileResult, result => {
-        const text = renderReport(result, links)
+        const text = render(result)
         expectIntact(text, { sections: result.plan!.revisions.length })
-        expect(text.length).toBeLessThanOrEqual(commentLimit)
+        expect(text.length).toBeLessThanOrEqual(commentLimit.most)
       }),
       { numRuns: 1_000 },
     )
@@ -96,7 +106,7 @@ describe('hostile text', () => {
   test('neither makes another row or cell of the table, nor hides one', () => {
     fc.assert(
       fc.property(hostileResult, result => {
-        const all = blocks(renderReport(result, links))
+        const all = blocks(render(result))
         const { revisions } = result.plan!
         const rows = all.filter(({ type }) => type === 'tr_open').length
         expect(rows).toBe(revisions.length === 0 ? 0 : revisions.length + 1)
@@ -115,9 +125,7 @@ describe('hostile text', () => {
     fc.assert(
       fc.property(fc.array(hostile, { minLength: 1, maxLength: 3 }), texts => {
         const revisions = texts.map((sql, i) => revision({ id: `r${i}`, statements: [{ sql, line: 1, own: false }] }))
-        const fences = blocks(renderReport(resultOf({ plan: planOf(revisions) }), links)).filter(
-          ({ type }) => type === 'fence',
-        )
+        const fences = blocks(render(resultOf({ plan: planOf(revisions) }))).filter(({ type }) => type === 'fence')
         expect(fences).toHaveLength(texts.length)
         for (const { info, content } of fences) {
           expect(info).toBe('sql')
@@ -162,9 +170,9 @@ describe('the limit', () => {
   test('300 revisions and 3,000 statements: whole revisions are dropped from the end, with their number and a pointer', () => {
     const revisions = batch(300, 10)
     const ids = revisions.map(({ id }) => id)
-    const text = renderReport(resultOf({ plan: planOf(revisions) }), links)
-    expect(text.length).toBeLessThanOrEqual(commentLimit)
-    expect(text.length).toBeGreaterThan(commentLimit - 2_000)
+    const text = render(resultOf({ plan: planOf(revisions) }))
+    expect(text.length).toBeLessThanOrEqual(commentLimit.most)
+    expect(text.length).toBeGreaterThan(commentLimit.most - 2_000)
     expectIntact(text)
     expect(listedRows(text)).toEqual(ids)
     const sections = shownSections(text)
@@ -181,14 +189,13 @@ describe('the limit', () => {
   test('2,000 revisions: lines of the table are dropped too, after all SQL', () => {
     const revisions = batch(2_000, 1)
     const ids = revisions.map(({ id }) => id)
-    const text = renderReport(resultOf({ plan: planOf(revisions) }), links)
-    expect(text.length).toBeLessThanOrEqual(commentLimit)
+    const text = render(resultOf({ plan: planOf(revisions) }))
+    expect(text.length).toBeLessThanOrEqual(commentLimit.most)
     expectIntact(text, { sections: 0 })
     const rows = listedRows(text)
     expect(rows.length).toBeGreaterThan(300)
     expect(rows).toEqual(ids.slice(0, rows.length))
-    expect(text).toContain('The SQL of 2000 more revisions is not shown here')
-    expect(text).toContain(`_${2_000 - rows.length} more revisions not listed here: see `)
+    expect(text).toContain(`_${2_000 - rows.length} more revisions are not listed here, and no SQL is shown: see `)
   })
 
   test('one statement of 2 MB is left out as a whole, and the revisions before it are shown', () => {
@@ -196,8 +203,8 @@ describe('the limit', () => {
     second.statements = [{ sql: `INSERT INTO t VALUES ('${'x'.repeat(2 * 1024 * 1024)}')`, line: 1, own: false }]
     const result = resultOf({ plan: planOf([first, second, third]) })
     for (const limit of [commentLimit, summaryLimit]) {
-      const text = renderReport(result, links, limit)
-      expect(text.length).toBeLessThanOrEqual(limit)
+      const text = render(result, links, limit)
+      expect(limit.sizeOf(text)).toBeLessThanOrEqual(limit.most)
       expectIntact(text, { sections: 1 })
       expect(shownSections(text)).toEqual([first.id])
       expect(listedRows(text)).toEqual([first.id, second.id, third.id])
@@ -207,19 +214,57 @@ describe('the limit', () => {
 
   test('the summary takes a MiB, and has what the comment has not', () => {
     const result = resultOf({ plan: planOf(batch(300, 10)) })
-    const text = renderReport(result, links, summaryLimit)
+    const text = render(result, links, summaryLimit)
     expect(shownSections(text)).toHaveLength(300)
     expect(text).not.toContain('not shown here')
-    const larger = renderReport(resultOf({ plan: planOf(batch(300, 100)) }), links, summaryLimit)
-    expect(larger.length).toBeLessThanOrEqual(summaryLimit)
+    const larger = render(resultOf({ plan: planOf(batch(300, 100)) }), links, summaryLimit)
+    expect(summaryLimit.sizeOf(larger)).toBeLessThanOrEqual(1024 * 1024)
     expect(shownSections(larger).length).toBeLessThan(300)
     expectIntact(larger)
   })
 
-  test('a quarter of the summary’s limit in characters is never more than the limit in bytes', () => {
-    for (const letter of ['é', '日', '😀', '\u0001']) {
+  test('the summary is measured in bytes, the comment in characters', () => {
+    for (const letter of ['x', 'é', '日', '😀', '\u0001']) {
       const result = resultOf({ plan: planOf(batch(300, 20, letter.repeat(200))) })
-      expect(Buffer.byteLength(renderReport(result, links, summaryLimit / 4))).toBeLessThanOrEqual(summaryLimit)
+      const summary = render(result, links, summaryLimit)
+      expect(Buffer.byteLength(summary), letter).toBeLessThanOrEqual(1024 * 1024)
+      expect(Buffer.byteLength(summary), letter).toBeGreaterThan(1024 * 1024 - 20_000)
+      expectIntact(summary)
+      const text = render(result)
+      expect(text.length, letter).toBeLessThanOrEqual(65_536)
+      expect(text.length, letter).toBeGreaterThan(65_536 - 10_000)
+      expectIntact(text)
+    }
+  })
+
+  test('is used to the last character', () => {
+    const revisions = batch(30, 5)
+    const result = resultOf({ plan: planOf(revisions) })
+    const whole = render(result, links, { ...commentLimit, most: Number.MAX_SAFE_INTEGER })
+    expect(shownSections(whole)).toHaveLength(30)
+    expect(render(result, links, { ...commentLimit, most: whole.length })).toBe(whole)
+    expect(shownSections(render(result, links, { ...commentLimit, most: whole.length - 1 }))).toHaveLength(29)
+  })
+
+  test('costs no more for being met: each revision’s SQL is looked at a few times at most, and not at all beyond it', () => {
+    const looks: number[] = []
+    const revisions = batch(3_000, 10).map((each, i) => {
+      const { statements = [], ...rest } = each
+      looks[i] = 0
+      return {
+        ...rest,
+        get statements() {
+          looks[i]!++
+          return statements
+        },
+      }
+    })
+    const result = resultOf({ plan: planOf(revisions) })
+    for (const limit of [commentLimit, summaryLimit]) {
+      looks.fill(0)
+      render(result, links, limit)
+      expect(Math.max(...looks)).toBeLessThanOrEqual(6)
+      expect(Math.max(...looks.slice(2_500))).toBeLessThanOrEqual(2)
     }
   })
 
@@ -229,11 +274,11 @@ describe('the limit', () => {
         fc.integer({ min: 1, max: 40 }),
         fc.integer({ min: 0, max: 12 }),
         fc.integer({ min: 0, max: 3_000 }),
-        fc.constantFrom(20_000, 40_000, commentLimit),
-        (revisions, statements, padding, limit) => {
+        fc.constantFrom(20_000, 40_000, 65_536),
+        (revisions, statements, padding, most) => {
           const plan = planOf(batch(revisions, statements, `SELECT ${'9'.repeat(padding)}`))
-          const text = renderReport(resultOf({ plan }), links, limit)
-          expect(text.length).toBeLessThanOrEqual(limit)
+          const text = render(resultOf({ plan }), links, { ...commentLimit, most })
+          expect(text.length).toBeLessThanOrEqual(most)
           expectIntact(text)
         },
       ),
@@ -266,8 +311,8 @@ describe('the limit', () => {
           statement: { sql: long, code: 'P0001', message: long, detail: long, hint: long, position: 50_000 },
         }),
       })
-      const text = renderReport(result, links)
-      expect(text.length, letter).toBeLessThanOrEqual(commentLimit)
+      const text = render(result)
+      expect(text.length, letter).toBeLessThanOrEqual(commentLimit.most)
       expectIntact(text, { sections: 2 })
     }
   })
@@ -278,41 +323,41 @@ describe('the words', () => {
     fc.assert(
       fc.property(hostileResult, result => {
         const before = structuredClone({ ...result, failure: undefined })
-        expect(renderReport(result, links)).toBe(renderReport(result, links))
+        expect(render(result)).toBe(render(result))
         expect({ ...result, failure: undefined }).toEqual(before)
       }),
       { numRuns: 300 },
     )
-    expect(renderReport(resultOf(), links)).not.toMatch(/\d{4}-\d\d-\d\d|\d\d:\d\d/)
+    expect(render(resultOf())).not.toMatch(/\d{4}-\d\d-\d\d|\d\d:\d\d/)
   })
 
   test('the first line is the marker of the label, by which a later run finds its comment', () => {
-    expect(renderReport(resultOf({ label: 'staging' }), links).split('\n')[0]).toBe('<!-- atomic-upgrade staging -->')
+    expect(render(resultOf({ label: 'staging' })).split('\n')[0]).toBe('<!-- atomic-upgrade staging -->')
   })
 
   test('without a run’s page or an SQL file, nobody is sent there', () => {
     const { sqlFile: _, ...result } = resultOf({ plan: planOf(batch(300, 10)) })
-    expect(renderReport(result, links)).toMatch(/is not shown here: see the \[summary of the run\]\([^)]*\)\._/)
-    expect(renderReport(result, { run: '' })).toMatch(/more revisions is not shown here\._/)
-    expect(renderReport(resultOf({ plan: planOf(batch(300, 10)) }), { run: '' })).toMatch(
+    expect(render(result)).toMatch(/is not shown here: see the \[summary of the run\]\([^)]*\)\._/)
+    expect(render(result, { run: '' })).toMatch(/more revisions is not shown here\._/)
+    expect(render(resultOf({ plan: planOf(batch(300, 10)) }), { run: '' })).toMatch(
       /: see the file of the output `sql-file`\._/,
     )
   })
 
   test('a script without SQL is counted, named and explained', () => {
     const unseen = (id: string) => revision({ id, notRenderable: { reason: 'it reads the database', line: 20 } })
-    const one = renderReport(resultOf({ plan: planOf([unseen('a'), revision({ id: 'b' })]) }), links)
-    expect(one).toContain('> 1 script has no SQL to show')
+    const one = render(resultOf({ plan: planOf([unseen('a'), revision({ id: 'b' })]) }))
+    expect(one).toContain('> The SQL of 1 script is only known when it runs')
     expect(one).toContain('No SQL can be shown for this script: it reads the database (`migrations/versions/a.py:20`).')
-    expect(one).toContain('| 1 | `a` | create customers | `migrations/versions/a.py` | ? |')
-    const two = renderReport(resultOf({ plan: planOf([unseen('a'), unseen('b')]) }), links)
-    expect(two).toContain('> 2 scripts have no SQL to show')
-    expect(renderReport(resultOf(), links)).not.toContain('[!NOTE]')
+    expect(one).toContain('| 1 | `a` | create customers | ? | `a.py` |')
+    const two = render(resultOf({ plan: planOf([unseen('a'), unseen('b')]) }))
+    expect(two).toContain('> The SQL of 2 scripts is only known when it runs')
+    expect(render(resultOf())).not.toContain('[!NOTE]')
   })
 
   test('Alembic’s own bookkeeping is neither shown nor counted', () => {
     const own = { sql: "UPDATE alembic_version SET version_num='b'", line: null, own: true }
-    const text = renderReport(resultOf({ plan: planOf([revision({ id: 'b', statements: [own] })]) }), links)
+    const text = render(resultOf({ plan: planOf([revision({ id: 'b', statements: [own] })]) }))
     expect(text).toContain('– 0 statements</summary>\n\nThe script does nothing.')
     expect(text).not.toContain('alembic_version')
   })
@@ -324,23 +369,23 @@ describe('the words', () => {
       place: { file: 'migrations/versions/b.py', line: 12 },
       statement: { sql: 'DROP TABLE x', code: '42P01', message: 'relation "x" does not exist', position: 12 },
     })
-    const text = renderReport(resultOf({ outcome: 'rolled-back', newHeads: ['aaa'], reread: true, failure }), links)
-    expect(text).toContain('### ❌ Atomic Upgrade: Failed: everything was rolled back')
+    const text = render(resultOf({ outcome: 'rolled-back', newHeads: ['aaa'], reread: true, failure }))
+    expect(text).toContain('### ❌ Atomic Upgrade: failed, everything rolled back')
     expect(text).toContain('In `migrations/versions/b.py:12`.')
     expect(text).toContain('ERROR 42P01: relation "x" does not exist\nLINE 1: DROP TABLE x\n                   ^')
-    expect(text).toContain('The database is at aaa, as before.')
+    expect(text).toContain('The database is at `aaa`, as before. The target was `bbb`.')
     expect(text).toContain('Mend the script.')
   })
 
   test('each outcome has its own sign', () => {
-    const signs = outcomes.map(outcome => renderReport(resultOf({ outcome }), links).split('\n')[2]!.split(' ')[1])
+    const signs = outcomes.map(outcome => render(resultOf({ outcome })).split('\n')[2]!.split(' ')[1])
     expect(signs).toEqual(['✅', '📋', '✅', '✅', '❌', '❌', '⚠️'])
   })
 
   test('how long each revision took is shown once it ran, and a dash where it did not', () => {
     const runs = [{ id: 'a', duration: 1_234, statements: 3 }]
     const plan = planOf([revision({ id: 'a' }), revision({ id: 'b' })])
-    const text = renderReport(resultOf({ outcome: 'rolled-back', plan, runs }), links)
+    const text = render(resultOf({ outcome: 'rolled-back', plan, runs }))
     expect(text).toMatch(/\| 1 \| `a` \|.* \| 1\.23&nbsp;s \|/)
     expect(text).toMatch(/\| 2 \| `b` \|.* \| – \|/)
   })

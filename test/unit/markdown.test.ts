@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { code, fenced, folded, html, printable, prose } from '../../src/report/markdown'
+import { code, fenced, folded, html, printable, prose, proseWithCode } from '../../src/report/markdown'
 import { blocks, entities, inlines, meaningful, rawHtml, running, types } from './github'
 import { hostile, nasty } from './hostile'
 
@@ -71,6 +71,28 @@ describe('prose', () => {
 
   test('is one line', () => {
     expect(prose(' a\r\nb\n\n\tc ')).toBe('a b c')
+  })
+})
+
+describe('prose with code', () => {
+  test('has code where the text has it, and the spaces around it', () => {
+    expect(proseWithCode('Set `a_b: *` or `c`; not d_e.')).toBe('Set `a_b: *` or `c`; not d\\_e.')
+    expect(proseWithCode('a ` b')).toBe('a \\` b')
+  })
+
+  test('is one paragraph without a meaning for GitHub, whatever the text is', () => {
+    fc.assert(
+      fc.property(hostile, text => {
+        const markdown = proseWithCode(text)
+        fc.pre(markdown.trim() !== '')
+        expect(types(markdown)).toEqual(['paragraph_open', 'inline', 'paragraph_close'])
+        expect(running(markdown)).not.toMatch(meaningful)
+        const kinds = inlines(markdown).filter(kind => kind !== 'code_inline' && kind !== 'html_inline')
+        expect(kinds).toEqual([])
+        for (const tag of rawHtml(markdown)) expect(['<code>', '</code>']).toContain(tag)
+      }),
+      runs,
+    )
   })
 })
 

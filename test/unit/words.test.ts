@@ -144,97 +144,97 @@ const none = (key: keyof Result) => (result: Result) => {
 const situations: Record<string, { result: Result; line: string; state: string }> = {
   'under way, to be applied': {
     result: none('outcome')(resultOf({ mode: 'apply' })),
-    line: '1 revision will run',
-    state: 'The database is at aaa; nothing was written to it.',
+    line: 'upgrading by 1 revision',
+    state: 'The database is at aaa.',
   },
   'under way, to be rehearsed': {
     result: none('outcome')(resultOf({ mode: 'rehearse' })),
-    line: '1 revision will be rehearsed',
-    state: 'The database is at aaa; nothing was written to it.',
+    line: 'rehearsing the upgrade by 1 revision',
+    state: 'The database is at aaa.',
   },
   'up to date': {
     result: resultOf({ outcome: 'up-to-date', plan: planOf([]), priorHeads: ['bbb'] }),
-    line: 'Nothing to do: the database is up to date',
+    line: 'nothing to do',
     state: 'The database is at bbb.',
   },
   'up to date, and no database': {
     result: resultOf({ outcome: 'up-to-date', plan: planOf([]), priorHeads: ['bbb'], database: '' }),
-    line: 'Nothing to do: the batch is empty',
-    state: 'No database was asked.',
+    line: 'nothing to do',
+    state: 'No database was asked; the batch from bbb is empty.',
   },
   previewed: {
     result: resultOf(),
-    line: '1 revision to upgrade',
+    line: 'upgrade by 1 revision',
     state: 'The database is at aaa; nothing was written to it.',
   },
   'previewed from base': {
     result: resultOf({ priorHeads: [] }),
-    line: '1 revision to upgrade',
+    line: 'upgrade by 1 revision',
     state: 'The database is at base; nothing was written to it.',
   },
   'previewed, and no database': {
     result: resultOf({ database: '', direction: 'downgrade' }),
-    line: '1 revision to downgrade',
+    line: 'downgrade by 1 revision',
     state: 'No database was asked.',
   },
   rehearsed: {
     result: resultOf({ outcome: 'rehearsed' }),
-    line: '1 revision rehearsed: the batch works, and nothing of it was kept',
+    line: 'upgrade by 1 revision rehearsed, nothing of it kept',
     state: 'The database is at aaa, as before.',
   },
   applied: {
     result: resultOf({ outcome: 'applied', newHeads: ['bbb', 'ccc'] }),
-    line: '1 revision applied: the database is upgraded',
+    line: 'upgraded by 1 revision',
     state: 'The database is at bbb, ccc.',
   },
   'applied, downwards to base': {
     result: resultOf({ outcome: 'applied', direction: 'downgrade', newHeads: [] }),
-    line: '1 revision applied: the database is downgraded',
+    line: 'downgraded by 1 revision',
     state: 'The database is at base.',
   },
   'rolled back': {
     result: resultOf({ outcome: 'rolled-back', failure: broken, newHeads: ['aaa'], reread: true }),
-    line: 'Failed: everything was rolled back',
+    line: 'failed, everything rolled back',
     state: 'The database is at aaa, as before.',
   },
   'rolled back, and the database is gone': {
     result: resultOf({ outcome: 'rolled-back', failure: broken, newHeads: ['aaa'], reread: false }),
-    line: 'Failed: everything was rolled back',
+    line: 'failed, everything rolled back',
     state: 'The database is at aaa, as before (not re-read: it could not be reached).',
   },
   'rolled back, and somebody else was there': {
     result: resultOf({ outcome: 'rolled-back', failure: broken, newHeads: ['ccc'], reread: true }),
-    line: 'Failed: everything was rolled back',
+    line: 'failed, everything rolled back',
     state: 'The database is now at ccc; this step changed nothing in it.',
   },
   'rolled back, heads unknown': {
     result: none('newHeads')(resultOf({ outcome: 'rolled-back', failure: broken })),
-    line: 'Failed: everything was rolled back',
+    line: 'failed, everything rolled back',
     state: 'The database is as it was before.',
   },
   'cancelled while it ran': {
     result: resultOf({ outcome: 'rolled-back', failure: cancelled, newHeads: ['aaa'], reread: true }),
-    line: 'Cancelled: everything was rolled back',
+    line: 'cancelled, everything rolled back',
     state: 'The database is at aaa, as before.',
   },
   'cancelled before it ran': {
     result: resultOf({ outcome: 'refused', failure: cancelled, newHeads: ['aaa'], reread: true }),
-    line: 'Cancelled before anything ran',
+    line: 'cancelled before anything ran',
     state: 'The database is at aaa, as before.',
   },
   refused: {
     result: none('newHeads')(resultOf({ outcome: 'refused', failure: broken })),
-    line: 'Refused: nothing ran',
+    line: 'refused, nothing ran',
     state: 'The database was not touched.',
   },
   'refused, and no database': {
     result: resultOf({ outcome: 'refused', failure: broken, database: '' }),
-    line: 'Refused: nothing ran',
+    line: 'refused, nothing ran',
     state: '',
   },
   'in doubt': {
     result: none('newHeads')(resultOf({ outcome: 'in-doubt', failure: broken })),
-    line: 'In doubt: the COMMIT was sent, and no answer came',
+    line: 'in doubt, no answer to the COMMIT',
     state: 'The database is wholly at aaa or wholly at bbb.',
   },
 }
@@ -263,9 +263,14 @@ describe('headline and state', () => {
 
   test('count the batch’s revisions', () => {
     const plan = planOf([revision({ id: 'a' }), revision({ id: 'b' })])
-    expect(headline(resultOf({ plan }))).toBe('2 revisions to upgrade')
+    expect(headline(resultOf({ plan }))).toBe('upgrade by 2 revisions')
     expect(headline(none('plan')(resultOf({ outcome: 'applied' })))).toContain('0 revisions')
   })
+})
+
+test('the state of the database names its heads as it is told to', () => {
+  const state = stateOf(resultOf({ outcome: 'in-doubt' }), heads => `<${heads}>`)
+  expect(state).toBe('The database is wholly at <aaa> or wholly at <bbb>.')
 })
 
 test('an explanation tells what happened, the statement, the state of the database and what to do', () => {

@@ -1,0 +1,27 @@
+import { getOctokit } from '@actions/github'
+import { retry } from '@octokit/plugin-retry'
+
+export type Octokit = ReturnType<typeof client>
+
+/** A repository as Octokit names it. */
+export interface Repository {
+  owner: string
+  repo: string
+}
+
+/** How long one look-up or one change may take before the step goes on without it, in milliseconds. */
+const patience = 15_000
+/** The same once the step is cancelled: the runner kills it ten seconds later. */
+const haste = 3_000
+
+/** A client of GitHub's API. It tries once more after a second, and no longer: a deploy has better things to wait for. */
+export const client = (token: string) => getOctokit(token, { retry: { retries: 1 } }, retry)
+
+/** Aborts what takes too long. */
+export function deadline(cancelled: AbortSignal): AbortSignal {
+  if (cancelled.aborted) return AbortSignal.timeout(haste)
+  const hurried = new AbortController()
+  const hurry = () => setTimeout(() => hurried.abort(), haste).unref()
+  cancelled.addEventListener('abort', hurry, { once: true })
+  return AbortSignal.any([AbortSignal.timeout(patience), hurried.signal])
+}
