@@ -49963,13 +49963,39 @@ function readPayload(path) {
         return {};
     }
 }
-/** The pull request that the event itself names. */
-function pullRequestOf({ payload }) {
-    const queued = /\/pr-(\d+)-/.exec(payload.merge_group?.head_ref ?? '')?.[1];
-    return (payload.pull_request?.number ??
-        (payload.issue?.pull_request && payload.issue.number) ??
-        payload.workflow_run?.pull_requests?.[0]?.number ??
-        (queued ? Number(queued) : undefined));
+/** The pull request that the event is about; undefined where it is about none. */
+function pullRequestOf({ name, sha, repository, payload }) {
+    const { pull_request, issue, merge_group, workflow_run } = payload;
+    if (pull_request)
+        return { number: pull_request.number };
+    if (issue)
+        return issue.pull_request && { number: issue.number };
+    if (merge_group)
+        return queued(merge_group.head_ref);
+    if (workflow_run)
+        return pullRequestOfRun(workflow_run, repository);
+    return name === 'push' && sha ? { mergedAs: sha } : undefined;
+}
+/** What a run that follows another one is about: what the other one was about. */
+function pullRequestOfRun(run, repository) {
+    const { event, head_sha: sha, head_branch: branch, head_repository: head } = run;
+    // GitHub lists a pull request that leads from the pushed branch elsewhere, such as from main to production.
+    if (event === 'push')
+        return { mergedAs: sha };
+    if (event === 'merge_group')
+        return queued(branch ?? '');
+    const [listed] = run.pull_requests ?? [];
+    if (listed)
+        return { number: listed.number };
+    if (!event.startsWith('pull_request'))
+        return undefined;
+    const from = head && branch && head.full_name !== repository ? `${head.owner.login}:${branch}` : '';
+    return { head: sha, from };
+}
+/** A merge queue names its branches `gh-readonly-queue/BASE/pr-NUMBER-SHA`. */
+function queued(branch) {
+    const number = /\/pr-(\d+)-[0-9a-f]+$/.exec(branch)?.[1];
+    return number ? { number: Number(number) } : undefined;
 }
 /** Events that have secrets while the checkout may be a pull request's; source: GitHub's page "Events that trigger workflows". */
 const mayHoldForeignScripts = ({ name }) => ['pull_request_target', 'issue_comment', 'workflow_run'].includes(name);
@@ -55455,315 +55481,115 @@ function retry(octokit, octokitOptions) {
 retry.VERSION = plugin_retry_dist_bundle_VERSION;
 
 
-;// CONCATENATED MODULE: ./node_modules/@octokit/plugin-throttling/dist-bundle/index.js
-// pkg/dist-src/index.js
+;// CONCATENATED MODULE: ./src/github/client.ts
 
 
-// pkg/dist-src/version.js
-var plugin_throttling_dist_bundle_VERSION = "0.0.0-development";
-
-// pkg/dist-src/wrap-request.js
-var dist_bundle_noop = () => Promise.resolve();
-function dist_bundle_wrapRequest(state, request, options) {
-  return state.retryLimiter.schedule(doRequest, state, request, options);
-}
-async function doRequest(state, request, options) {
-  const { pathname } = new URL(options.url, "http://github.test");
-  const isAuth = isAuthRequest(options.method, pathname);
-  const isWrite = !isAuth && options.method !== "GET" && options.method !== "HEAD";
-  const isSearch = options.method === "GET" && pathname.startsWith("/search/");
-  const isGraphQL = pathname.startsWith("/graphql");
-  const retryCount = ~~request.retryCount;
-  const jobOptions = retryCount > 0 ? { priority: 0, weight: 0 } : {};
-  if (state.clustering) {
-    jobOptions.expiration = 1e3 * 60;
-  }
-  if (isWrite || isGraphQL) {
-    await state.write.key(state.id).schedule(jobOptions, dist_bundle_noop);
-  }
-  if (isWrite && state.triggersNotification(pathname)) {
-    await state.notifications.key(state.id).schedule(jobOptions, dist_bundle_noop);
-  }
-  if (isSearch) {
-    await state.search.key(state.id).schedule(jobOptions, dist_bundle_noop);
-  }
-  const req = (isAuth ? state.auth : state.global).key(state.id).schedule(jobOptions, request, options);
-  if (isGraphQL) {
-    const res = await req;
-    if (res.data.errors != null && res.data.errors.some((error) => error.type === "RATE_LIMITED")) {
-      const error = Object.assign(new Error("GraphQL Rate Limit Exceeded"), {
-        response: res,
-        data: res.data
-      });
-      throw error;
-    }
-  }
-  return req;
-}
-function isAuthRequest(method, pathname) {
-  return method === "PATCH" && // https://docs.github.com/en/rest/apps/apps?apiVersion=2022-11-28#create-a-scoped-access-token
-  /^\/applications\/[^/]+\/token\/scoped$/.test(pathname) || method === "POST" && // https://docs.github.com/en/rest/apps/oauth-applications?apiVersion=2022-11-28#reset-a-token
-  (/^\/applications\/[^/]+\/token$/.test(pathname) || // https://docs.github.com/en/rest/apps/apps?apiVersion=2022-11-28#create-an-installation-access-token-for-an-app
-  /^\/app\/installations\/[^/]+\/access_tokens$/.test(pathname) || // https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/authorizing-oauth-apps
-  pathname === "/login/oauth/access_token");
+/** How long one look-up or one change may take before the step goes on without it, in milliseconds. */
+const patience = 15_000;
+/** The same once the step is cancelled: the runner kills it ten seconds later. */
+const haste = 3_000;
+/** A client of GitHub's API. It tries once more after a second, and no longer: a deploy has better things to wait for. */
+const client = (token) => getOctokit(token, { retry: { retries: 1 } }, retry);
+/** Aborts what takes too long. */
+function deadline(cancelled) {
+    if (cancelled.aborted)
+        return AbortSignal.timeout(haste);
+    const hurried = new AbortController();
+    const hurry = () => setTimeout(() => hurried.abort(), haste).unref();
+    cancelled.addEventListener('abort', hurry, { once: true });
+    return AbortSignal.any([AbortSignal.timeout(patience), hurried.signal]);
 }
 
-// pkg/dist-src/generated/triggers-notification-paths.js
-var triggers_notification_paths_default = [
-  "/orgs/{org}/invitations",
-  "/orgs/{org}/invitations/{invitation_id}",
-  "/orgs/{org}/teams/{team_slug}/discussions",
-  "/orgs/{org}/teams/{team_slug}/discussions/{discussion_number}/comments",
-  "/repos/{owner}/{repo}/collaborators/{username}",
-  "/repos/{owner}/{repo}/commits/{commit_sha}/comments",
-  "/repos/{owner}/{repo}/issues",
-  "/repos/{owner}/{repo}/issues/{issue_number}/comments",
-  "/repos/{owner}/{repo}/issues/{issue_number}/sub_issue",
-  "/repos/{owner}/{repo}/issues/{issue_number}/sub_issues/priority",
-  "/repos/{owner}/{repo}/pulls",
-  "/repos/{owner}/{repo}/pulls/{pull_number}/comments",
-  "/repos/{owner}/{repo}/pulls/{pull_number}/comments/{comment_id}/replies",
-  "/repos/{owner}/{repo}/pulls/{pull_number}/merge",
-  "/repos/{owner}/{repo}/pulls/{pull_number}/requested_reviewers",
-  "/repos/{owner}/{repo}/pulls/{pull_number}/reviews",
-  "/repos/{owner}/{repo}/releases",
-  "/teams/{team_id}/discussions",
-  "/teams/{team_id}/discussions/{discussion_number}/comments"
-];
-
-// pkg/dist-src/route-matcher.js
-function routeMatcher(paths) {
-  const regexes = paths.map(
-    (path) => path.split("/").map((c) => c.startsWith("{") ? "(?:.+?)" : c).join("/")
-  );
-  const regex2 = `^(?:${regexes.map((r) => `(?:${r})`).join("|")})[^/]*$`;
-  return new RegExp(regex2, "i");
-}
-
-// pkg/dist-src/index.js
-var regex = routeMatcher(triggers_notification_paths_default);
-var triggersNotification = regex.test.bind(regex);
-var groups = {};
-var createGroups = function(Bottleneck, common) {
-  groups.global = new Bottleneck.Group({
-    id: "octokit-global",
-    maxConcurrent: 10,
-    ...common
-  });
-  groups.auth = new Bottleneck.Group({
-    id: "octokit-auth",
-    maxConcurrent: 1,
-    ...common
-  });
-  groups.search = new Bottleneck.Group({
-    id: "octokit-search",
-    maxConcurrent: 1,
-    minTime: 2e3,
-    ...common
-  });
-  groups.write = new Bottleneck.Group({
-    id: "octokit-write",
-    maxConcurrent: 1,
-    minTime: 1e3,
-    ...common
-  });
-  groups.notifications = new Bottleneck.Group({
-    id: "octokit-notifications",
-    maxConcurrent: 1,
-    minTime: 3e3,
-    ...common
-  });
-};
-function throttling(octokit, octokitOptions) {
-  const {
-    enabled = true,
-    Bottleneck = light,
-    id = "no-id",
-    timeout = 1e3 * 60 * 2,
-    // Redis TTL: 2 minutes
-    connection
-  } = octokitOptions.throttle || {};
-  if (!enabled) {
-    return {};
-  }
-  const common = { timeout };
-  if (typeof connection !== "undefined") {
-    common.connection = connection;
-  }
-  const state = Object.assign(
-    {
-      clustering: connection != null,
-      triggersNotification,
-      fallbackSecondaryRateRetryAfter: 60,
-      retryAfterBaseValue: 1e3,
-      id
-    },
-    octokitOptions.throttle
-  );
-  if (typeof state.onSecondaryRateLimit !== "function" || typeof state.onRateLimit !== "function") {
-    throw new Error(`octokit/plugin-throttling error:
-        You must pass the onSecondaryRateLimit and onRateLimit error handlers.
-        See https://octokit.github.io/rest.js/#throttling
-
-        const octokit = new Octokit({
-          throttle: {
-            onSecondaryRateLimit: (retryAfter, options) => {/* ... */},
-            onRateLimit: (retryAfter, options) => {/* ... */}
-          }
-        })
-    `);
-  }
-  let initialized = false;
-  const initializeBottleneck = () => {
-    if (initialized) {
-      return;
-    }
-    initialized = true;
-    if (groups.global == null) {
-      createGroups(Bottleneck, common);
-    }
-    state.global = state.global ?? groups.global;
-    state.auth = state.auth ?? groups.auth;
-    state.search = state.search ?? groups.search;
-    state.write = state.write ?? groups.write;
-    state.notifications = state.notifications ?? groups.notifications;
-    state.retryLimiter = state.retryLimiter ?? new Bottleneck();
-    const events = {};
-    const emitter = new Bottleneck.Events(events);
-    events.on("secondary-limit", state.onSecondaryRateLimit);
-    events.on("rate-limit", state.onRateLimit);
-    events.on(
-      "error",
-      (e) => octokit.log.warn("Error in throttling-plugin limit handler", e)
-    );
-    state.retryLimiter.on("failed", async function(error, info) {
-      const [state2, request, options] = info.args;
-      const { pathname } = new URL(options.url, "http://github.test");
-      const shouldRetryGraphQL = pathname.startsWith("/graphql") && error.status !== 401;
-      if (!(shouldRetryGraphQL || error.status === 403 || error.status === 429)) {
-        return;
-      }
-      const retryCount = ~~request.retryCount;
-      request.retryCount = retryCount;
-      options.request.retryCount = retryCount;
-      const { wantRetry, retryAfter = 0 } = await (async function() {
-        if (/\bsecondary rate\b/i.test(error.message)) {
-          const retryAfter2 = Number(error.response.headers["retry-after"]) || state2.fallbackSecondaryRateRetryAfter;
-          const wantRetry2 = await emitter.trigger(
-            "secondary-limit",
-            retryAfter2,
-            options,
-            octokit,
-            retryCount
-          );
-          return { wantRetry: wantRetry2, retryAfter: retryAfter2 };
-        }
-        if (error.response.headers != null && error.response.headers["x-ratelimit-remaining"] === "0" || (error.response.data?.errors ?? []).some(
-          (error2) => error2.type === "RATE_LIMITED"
-        )) {
-          const rateLimitReset = new Date(
-            ~~error.response.headers["x-ratelimit-reset"] * 1e3
-          ).getTime();
-          const retryAfter2 = Math.max(
-            // Add one second so we retry _after_ the reset time
-            // https://docs.github.com/en/rest/overview/resources-in-the-rest-api?apiVersion=2022-11-28#exceeding-the-rate-limit
-            Math.ceil((rateLimitReset - Date.now()) / 1e3) + 1,
-            0
-          );
-          const wantRetry2 = await emitter.trigger(
-            "rate-limit",
-            retryAfter2,
-            options,
-            octokit,
-            retryCount
-          );
-          return { wantRetry: wantRetry2, retryAfter: retryAfter2 };
-        }
-        return {};
-      })();
-      if (wantRetry) {
-        request.retryCount++;
-        return retryAfter * state2.retryAfterBaseValue;
-      }
+;// CONCATENATED MODULE: ./src/github/pull-request.ts
+/** The pull request's number; undefined where there is none, such as for a commit that was pushed without one. */
+async function numberOf(pullRequest, octokit, repository, signal) {
+    if ('number' in pullRequest)
+        return pullRequest.number;
+    const request = { signal };
+    const sha = 'head' in pullRequest ? pullRequest.head : pullRequest.mergedAs;
+    const { data: known } = await octokit.rest.repos.listPullRequestsAssociatedWithCommit({
+        ...repository,
+        commit_sha: sha,
+        request,
     });
-  };
-  octokit.hook.wrap("request", (request, options) => {
-    initializeBottleneck();
-    return dist_bundle_wrapRequest(state, request, options);
-  });
-  return {};
+    if ('mergedAs' in pullRequest) {
+        const merged = known.filter(each => each.merged_at);
+        return (merged.find(each => each.merge_commit_sha === sha) ?? merged[0])?.number;
+    }
+    const proposed = known.find(each => each.head.sha === sha);
+    if (proposed || !pullRequest.from)
+        return proposed?.number;
+    // GitHub does not always know a fork's commits in the repository that they are proposed to.
+    const { data: fromFork } = await octokit.rest.pulls.list({
+        ...repository,
+        head: pullRequest.from,
+        state: 'all',
+        request,
+    });
+    return fromFork.find(each => each.head.sha === sha)?.number;
 }
-throttling.VERSION = plugin_throttling_dist_bundle_VERSION;
-throttling.triggersNotification = triggersNotification;
-
 
 ;// CONCATENATED MODULE: ./src/github/comments.ts
 
 
 
-
-/** How long GitHub may take for one look-up or one change before the step goes on without it, in milliseconds. */
-const patience = 60_000;
 /**
  * Finds the comment of this marker: by the marker and by its author, over all pages, for anybody can write a marker.
- * Returns undefined when the event belongs to no pull request. Throws what GitHub answers.
+ * Returns undefined where there is no such pull request. Throws what GitHub answers.
  */
-async function findComment(event, { token, marker, pullRequest }) {
+async function findComment(event, { pullRequest, token, marker, cancelled }) {
     const octokit = client(token);
-    const request = { signal: AbortSignal.timeout(patience) };
     const [owner = '', repo = ''] = event.repository.split('/');
-    const number = pullRequest ??
-        (event.name === 'push'
-            ? await mergedPullRequest(octokit, { owner, repo, commit_sha: event.sha, request })
-            : undefined);
+    const signal = deadline(cancelled);
+    const number = await numberOf(pullRequest, octokit, { owner, repo }, signal);
     if (number === undefined)
         return undefined;
-    const { viewer } = await octokit.graphql('query { viewer { login } }', { request });
+    const { viewer } = await octokit.graphql('query { viewer { login } }', {
+        request: { signal },
+    });
     const comments = await octokit.paginate(octokit.rest.issues.listComments, {
         owner,
         repo,
         issue_number: number,
         per_page: 100,
-        request,
+        request: { signal },
     });
     let existing = comments.find(comment => comment.user?.login === viewer.login && comment.body?.startsWith(marker));
     return {
+        get exists() {
+            return existing !== undefined;
+        },
         async write(body) {
-            // GitHub stores line ends and a last empty line its own way.
             if (existing?.body && normalized(existing.body) === normalized(body))
                 return existing.html_url;
-            const change = { owner, repo, body, request: { signal: AbortSignal.timeout(patience) } };
+            const request = { signal: deadline(cancelled) };
             const { data } = existing
-                ? await octokit.rest.issues.updateComment({ ...change, comment_id: existing.id })
-                : await octokit.rest.issues.createComment({ ...change, issue_number: number });
+                ? await octokit.rest.issues.updateComment({ owner, repo, body, comment_id: existing.id, request })
+                : // Without a second try: GitHub may have taken the first one, and there shall be one comment.
+                    await octokit.rest.issues.createComment({
+                        owner,
+                        repo,
+                        body,
+                        issue_number: number,
+                        request: { ...request, retries: 0 },
+                    });
             existing = data;
             return data.html_url;
         },
     };
 }
+/** GitHub stores line ends and a last empty line its own way. */
 const normalized = (body) => body.replaceAll('\r\n', '\n').trimEnd();
-async function mergedPullRequest(octokit, commit) {
-    if (!commit.commit_sha)
-        return undefined;
-    const { data } = await octokit.rest.repos.listPullRequestsAssociatedWithCommit(commit);
-    const merged = data.filter(each => each.merged_at);
-    return (merged.find(each => each.merge_commit_sha === commit.commit_sha) ?? merged[0])?.number;
-}
-function client(token) {
-    return getOctokit(token, {
-        throttle: {
-            onRateLimit: (wait, _options, _octokit, tries) => tries < 2 && wait < 60,
-            onSecondaryRateLimit: (wait, _options, _octokit, tries) => tries < 2 && wait < 60,
-        },
-    }, retry, throttling);
-}
 /** Why the comment could not be written, and what would help, in words. */
 function commentProblem(error) {
-    const { status } = error;
-    if (status === 403 || status === 404 || status === 401) {
-        return `The pull request could not be commented on (${status}: ${messageOf(error)}). Give the job the permission:\n\n  permissions:\n    contents: read\n    pull-requests: write\n\nOn a pull request from a fork the token is read-only whatever the workflow says. The job summary has the same text.`;
+    const { status, response } = error;
+    const message = messageOf(error);
+    // A server that cannot be reached has status 500 with Octokit, and no response.
+    const problem = `The comment on the pull request could not be written (${response ? `${status}: ` : ''}${message}).`;
+    if (status === 404 || (status === 403 && /not accessible/i.test(message))) {
+        return `${problem} The job needs \`permissions: { contents: read, pull-requests: write }\`; on a pull request from a fork the token is read-only whatever the workflow says.`;
     }
-    return `The pull request could not be commented on: ${messageOf(error)}. The job summary has the same text.`;
+    return problem;
 }
 
 ;// CONCATENATED MODULE: ./src/plan/result.ts
@@ -55816,6 +55642,13 @@ function prose(text) {
         .replaceAll(/[\\`*_{}[\]()|~!$]/g, '\\$&')
         .replace(/^(\d*)([-+=.])/, '$1\\$2');
 }
+/** The same with code where the text has it between backticks. */
+function proseWithCode(text) {
+    const pieces = oneLine(text).split(/`([^`]+)`/);
+    return pieces.map((piece, i) => (i % 2 === 0 ? spaced(piece, prose) : code(piece))).join('');
+}
+/** Keeps the spaces at both ends, which part it from its neighbours. */
+const spaced = (text, change) => text.replace(/^( ?)(.*?)( ?)$/s, (_, before, middle, after) => before + change(middle) + after);
 /** Inline code on one line, in a table cell too. */
 function code(text) {
     const line = oneLine(text);
@@ -55850,58 +55683,57 @@ function seconds(milliseconds) {
 }
 /** One line that says what will happen, or what has. */
 function headline(result) {
-    const { outcome, plan, mode, failure } = result;
-    const revisions = count(plan?.revisions.length ?? 0, 'revision');
-    const verb = result.direction === 'downgrade' ? 'downgraded' : 'upgraded';
+    const { outcome, plan, mode, direction, failure } = result;
+    const cancelled = failure?.reason === 'cancelled';
+    const batch = `by ${count(plan?.revisions.length ?? 0, 'revision')}`;
+    const [doing, done] = direction === 'downgrade' ? ['downgrading', 'downgraded'] : ['upgrading', 'upgraded'];
     if (outcome === undefined)
-        return mode === 'rehearse' ? `${revisions} will be rehearsed` : `${revisions} will run`;
+        return mode === 'rehearse' ? `rehearsing the ${direction} ${batch}` : `${doing} ${batch}`;
     switch (outcome) {
         case 'up-to-date':
-            return result.database ? 'Nothing to do: the database is up to date' : 'Nothing to do: the batch is empty';
+            return 'nothing to do';
         case 'previewed':
-            return `${revisions} to ${result.direction}`;
+            return `${direction} ${batch}`;
         case 'rehearsed':
-            return `${revisions} rehearsed: the batch works, and nothing of it was kept`;
+            return `${direction} ${batch} rehearsed, nothing of it kept`;
         case 'applied':
-            return `${revisions} applied: the database is ${verb}`;
+            return `${done} ${batch}`;
         case 'rolled-back':
-            return failure?.reason === 'cancelled'
-                ? 'Cancelled: everything was rolled back'
-                : 'Failed: everything was rolled back';
+            return cancelled ? 'cancelled, everything rolled back' : 'failed, everything rolled back';
         case 'refused':
-            return failure?.reason === 'cancelled' ? 'Cancelled before anything ran' : 'Refused: nothing ran';
+            return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran';
         case 'in-doubt':
-            return 'In doubt: the COMMIT was sent, and no answer came';
+            return 'in doubt, no answer to the COMMIT';
     }
 }
 /** The state of the database in one sentence; empty where there is none to speak of. */
-function stateOf(result) {
-    const { outcome, priorHeads, newHeads, reread } = result;
-    const at = nameHeads(newHeads ?? []);
-    switch (outcome ?? 'previewed') {
+function stateOf(result, name = nameHeads) {
+    const { outcome, plan, priorHeads, newHeads, database, reread } = result;
+    const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])];
+    if (outcome === undefined)
+        return `The database is at ${before}.`;
+    switch (outcome) {
         case 'up-to-date':
-            return result.database ? `The database is at ${at}.` : 'No database was asked.';
+            return database ? `The database is at ${after}.` : `No database was asked; the batch from ${before} is empty.`;
         case 'previewed':
-            return result.database
-                ? `The database is at ${nameHeads(priorHeads ?? [])}; nothing was written to it.`
-                : 'No database was asked.';
+            return database ? `The database is at ${before}; nothing was written to it.` : 'No database was asked.';
         case 'rehearsed':
-            return `The database is at ${nameHeads(priorHeads ?? [])}, as before.`;
+            return `The database is at ${before}, as before.`;
         case 'applied':
-            return `The database is at ${at}.`;
+            return `The database is at ${after}.`;
         case 'in-doubt':
-            return `The database is wholly at ${nameHeads(priorHeads ?? [])} or wholly at ${nameHeads(result.plan?.newHeads ?? [])}.`;
+            return `The database is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`;
         case 'rolled-back':
         case 'refused': {
             if (!newHeads)
                 return outcome === 'rolled-back' ? 'The database is as it was before.' : 'The database was not touched.';
-            if (!result.database)
+            if (!database)
                 return '';
             const read = reread ? '' : ' (not re-read: it could not be reached)';
             const unchanged = priorHeads && newHeads.join() === priorHeads.join();
             return unchanged
-                ? `The database is at ${at}, as before${read}.`
-                : `The database is now at ${at}; this step changed nothing in it.`;
+                ? `The database is at ${after}, as before${read}.`
+                : `The database is now at ${after}; this step changed nothing in it.`;
         }
     }
 }
@@ -55959,82 +55791,131 @@ const clip = (text, length) => text.length > length ? `${text.slice(0, length).r
 
 
 
-/** What GitHub takes in one comment, in characters. */
-const commentLimit = 65_536;
+/** One comment, in characters. */
+const commentLimit = { most: 65_536, sizeOf: text => text.length };
+/** The summary of one step, in bytes. */
+const summaryLimit = { most: 1024 * 1024, sizeOf: text => Buffer.byteLength(text) };
 /** The hidden line by which a later run finds its comment. */
 const marker = (label) => `<!-- atomic-upgrade ${encodeURIComponent(printable(label))} -->`;
 /** The longest name, message and paragraph shown, in characters: what is never dropped must fit in any case. */
 const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500];
-/** The comment on the pull request, or the job summary: the same text, each cut at its own limit. */
-function renderReport(result, links, limit = commentLimit) {
-    const head = [
-        marker(result.label),
-        `### ${icon(result)} Atomic Upgrade${result.label ? ` · ${prose(result.label)}` : ''}: ${headline(result)}`,
-        heads(result),
-        result.failure ? failed(result.failure) : '',
-        warnings(result),
-    ];
-    const foot = howToGoOn(result);
+/**
+ * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
+ * dropped from the end until the rest fits; first their SQL, then their lines in the table.
+ */
+function renderReport(result, { run, problem = '' }, limit) {
     const revisions = result.plan?.revisions ?? [];
-    // Whole revisions are dropped from the end until the rest fits; first their SQL, then their line in the table.
-    const cut = (build) => {
-        if (build(revisions.length).length <= limit)
-            return build(revisions.length);
-        let [fits, tooMany] = [0, revisions.length];
-        while (tooMany - fits > 1) {
-            const middle = (fits + tooMany) >> 1;
-            if (build(middle).length <= limit)
-                fits = middle;
-            else
-                tooMany = middle;
-        }
-        return build(fits);
+    const { length } = revisions;
+    const render = (rows, sections, note = '') => {
+        const parts = [
+            marker(result.label),
+            `### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+            opening(result),
+            result.failure && failed(result.failure),
+            rows.join('\n'),
+            warnings(result),
+            ...sections,
+            note && `_${note}${whereItIs(result, run)}._`,
+            howToGoOn(result, run),
+            problem && `> [!WARNING]\n> ${proseWithCode(clip(problem, paragraphLength))}`,
+        ];
+        return `${parts.filter(Boolean).join('\n\n')}\n`;
     };
-    const join = (...parts) => `${parts.filter(Boolean).join('\n\n')}\n`;
-    const withTable = (rows, sections) => join(...head, table(result, rows), ...revisions.slice(0, sections).map(revision => section(revision)), sections < revisions.length ? dropped(revisions.length - sections, 'SQL', result, links) : '', rows < revisions.length ? dropped(revisions.length - rows, 'line', result, links) : '', foot);
-    const whole = cut(kept => withTable(revisions.length, kept));
-    return whole.length <= limit ? whole : cut(kept => withTable(kept, 0));
+    const { most, sizeOf } = limit;
+    // The longest of the notes.
+    const withNote = (rows) => most - sizeOf(render(rows, [], unlisted(length) + unshown(length, length)));
+    const rows = fitting(tableOf(result), '\n', { sizeOf, room: withNote([]) });
+    if (rows.length < length)
+        return render(rows, [], unlisted(length - rows.length));
+    const room = most - sizeOf(render(rows, []));
+    const sections = fitting(sectionsOf(revisions), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
+    return render(rows, sections, unshown(length - sections.length, length));
 }
-function icon({ outcome }) {
+/** The blocks that fit, from the first one on. */
+function fitting(blocks, between, { sizeOf, room, roomWithNote = room }) {
+    const kept = [];
+    let [used, enough] = [0, 0];
+    for (const block of blocks) {
+        used += sizeOf(block) + between.length;
+        if (used > room)
+            return kept.slice(0, enough);
+        kept.push(block);
+        if (used <= roomWithNote)
+            enough = kept.length;
+    }
+    return kept;
+}
+const unlisted = (missing) => `${count(missing, 'more revision')} ${missing === 1 ? 'is' : 'are'} not listed here, and no SQL is shown`;
+function unshown(missing, all) {
+    if (missing === 0)
+        return '';
+    return `The SQL of ${missing === all ? count(all, 'revision') : count(missing, 'more revision')} is not shown here`;
+}
+function whereItIs({ sqlFile }, run) {
+    const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`'];
+    const named = places.filter(Boolean).join(' and ');
+    return named && `: see ${named}`;
+}
+function icon({ outcome, failure }) {
+    if (outcome === undefined)
+        return '⏳';
     switch (outcome) {
         case 'rolled-back':
         case 'refused':
-            return '❌';
+            return failure?.reason === 'cancelled' ? '⏹️' : '❌';
         case 'in-doubt':
             return '⚠️';
         case 'applied':
         case 'rehearsed':
         case 'up-to-date':
             return '✅';
-        default:
+        case 'previewed':
             return '📋';
     }
 }
-function heads(result) {
-    const { plan, outcome } = result;
-    const state = prose(clip(stateOf(result), paragraphLength));
-    if (!plan || outcome === 'up-to-date')
+/** The state of the database, and where it goes. */
+function opening(result) {
+    const { plan, outcome, database } = result;
+    const name = (heads) => code(clip(nameHeads(heads), messageLength));
+    const state = stateOf(result, name);
+    if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt')
         return state;
-    const [prior, target] = [plan.priorHeads, plan.newHeads].map(each => code(clip(nameHeads(each), messageLength)));
-    const batch = `${prior} → ${target}`;
-    const how = outcome === 'applied' ? 'ran as one transaction' : `${plan.direction} as one transaction: all of it or nothing`;
-    return `${batch}, ${how}. ${state}`;
+    const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
+    const whole = 'in one transaction: all of it or nothing';
+    switch (outcome) {
+        case undefined:
+            return `${state} This run brings it to ${target} ${whole}.`;
+        case 'previewed':
+            return database
+                ? `${state} An apply brings it to ${target} ${whole}.`
+                : `From ${prior} to ${target} ${whole}. ${state}`;
+        case 'rehearsed':
+            return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`;
+        case 'applied':
+            return `The database went from ${prior} to ${target} in one transaction.`;
+        default:
+            return `${state} The target was ${target}.`.trimStart();
+    }
 }
-function failed(failure) {
-    const { message, details } = failure;
+function failed({ message, details }) {
     const { statement, place, advice, revision } = details;
-    const where = place ? placeOf(place) : '';
-    const unnamed = revision && !message.includes(revision);
-    const script = unnamed
-        ? ` Revision ${code(clip(revision, nameLength))}${where && ` in ${where}`}.`
-        : where && ` In ${where}.`;
-    const told = prose(clip(message, paragraphLength));
+    const [first, rest] = firstSentence(clip(message, paragraphLength)).map(prose);
+    const named = revision && !message.includes(revision) && `revision ${code(clip(revision, nameLength))}`;
+    // A message that names the file needs no more than that.
+    const where = place && (place.line !== null || !message.includes(place.file)) && placeOf(place);
+    const script = [named, where].filter(Boolean).join(', ');
+    const told = [first && `**${first}**`, rest, script && `In ${script}.`];
     const lines = [
-        `${told && `**${told}**`}${script}`.trim(),
-        statement ? fenced(describeStatement(statement), 'text') : '',
-        advice ? prose(clip(advice, paragraphLength)) : '',
+        told.filter(Boolean).join(' '),
+        statement && fenced(describeStatement(statement), 'text'),
+        advice && proseWithCode(clip(advice, paragraphLength)),
     ];
     return lines.filter(Boolean).join('\n\n');
+}
+/** The first sentence and what follows it. */
+function firstSentence(text) {
+    const end = /[.!?]\s+(?=[A-Z“])/.exec(text);
+    return end ? [text.slice(0, end.index + 1), text.slice(end.index + 1)] : [text];
 }
 function placeOf({ file, line }) {
     return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`);
@@ -56046,29 +55927,45 @@ function warnings({ plan, runs }) {
     const unseen = plan?.revisions.filter(revision => revision.notRenderable) ?? [];
     if (unseen.length === 0)
         return '';
-    const verb = unseen.length === 1 ? 'has' : 'have';
-    return `> [!NOTE]\n> ${count(unseen.length, 'script')} ${verb} no SQL to show without running, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`;
+    return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`;
 }
-function table({ plan, runs }, rows) {
-    if (!plan || plan.revisions.length === 0 || rows === 0)
-        return '';
+/** The lines of the table; the first one brings the head along. */
+function* tableOf({ plan, runs, failure }) {
+    const revisions = plan?.revisions ?? [];
     const ran = new Map(runs.map(run => [run.id, run]));
     const timed = runs.length > 0;
-    const head = ['', 'Revision', 'Message', 'Script', 'Statements', ...(timed ? ['Ran'] : [])];
-    const align = ['--:', ':--', ':--', ':--', '--:', ...(timed ? ['--:'] : [])];
-    const lines = plan.revisions.slice(0, rows).map((revision, index) => {
+    // Without the folder that they share, the names leave room for the messages.
+    const folder = sharedFolder(revisions);
+    const place = folder && ` in ${code(clip(folder, nameLength))}`;
+    const head = ['', 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : []), `Script${place}`];
+    const align = ['--:', ':--', ':--', '--:', ...(timed ? ['--:'] : []), ':--'];
+    let before = `${line(head)}\n${line(align)}\n`;
+    for (const [index, revision] of revisions.entries()) {
         const run = ran.get(revision.id);
         const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?');
-        return [
+        const mark = failure && failure.details.revision === revision.id ? '✗ ' : '';
+        const cells = [
             index + 1,
             code(clip(revision.id, nameLength)),
             prose(clip(revision.message, messageLength)),
-            code(clip(revision.path, messageLength)),
             statements,
-            ...(timed ? [run ? seconds(run.duration).replace(' ', '&nbsp;') : '–'] : []),
+            ...(timed ? [run ? `${mark}${seconds(run.duration)}`.replaceAll(' ', '&nbsp;') : '–'] : []),
+            code(clip(revision.path.slice(folder.length), messageLength)),
         ];
-    });
-    return [head, align, ...lines].map(cells => `| ${cells.join(' | ')} |`).join('\n');
+        yield before + line(cells);
+        before = '';
+    }
+}
+/** The folder of all scripts with its slash; empty where they lie in several. */
+function sharedFolder(revisions) {
+    const folders = new Set(revisions.map(({ path }) => path.slice(0, path.lastIndexOf('/') + 1)));
+    const [folder = '', ...others] = folders;
+    return others.length === 0 ? folder : '';
+}
+const line = (cells) => `| ${cells.join(' | ')} |`;
+function* sectionsOf(revisions) {
+    for (const revision of revisions)
+        yield section(revision);
 }
 function section(revision) {
     const title = `<code>${html(clip(revision.id, nameLength))}</code> ${html(clip(revision.message, messageLength))}`;
@@ -56081,21 +55978,21 @@ function section(revision) {
     const body = statements.length === 0 ? 'The script does nothing.' : fenced(sqlOf(statements), 'sql');
     return folded(`${title} – ${count(statements.length, 'statement')}`, body);
 }
-function dropped(number, what, { sqlFile }, { run }) {
-    const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`'];
-    const where = places.filter(Boolean).join(' and ');
-    const text = what === 'SQL'
-        ? `The SQL of ${count(number, 'more revision')} is not shown here`
-        : `${count(number, 'more revision')} not listed here`;
-    return `_${text}${where && `: see ${where}`}._`;
-}
-function howToGoOn({ outcome, mode, plan }) {
-    if (outcome === 'previewed' && plan) {
-        return 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.';
+function howToGoOn({ outcome }, run) {
+    if (outcome === undefined)
+        return `It is running now${run && `: see the [log of the run](${run})`}.`;
+    switch (outcome) {
+        case 'previewed':
+            return 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.';
+        case 'rehearsed':
+            return 'To apply it, run this action with `mode: apply`.';
+        case 'rolled-back':
+        case 'refused':
+        case 'in-doubt':
+            return run && `See the [log of the run](${run}).`;
+        default:
+            return '';
     }
-    if (outcome === 'rehearsed')
-        return 'To apply it, run this action with `mode: apply`.';
-    return mode === 'apply' && outcome === undefined ? 'The step that applies it is running now.' : '';
 }
 
 ;// CONCATENATED MODULE: ./src/publish.ts
@@ -56103,59 +56000,71 @@ function howToGoOn({ outcome, mode, plan }) {
 
 
 
-/** GitHub's limit of one step's summary, in bytes. */
-const summaryLimit = 1024 * 1024;
+
 /** Shows the result to people: on the pull request while the step runs, in the job summary at its end. */
 class Publisher {
     event;
+    inputs;
     log;
+    cancelled;
+    #pullRequest;
     #comment;
-    #warned = false;
+    /** Why the comment is not what it should be. */
+    #problem = '';
     /** Starts to look for the comment; nothing here ever fails the step. */
-    constructor(event, inputs, log) {
+    constructor(event, inputs, log, cancelled) {
         this.event = event;
+        this.inputs = inputs;
         this.log = log;
-        const pullRequest = inputs.pullRequest ?? pullRequestOf(event);
-        const wanted = inputs.comment && event.repository && (pullRequest !== undefined || event.name === 'push');
-        this.#comment = wanted ? this.#find(inputs, pullRequest) : Promise.resolve(undefined);
-        this.#comment.catch(() => { });
+        this.cancelled = cancelled;
+        const { comment, pullRequest: number } = inputs;
+        if (comment && event.repository)
+            this.#pullRequest = number ? { number } : pullRequestOf(event);
+        this.#comment = this.#find();
     }
     /** Brings the comment up to date; returns its address, empty where there is none. */
     async comment(result) {
+        if (this.#problem)
+            this.#comment = this.#find();
+        this.#problem = '';
         try {
             const comment = await this.#comment;
-            return (await comment?.write(renderReport(result, { run: this.event.runUrl }))) ?? '';
+            // Most pull requests have no migration, and nobody wants to be told so.
+            if (!comment || (result.outcome === 'up-to-date' && !comment.exists))
+                return '';
+            return await comment.write(renderReport(result, { run: this.event.runUrl }, commentLimit));
         }
         catch (error) {
-            if (!this.#warned)
-                this.log.warning(commentProblem(error));
-            this.#warned = true;
+            this.#problem = commentProblem(error);
+            // While the step is under way there will be another chance.
+            if (result.outcome)
+                this.log.warning(this.#problem);
             return '';
         }
     }
     /** Appends to the job summary, where the runner has one. */
     async summarize(result) {
+        if (!process.env.GITHUB_STEP_SUMMARY)
+            return;
         try {
-            // A character may be up to four bytes long.
-            const links = { run: '' };
-            let text = renderReport(result, links, summaryLimit);
-            if (Buffer.byteLength(text) > summaryLimit)
-                text = renderReport(result, links, summaryLimit / 4);
-            if (process.env.GITHUB_STEP_SUMMARY)
-                await summary.addRaw(text).write();
+            const text = renderReport(result, { run: '', problem: this.#problem }, summaryLimit);
+            await summary.addRaw(text).write();
         }
         catch (error) {
-            this.log.warning(`The job summary could not be written: ${error instanceof Error ? error.message : error}`);
+            this.log.warning(`The job summary could not be written: ${messageOf(error)}`);
         }
     }
-    #find({ githubToken, label }, pullRequest) {
-        if (!githubToken)
-            return Promise.reject(new Error('there is no github-token'));
-        return findComment(this.event, {
-            token: githubToken,
-            marker: marker(label),
-            ...(pullRequest !== undefined && { pullRequest }),
-        });
+    #find() {
+        const { event, cancelled, inputs } = this;
+        const { githubToken: token, label } = inputs;
+        if (!this.#pullRequest)
+            return Promise.resolve(undefined);
+        const found = token
+            ? findComment(event, { pullRequest: this.#pullRequest, token, marker: marker(label), cancelled })
+            : Promise.reject(new Error('there is no github-token'));
+        // It is awaited later, if ever.
+        found.catch(() => { });
+        return found;
     }
 }
 
@@ -60701,7 +60610,7 @@ async function main() {
             environment: process.env,
             applicationName: applicationName(event.repository, event.runId),
             temporaryDirectory: process.env.RUNNER_TEMP ?? (0,external_node_os_namespaceObject.tmpdir)(),
-            publisher: new Publisher(event, inputs, log),
+            publisher: new Publisher(event, inputs, log, cancelled.signal),
             log: log,
             base: event.payload.pull_request?.base?.sha ?? '',
             trustedTips: mayHoldForeignScripts(event) && !inputs.allowUntrusted ? baseTips(event) : undefined,
