@@ -50110,6 +50110,25 @@ function readDatabaseUrl(text) {
         secrets: secretForms([password, ...hidden.map(pair => pair.slice(pair.indexOf('=') + 1))]),
     };
 }
+/**
+ * Reads one URL, or one `bind=url` a line; the databases by their binds, in that order. Throws a Failure `invalid-input`.
+ */
+function readDatabaseUrls(text) {
+    const lines = text.split(/\r?\n/).flatMap(line => line.trim() || []);
+    const databases = new Map();
+    for (const line of lines) {
+        const [, bind = 'default', url = line] = /^([^\s:=/?@]+)\s*=\s*(.*)$/.exec(line) ?? [];
+        if (url === line && lines.length > 1)
+            throw severalUrls('one of its lines names no bind.');
+        if (databases.has(bind))
+            throw severalUrls(`the bind ${bind} is there twice.`);
+        databases.set(bind, readDatabaseUrl(url));
+    }
+    return databases;
+}
+const severalUrls = (what) => new Failure('invalid-input', `database-url: ${what}`, {
+    advice: 'With several databases, write one bind=postgresql://… a line; default= is the default one.',
+});
 const keyOf = (pair) => [...new URLSearchParams(pair).keys()][0] ?? '';
 /** libpq's options whose values are nobody's business. */
 const isSecret = (pair) => pair.includes('=') && ['password', 'sslpassword', 'oauth_client_secret'].includes(keyOf(pair));
@@ -50230,6 +50249,7 @@ function writings(meant) {
 
 
 
+const twoPhases = ['auto', 'require', 'never'];
 const modes = ['preview', 'rehearse', 'apply'];
 const directions = ['upgrade', 'downgrade'];
 /**
@@ -50261,11 +50281,11 @@ function readInputs(environment) {
     const fromRevision = from === 'base' ? [] : from.split(',').map(id => id.trim());
     if (from && fromRevision.includes(''))
         mistake(`from-revision is “${from}”; there is an empty id in it.`);
-    let database;
+    let databases = new Map();
     const url = input('database-url');
     if (url) {
         try {
-            database = readDatabaseUrl(url);
+            databases = readDatabaseUrls(url);
         }
         catch (error) {
             mistakes.push(asFailure(error));
@@ -50286,6 +50306,7 @@ function readInputs(environment) {
     const retries = input('retries');
     if (!/^\d{1,2}$/.test(retries))
         mistake(`retries is “${retries}”; it can be a number from 0 to 99.`);
+    const twoPhase = oneOf('two-phase', twoPhases);
     const allowUntrusted = oneOf('allow-untrusted', ['true', 'false']);
     if (mistakes.length === 1)
         throw mistakes[0];
@@ -50299,7 +50320,8 @@ function readInputs(environment) {
         direction,
         revision,
         ...(from && { fromRevision }),
-        ...(database && { database }),
+        databases,
+        twoPhase,
         python,
         flaskApp: input('flask-app'),
         directory: input('directory'),
@@ -50382,19 +50404,45 @@ class PrintOut {
     }
 }
 
+;// CONCATENATED MODULE: ./src/plan/result.ts
+/** Heads for people. */
+const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
+/** What became of one database. */
+const outcomeOf = (database, result) => database.outcome ?? result.outcome;
+/** The ids of the batch, in the order they run, each once. */
+function revisionsOf({ databases }) {
+    return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))];
+}
+
 ;// CONCATENATED MODULE: ./src/outputs.ts
+
 /** The step's outputs by name, as GitHub gets them. */
 function outputsOf(result) {
-    const revisions = result.plan?.revisions.map(revision => revision.id) ?? [];
+    const { databases } = result;
+    const revisions = revisionsOf(result);
+    const heads = (which) => {
+        const lines = databases.map(each => (databases.length > 1 ? `${each.bind}=` : '') + (each[which]?.join(',') ?? ''));
+        return lines.join('\n');
+    };
     return {
         outcome: result.outcome ?? 'refused',
         'failure-reason': result.failure?.reason ?? '',
-        'prior-head': result.priorHeads?.join(',') ?? '',
-        'new-head': result.newHeads?.join(',') ?? '',
+        'prior-head': heads('priorHeads'),
+        'new-head': heads('newHeads'),
         revisions: JSON.stringify(revisions),
         pending: String(revisions.length),
         'sql-file': result.sqlFile ?? '',
         'comment-url': result.commentUrl ?? '',
+        databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
+    };
+}
+function databaseOutput(database, result) {
+    const { priorHeads, newHeads, plan } = database;
+    return {
+        'prior-head': priorHeads?.join(',') ?? '',
+        'new-head': newHeads?.join(',') ?? '',
+        revisions: plan?.revisions.map(({ id }) => id) ?? [],
+        outcome: outcomeOf(database, result) ?? 'refused',
     };
 }
 
@@ -55592,12 +55640,6 @@ function commentProblem(error) {
     return problem;
 }
 
-;// CONCATENATED MODULE: ./src/plan/result.ts
-/** The outcomes that fail the step. */
-const hasFailed = (result) => result.failure !== undefined;
-/** Heads for people. */
-const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
-
 ;// CONCATENATED MODULE: ./src/plan/sql.ts
 
 /** One statement with its terminator, which a trailing line comment must not swallow. */
@@ -55613,13 +55655,13 @@ function sqlScript(plan) {
     const parts = plan.revisions.map(({ id, message, statements }) => {
         if (!statements)
             throw new Error(`revision ${id} is not rendered`);
-        return `${comment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`;
+        return `${sqlComment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`;
     });
-    const heads = comment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`);
+    const heads = sqlComment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`);
     return [heads, 'BEGIN;', ...parts, 'COMMIT;', ''].join('\n\n');
 }
 /** A comment ends at its line's end; what follows it would run. */
-const comment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
+const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
 
 ;// CONCATENATED MODULE: ./src/report/markdown.ts
 /** User text in Markdown: nothing of it may end its fence or cell, become HTML, or mention people. */
@@ -55683,9 +55725,10 @@ function seconds(milliseconds) {
 }
 /** One line that says what will happen, or what has. */
 function headline(result) {
-    const { outcome, plan, mode, direction, failure } = result;
+    const { outcome, mode, direction, failure, databases } = result;
     const cancelled = failure?.reason === 'cancelled';
-    const batch = `by ${count(plan?.revisions.length ?? 0, 'revision')}`;
+    const on = databases.length > 1 ? ` on ${count(databases.length, 'database')}` : '';
+    const batch = `by ${count(revisionsOf(result).length, 'revision')}${on}`;
     const [doing, done] = direction === 'downgrade' ? ['downgrading', 'downgraded'] : ['upgrading', 'upgraded'];
     if (outcome === undefined)
         return mode === 'rehearse' ? `rehearsing the ${direction} ${batch}` : `${doing} ${batch}`;
@@ -55704,36 +55747,48 @@ function headline(result) {
             return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran';
         case 'in-doubt':
             return 'in doubt, no answer to the COMMIT';
+        case 'partly-applied':
+            return 'partly applied, some databases have moved and others have not';
     }
 }
-/** The state of the database in one sentence; empty where there is none to speak of. */
-function stateOf(result, name = nameHeads) {
-    const { outcome, plan, priorHeads, newHeads, database, reread } = result;
+/** The state of the databases, a sentence for each; empty where there is none to speak of. */
+function stateOf(result, name) {
+    return result.databases
+        .map(database => stateOfOne(database, result, name))
+        .filter(Boolean)
+        .join(result.databases.length > 1 ? '\n' : ' ');
+}
+/** The state of one database in one sentence; empty where there is none to speak of. */
+function stateOfOne(state, result, name = nameHeads) {
+    const { plan, priorHeads, newHeads, name: database, reread, bind } = state;
+    const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
     const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])];
+    const outcome = outcomeOf(state, result);
     if (outcome === undefined)
-        return `The database is at ${before}.`;
+        return `${the} is at ${before}.`;
     switch (outcome) {
         case 'up-to-date':
-            return database ? `The database is at ${after}.` : `No database was asked; the batch from ${before} is empty.`;
+            return database ? `${the} is at ${after}.` : `No database was asked; the batch from ${before} is empty.`;
         case 'previewed':
-            return database ? `The database is at ${before}; nothing was written to it.` : 'No database was asked.';
+            return database ? `${the} is at ${before}; nothing was written to it.` : 'No database was asked.';
         case 'rehearsed':
-            return `The database is at ${before}, as before.`;
+            return `${the} is at ${before}, as before.`;
         case 'applied':
-            return `The database is at ${after}.`;
+        case 'partly-applied':
+            return `${the} is at ${after}.`;
         case 'in-doubt':
-            return `The database is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`;
+            return `${the} is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`;
         case 'rolled-back':
         case 'refused': {
             if (!newHeads)
-                return outcome === 'rolled-back' ? 'The database is as it was before.' : 'The database was not touched.';
+                return outcome === 'rolled-back' ? `${the} is as it was before.` : `${the} was not touched.`;
             if (!database)
                 return '';
             const read = reread ? '' : ' (not re-read: it could not be reached)';
             const unchanged = priorHeads && newHeads.join() === priorHeads.join();
             return unchanged
-                ? `The database is at ${after}, as before${read}.`
-                : `The database is now at ${after}; this step changed nothing in it.`;
+                ? `${the} is at ${after}, as before${read}.`
+                : `${the} is now at ${after}; this step changed nothing in it.`;
         }
     }
 }
@@ -55804,8 +55859,8 @@ const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500];
  * dropped from the end until the rest fits; first their SQL, then their lines in the table.
  */
 function renderReport(result, { run, problem = '' }, limit) {
-    const revisions = result.plan?.revisions ?? [];
-    const { length } = revisions;
+    const batch = batchOf(result);
+    const { length } = batch;
     const render = (rows, sections, note = '') => {
         const parts = [
             marker(result.label),
@@ -55828,8 +55883,14 @@ function renderReport(result, { run, problem = '' }, limit) {
     if (rows.length < length)
         return render(rows, [], unlisted(length - rows.length));
     const room = most - sizeOf(render(rows, []));
-    const sections = fitting(sectionsOf(revisions), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
+    const sections = fitting(sectionsOf(batch), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
     return render(rows, sections, unshown(length - sections.length, length));
+}
+function batchOf({ databases }) {
+    return databases.flatMap(database => {
+        const bind = databases.length > 1 ? database.bind : '';
+        return (database.plan?.revisions ?? []).map(revision => ({ bind, database, revision }));
+    });
 }
 /** The blocks that fit, from the first one on. */
 function fitting(blocks, between, { sizeOf, room, roomWithNote = room }) {
@@ -55864,6 +55925,7 @@ function icon({ outcome, failure }) {
         case 'refused':
             return failure?.reason === 'cancelled' ? '⏹️' : '❌';
         case 'in-doubt':
+        case 'partly-applied':
             return '⚠️';
         case 'applied':
         case 'rehearsed':
@@ -55873,26 +55935,37 @@ function icon({ outcome, failure }) {
             return '📋';
     }
 }
-/** The state of the database, and where it goes. */
+/** The state of each database, and where it goes. */
 function opening(result) {
-    const { plan, outcome, database } = result;
+    const { databases } = result;
+    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
+    return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
+}
+function openingOf(database, result) {
+    const { plan } = database;
+    const outcome = outcomeOf(database, result);
+    const several = result.databases.length > 1;
     const name = (heads) => code(clip(nameHeads(heads), messageLength));
-    const state = stateOf(result, name);
+    const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name);
     if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt')
         return state;
+    if (several && plan.revisions.length === 0)
+        return state;
     const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
-    const whole = 'in one transaction: all of it or nothing';
+    const whole = several ? 'together with the others: all of it or nothing' : 'in one transaction: all of it or nothing';
     switch (outcome) {
         case undefined:
             return `${state} This run brings it to ${target} ${whole}.`;
         case 'previewed':
-            return database
+            return database.name
                 ? `${state} An apply brings it to ${target} ${whole}.`
                 : `From ${prior} to ${target} ${whole}. ${state}`;
         case 'rehearsed':
             return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`;
         case 'applied':
-            return `The database went from ${prior} to ${target} in one transaction.`;
+            return several
+                ? `${state} It was at ${prior}.`
+                : `The database went from ${prior} to ${target} in one transaction.`;
         default:
             return `${state} The target was ${target}.`.trimStart();
     }
@@ -55920,32 +55993,46 @@ function firstSentence(text) {
 function placeOf({ file, line }) {
     return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`);
 }
-function warnings({ plan, runs }) {
+function warnings(result) {
+    const { databases, failure } = result;
     // What ran needs no rehearsal.
-    if (runs.length > 0)
+    if (databases.some(({ runs }) => runs.length > 0))
         return '';
-    const unseen = plan?.revisions.filter(revision => revision.notRenderable) ?? [];
+    const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
+    const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(obstacle));
+    return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
+}
+/** A preview says beforehand what an apply will refuse. */
+function obstacle({ revision, line, text, why }) {
+    const at = placeOf({ file: revision.path, line });
+    const statement = code(clip(text, messageLength));
+    return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`;
+}
+function unseenNote(batch) {
+    const unseen = batch.filter(({ revision }) => revision.notRenderable);
     if (unseen.length === 0)
         return '';
     return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`;
 }
 /** The lines of the table; the first one brings the head along. */
-function* tableOf({ plan, runs, failure }) {
-    const revisions = plan?.revisions ?? [];
-    const ran = new Map(runs.map(run => [run.id, run]));
-    const timed = runs.length > 0;
+function* tableOf(result) {
+    const batch = batchOf(result);
+    const timed = result.databases.some(({ runs }) => runs.length > 0);
+    const several = result.databases.length > 1;
     // Without the folder that they share, the names leave room for the messages.
-    const folder = sharedFolder(revisions);
+    const folder = sharedFolder(batch.map(({ revision }) => revision));
     const place = folder && ` in ${code(clip(folder, nameLength))}`;
-    const head = ['', 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : []), `Script${place}`];
-    const align = ['--:', ':--', ':--', '--:', ...(timed ? ['--:'] : []), ':--'];
-    let before = `${line(head)}\n${line(align)}\n`;
-    for (const [index, revision] of revisions.entries()) {
-        const run = ran.get(revision.id);
+    const head = ['', ...(several ? ['Database'] : []), 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : [])];
+    const align = ['--:', ...(several ? [':--'] : []), ':--', ':--', '--:', ...(timed ? ['--:'] : [])];
+    let before = `${line([...head, `Script${place}`])}\n${line([...align, ':--'])}\n`;
+    const failed = result.failure?.details;
+    for (const [index, { bind, database, revision }] of batch.entries()) {
+        const run = database.runs.find(({ id }) => id === revision.id);
         const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?');
-        const mark = failure && failure.details.revision === revision.id ? '✗ ' : '';
+        const mark = failed?.revision === revision.id && (failed.bind ?? bind) === bind ? '✗ ' : '';
         const cells = [
             index + 1,
+            ...(several ? [code(clip(bind, nameLength))] : []),
             code(clip(revision.id, nameLength)),
             prose(clip(revision.message, messageLength)),
             statements,
@@ -55963,12 +56050,14 @@ function sharedFolder(revisions) {
     return others.length === 0 ? folder : '';
 }
 const line = (cells) => `| ${cells.join(' | ')} |`;
-function* sectionsOf(revisions) {
-    for (const revision of revisions)
-        yield section(revision);
+function* sectionsOf(batch) {
+    for (const entry of batch)
+        yield section(entry);
 }
-function section(revision) {
-    const title = `<code>${html(clip(revision.id, nameLength))}</code> ${html(clip(revision.message, messageLength))}`;
+function section({ bind, revision }) {
+    const where = bind && `${html(clip(bind, nameLength))}: `;
+    const id = `<code>${html(clip(revision.id, nameLength))}</code>`;
+    const title = `${where}${id} ${html(clip(revision.message, messageLength))}`;
     const { notRenderable } = revision;
     if (notRenderable) {
         const { reason, line } = notRenderable;
@@ -55989,6 +56078,7 @@ function howToGoOn({ outcome }, run) {
         case 'rolled-back':
         case 'refused':
         case 'in-doubt':
+        case 'partly-applied':
             return run && `See the [log of the run](${run}).`;
         default:
             return '';
@@ -56315,7 +56405,9 @@ function notTransactionalFailure([first, ...more]) {
     });
 }
 /** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
-function warningsOf({ revisions }, obstacles = []) {
+function warningsOf({ databases }) {
+    const obstacles = databases.flatMap(database => database.obstacles ?? []);
+    const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? []);
     const at = (path, line) => `${path}${line === null ? '' : `:${line}`}`;
     const refused = obstacles.map(({ revision, line, why }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut}`);
     const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
@@ -56396,13 +56488,17 @@ function firstOfBranch(scripts, head, other) {
 
 /** The error of a script while it ran; the gate's tape knows what PostgreSQL said. */
 class ScriptError extends Error {
+    bind;
     revision;
     place;
     fromDatabase;
-    constructor(message, revision, place, 
+    constructor(message, 
+    /** The database whose migrations ran; null before the first one. */
+    bind, revision, place, 
     /** Whether the script failed because the database refused something. */
     fromDatabase) {
         super(message);
+        this.bind = bind;
         this.revision = revision;
         this.place = place;
         this.fromDatabase = fromDatabase;
@@ -56470,7 +56566,7 @@ class Driver {
         (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stdout }).on('line', line => this.#read(line));
         options.signal.addEventListener('abort', () => this.kill());
         this.#child.stdin.write(sources());
-        const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, url } = options;
+        const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options;
         this.#send({
             nonce: this.#nonce,
             load: {
@@ -56479,7 +56575,7 @@ class Driver {
                 alembic_config: alembicConfig,
                 version_table: versionTable,
                 version_table_schema: versionTableSchema,
-                url,
+                urls,
             },
         });
     }
@@ -56490,8 +56586,9 @@ class Driver {
             throw this.#unexpected();
         this.#project = {
             heads: loaded.heads,
-            versionTable: loaded.version_table,
-            versionTableSchema: loaded.version_table_schema,
+            databases: loaded.databases.map(({ bind, version_table, version_table_schema }) => {
+                return { bind, versionTable: version_table, versionTableSchema: version_table_schema };
+            }),
             scripts: new Map(loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, created }) => [
                 id,
                 { id, down, dependsOn, labels, message: message.split('\n')[0].trim(), path: this.#file(path), created },
@@ -56499,20 +56596,26 @@ class Driver {
         };
         return this.#project;
     }
-    /** Resolves the target by Alembic's rules and renders the batch. */
-    async plan(request) {
-        const { direction, target, heads, versionTableExists: version_table_exists } = request;
-        this.#send({ plan: { direction, target, heads, version_table_exists } });
+    /** Resolves the target by Alembic's rules and renders the batch of each database. */
+    async plan({ direction, target, databases }) {
+        const asked = Object.entries(databases).map(([bind, { heads, versionTableExists: version_table_exists }]) => {
+            return [bind, { heads, version_table_exists }];
+        });
+        this.#send({ plan: { direction, target, databases: Object.fromEntries(asked) } });
         const { planned } = await this.#answer();
         if (!planned)
             throw this.#unexpected();
-        const revisions = planned.revisions.map(({ id, statements, reason, line, concurrently, mentions }) => {
-            const script = this.#project.scripts.get(id);
-            if (reason === null)
-                return { ...script, statements };
-            return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) };
+        const plans = Object.entries(planned).map(([bind, batch]) => {
+            const revisions = batch.revisions.map(each => this.#revision(each));
+            return [bind, { direction, target, priorHeads: batch.prior, newHeads: batch.new, revisions }];
         });
-        return { direction, target, priorHeads: planned.prior, newHeads: planned.new, revisions };
+        return new Map(plans);
+    }
+    #revision({ id, statements, reason, line, concurrently, mentions }) {
+        const script = this.#project.scripts.get(id);
+        if (reason === null)
+            return { ...script, statements };
+        return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) };
     }
     /** Reads the graph of scripts from their sources, without running them. */
     async read(sources) {
@@ -56522,7 +56625,7 @@ class Driver {
             throw this.#unexpected();
         return read;
     }
-    /** Runs the batch online through the gate; `onRevision` is told of each revision before it starts. */
+    /** Runs the batches online through the gates; `onRevision` is told of each revision before it starts. */
     async run(request, onRevision) {
         this.#send({ run: request });
         for (;;) {
@@ -56535,7 +56638,7 @@ class Driver {
                 return;
             if (!answer.revision)
                 throw this.#unexpected();
-            onRevision(answer.revision);
+            onRevision(answer.revision.bind, answer.revision.id);
             this.#send({ go: true });
         }
     }
@@ -56589,7 +56692,7 @@ class Driver {
         return answer;
     }
     #failure(failed) {
-        const { kind, message, frames = [], revision = null, line = null, database, path } = failed;
+        const { kind, message, frames = [], bind = null, revision = null, line = null, database, path } = failed;
         if (kind === 'multiple-heads' && this.#project)
             return severalHeads(message, this.#project);
         const script = revision === null ? undefined : this.#project?.scripts.get(revision);
@@ -56602,7 +56705,7 @@ class Driver {
                     ? { file: this.#file(path), line: null }
                     : script && { file: script.path, line: null };
         if (kind === 'script')
-            return new ScriptError(message, revision, place, database === true);
+            return new ScriptError(message, bind, revision, place, database === true);
         return new Failure(kind, message, { ...(place && { place }), ...adviceFor(kind) });
     }
     #unexpected() {
@@ -56985,6 +57088,77 @@ async function checkWritable(client, { name, schema }, exists) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/target.ts
+
+
+/** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
+const grace = { statement: 2_000, commit: 4_000, connect: 1_500 };
+/** One database of the step with what it has open: its connection and, while the batch runs, its transaction. */
+class Target {
+    state;
+    database;
+    applicationName;
+    signal;
+    /** The one that the batch runs on. */
+    client;
+    versionTable;
+    transaction;
+    /** Asked for where there are several databases. */
+    identity;
+    /** Whether a COMMIT was sent. */
+    committing = false;
+    constructor(state, 
+    /** undefined where none was given, or where it is not to be asked. */
+    database, applicationName, signal) {
+        this.state = state;
+        this.database = database;
+        this.applicationName = applicationName;
+        this.signal = signal;
+    }
+    /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
+    async open() {
+        const client = await this.connect();
+        this.client = client;
+        this.signal.addEventListener('abort', () => {
+            const leave = (after, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref();
+            leave(grace.statement, () => this.committing);
+            leave(grace.commit);
+        });
+    }
+    /** A connection of its own to this database; the caller closes it. */
+    connect() {
+        const { signal, applicationName } = this;
+        return connect(this.database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
+    }
+    /** Does something on a connection of its own. */
+    async aside(action) {
+        const client = await this.connect();
+        try {
+            return await action(client);
+        }
+        finally {
+            await disconnect(client);
+        }
+    }
+    /** After a failure, the outputs say what the database holds and not what was hoped. */
+    async rereadHeads() {
+        const { state } = this;
+        if (state.outcome === 'in-doubt' || !this.client || !this.versionTable)
+            return;
+        if (state.priorHeads && state.outcome !== 'applied')
+            state.newHeads = state.priorHeads;
+        try {
+            const { heads } = await this.aside(client => readHeads(client, this.versionTable));
+            state.newHeads = heads;
+            state.priorHeads ??= heads;
+            state.reread = true;
+        }
+        catch {
+            state.reread = false;
+        }
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/step.ts
 
 
@@ -57001,9 +57175,11 @@ async function checkWritable(client, { name, schema }, exists) {
 
 
 
-/** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
-const grace = { statement: 2_000, commit: 4_000, connect: 1_500 };
-/** One step with what it has open: the user's Python, and the connection to the database if it needs one. */
+
+
+/** The name of a project's only database. */
+const onlyBind = 'default';
+/** One step with what it has open: the user's Python, and its databases. */
 class Step {
     inputs;
     surroundings;
@@ -57011,16 +57187,23 @@ class Step {
     printed = new PrintOut();
     /** Whether anything of the batch was started. */
     started = false;
-    /** Whether a COMMIT was sent. */
-    committing = false;
     /** Set by `startPython`. */
     driver;
-    client;
-    versionTable;
+    targets;
     constructor(inputs, surroundings, result) {
         this.inputs = inputs;
         this.surroundings = surroundings;
         this.result = result;
+        const given = inputs.databases.size > 0 ? [...inputs.databases] : [[onlyBind, undefined]];
+        this.targets = given.map(([bind, database]) => this.#target(bind, database));
+    }
+    /** Whether a COMMIT was sent to any database. */
+    get committing() {
+        return this.targets.some(target => target.committing);
+    }
+    /** Heads that the user names go before what a database says, so it is not asked. */
+    get asksDatabases() {
+        return this.inputs.databases.size > 0 && !this.inputs.fromRevision;
     }
     /** In an event that has secrets, a pull request's own scripts are not run. Throws a Failure `untrusted`. */
     async checkTrust() {
@@ -57032,89 +57215,98 @@ class Step {
         await requireBaseCheckout((0,external_node_path_namespaceObject.resolve)(workingDirectory), trustedTips, scripts);
     }
     startPython() {
-        const { database, githubToken: token } = this.inputs;
+        const { databases, githubToken: token } = this.inputs;
         const { environment, signal } = this.surroundings;
+        const secrets = [...databases.values()].flatMap(database => database.secrets);
+        const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword]);
         this.driver = new Driver({
             ...this.inputs,
             workingDirectory: (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory),
-            environment: childEnvironment(environment, { secrets: database?.secrets ?? [], token }),
-            url: database?.urlWithoutPassword ?? 'postgresql://',
+            environment: childEnvironment(environment, { secrets, token }),
+            urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
             print: line => this.printed.add(line),
             signal,
         });
     }
-    /** After a try that was rolled back: a new connection, and a new Python that knows nothing of that try. */
+    /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
     async startAnew() {
-        this.started = this.committing = false;
-        this.result.runs = [];
+        this.started = false;
+        for (const { state } of this.targets)
+            state.runs = [];
         this.driver.kill();
         this.startPython();
         await this.open();
         await this.#python(() => this.driver.project(), 'Output of the app');
     }
-    /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
+    /** Connects to every database. */
     async open() {
-        const client = await this.connect();
-        this.client = client;
-        this.surroundings.signal.addEventListener('abort', () => {
-            const leave = (after, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref();
-            leave(grace.statement, () => this.committing);
-            leave(grace.commit);
-        });
+        await allOf(this.targets.map(target => target.open()));
     }
-    /** A connection of its own to the step's database; the caller closes it. */
-    connect() {
-        const { applicationName, signal } = this.surroundings;
-        return connect(this.inputs.database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
-    }
-    /** Resolves the batch from the prior heads to the target, with its SQL. */
+    /** Resolves the batch of each database from its prior heads to the target, with its SQL. */
     async plan() {
         const { direction, revision: target, fromRevision } = this.inputs;
-        const project = await this.#python(() => this.driver.project(), 'Output of the app');
-        this.versionTable = { name: project.versionTable, schema: project.versionTableSchema };
-        const { heads, tableExists: versionTableExists } = this.client && !fromRevision
-            ? await readHeads(this.client, this.versionTable)
-            : await this.#headsWithoutDatabase(project, fromRevision);
-        if (!fromRevision)
-            this.result.priorHeads = this.result.newHeads = heads;
-        const plan = await this.#python(() => this.driver.plan({ direction, target, heads, versionTableExists }), 'Output of the dry run');
-        this.result.plan = plan;
-        this.result.obstacles = obstaclesOf(plan);
-        this.result.priorHeads = plan.priorHeads;
-        this.result.newHeads = plan.newHeads;
-        if (plan.revisions.length > 0 && isRendered(plan))
-            this.result.sqlFile = this.#writeSql(plan);
-        this.#describe(plan);
-        return plan;
-    }
-    /** After a failure, the outputs say what the database holds and not what was hoped. */
-    async rereadHeads() {
         const { result } = this;
-        if (result.outcome === 'in-doubt' || !this.client || !this.versionTable)
-            return;
-        if (result.priorHeads)
-            result.newHeads = result.priorHeads;
-        try {
-            const client = await this.connect();
-            try {
-                const { heads } = await readHeads(client, this.versionTable);
-                result.newHeads = heads;
-                result.priorHeads ??= heads;
-                result.reread = true;
-            }
-            finally {
-                await disconnect(client);
-            }
+        const project = await this.#python(() => this.driver.project(), 'Output of the app');
+        this.#match(project);
+        const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision);
+        const asked = this.targets.map(async ({ state, client, versionTable }) => {
+            const { heads, tableExists } = given ?? (await readHeads(client, versionTable));
+            if (!fromRevision)
+                state.priorHeads = state.newHeads = heads;
+            return [state.bind, { heads, versionTableExists: tableExists }];
+        });
+        const databases = Object.fromEntries(await allOf(asked));
+        const plans = await this.#python(() => this.driver.plan({ direction, target, databases }), 'Output of the dry run');
+        for (const { state } of this.targets) {
+            const plan = plans.get(state.bind);
+            state.plan = plan;
+            state.obstacles = obstaclesOf(plan);
+            state.priorHeads = plan.priorHeads;
+            state.newHeads = plan.newHeads;
+            this.#describe(plan, state);
         }
-        catch {
-            result.reread = false;
-        }
+        if (revisionsOf(result).length > 0)
+            this.#writeSql();
+    }
+    /** After a failure, the outputs say what the databases hold and not what was hoped. */
+    async rereadHeads() {
+        await allOf(this.targets.map(target => target.rereadHeads()));
     }
     async end() {
         this.printed.show(this.surroundings.log, 'Output of Python');
         this.driver?.kill();
-        if (this.client)
-            await disconnect(this.client);
+        await allOf(this.targets.map(async ({ client }) => client && disconnect(client)));
+    }
+    #target(bind, database) {
+        const { applicationName, signal } = this.surroundings;
+        const asked = this.asksDatabases ? database : undefined;
+        const state = { bind, name: asked?.name ?? '', runs: [] };
+        this.result.databases.push(state);
+        return new Target(state, asked, applicationName, signal);
+    }
+    /** Finds each database of the project among those of the inputs. Throws a Failure `invalid-input` that names the others. */
+    #match({ databases }) {
+        if (!this.asksDatabases) {
+            this.result.databases = [];
+            this.targets = databases.map(({ bind }) => this.#target(bind, undefined));
+        }
+        const given = this.targets.map(({ state }) => state.bind);
+        const known = databases.map(({ bind }) => bind);
+        const unknown = given.filter(bind => !known.includes(bind));
+        const missing = known.filter(bind => !given.includes(bind));
+        if (unknown.length > 0 || missing.length > 0) {
+            const told = [
+                unknown.length > 0 && `database-url names ${unknown.join(' and ')}, which the project does not migrate.`,
+                missing.length > 0 && `database-url lacks ${missing.join(' and ')}, which the project migrates.`,
+            ];
+            throw new Failure('invalid-input', told.filter(Boolean).join(' '), {
+                advice: `env.py migrates ${known.join(' and ')}: write one bind=postgresql://… a line for each.`,
+            });
+        }
+        for (const target of this.targets) {
+            const { versionTable: name, versionTableSchema: schema } = databases.find(({ bind }) => bind === target.state.bind);
+            target.versionTable = { name, schema };
+        }
     }
     /** The heads that the user names, else those of the scripts that a pull request builds on. */
     async #headsWithoutDatabase(project, named) {
@@ -57137,27 +57329,38 @@ class Step {
             this.printed.show(this.surroundings.log, title);
         }
     }
-    #writeSql(plan) {
-        const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
-        const path = (0,external_node_path_namespaceObject.join)(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.sql`);
-        (0,external_node_fs_.writeFileSync)(path, sqlScript(plan));
-        return path;
+    #writeSql() {
+        const { result, inputs, surroundings } = this;
+        const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []));
+        if (!plans.every(({ plan }) => isRendered(plan)))
+            return;
+        const label = inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
+        result.sqlFile = (0,external_node_path_namespaceObject.join)(surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.sql`);
+        const scripts = plans.filter(({ plan }) => plan.revisions.length > 0);
+        const named = ({ bind, plan }) => plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan);
+        (0,external_node_fs_.writeFileSync)(result.sqlFile, scripts.map(named).join('\n'));
     }
-    #describe({ direction, priorHeads, newHeads, revisions }) {
+    #describe({ direction, priorHeads, newHeads, revisions }, { bind }) {
         const { log } = this.surroundings;
+        const of = this.targets.length > 1 ? `${bind}: ` : '';
         if (revisions.length === 0)
-            return log.info(`The database is at ${nameHeads(priorHeads)}; nothing to do.`);
+            return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`);
         const batch = count(revisions.length, 'revision');
-        log.info(`${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`);
+        log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`);
         for (const revision of revisions) {
             const { id, message, path, notRenderable } = revision;
-            const title = `${id} ${message} (${path})`;
+            const title = `${of}${id} ${message} (${path})`;
             if (notRenderable)
                 log.info(`${title}: not rendered, ${notRenderable.reason}`);
             else
                 log.group(title, ownStatements(revision).map(({ sql }) => terminated(sql)));
         }
     }
+}
+/** All of them, also those that come after a failure; then the first failure is thrown. */
+async function allOf(promises) {
+    await Promise.allSettled(promises);
+    return Promise.all(promises);
 }
 
 ;// CONCATENATED MODULE: ./node_modules/is-network-error/index.js
@@ -57535,6 +57738,422 @@ function makeRetriable(function_, options) {
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
 const promises_namespaceObject = require("node:timers/promises");
+;// CONCATENATED MODULE: ./src/postgres/patience.ts
+
+/** Milliseconds to ask for when the step is cancelled. */
+const lastPatience = 2_000;
+/**
+ * Asks again, with growing pauses, until there is an answer; undefined when `patience` (milliseconds) has run out, which
+ * is soon after `signal` is aborted. What `ask` throws counts as no answer, unless `isFinal` says otherwise.
+ */
+async function keepAsking({ patience, signal }, ask, isFinal = () => false) {
+    let deadline = Date.now() + patience;
+    const hurry = () => {
+        deadline = Math.min(deadline, Date.now() + lastPatience);
+    };
+    if (signal.aborted)
+        hurry();
+    else
+        signal.addEventListener('abort', hurry);
+    for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
+        try {
+            const answer = await ask(AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
+            if (answer !== undefined)
+                return answer;
+        }
+        catch (error) {
+            if (isFinal(error))
+                throw error;
+        }
+        if (Date.now() + wait > deadline)
+            return undefined;
+        await (0,promises_namespaceObject.setTimeout)(wait);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/settle.ts
+
+
+
+/**
+ * Finds out what became of a transaction whose COMMIT got no answer.
+ *
+ * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
+ * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
+ */
+async function settle(question) {
+    const { database, applicationName } = question;
+    let why = 'the database could not be reached';
+    const settled = await keepAsking(question, async (limit) => {
+        const client = await connect(database, applicationName, limit);
+        try {
+            const answer = await ask(client, question);
+            if (typeof answer !== 'string')
+                return answer;
+            why = answer;
+            return undefined;
+        }
+        finally {
+            await disconnect(client);
+        }
+    });
+    return settled ?? { decision: 'unknown', why };
+}
+/** The decision, or why there is none yet. */
+async function ask(client, { id, versionTable, priorHeads, newHeads }) {
+    // A standby may not know yet what its primary has done.
+    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
+    if (rows[0]?.standby)
+        return 'the server that answers is a standby';
+    const status = await statusOf(client, id);
+    if (status === 'in progress')
+        return `transaction ${id} is still in progress`;
+    const { heads } = await readHeads(client, versionTable);
+    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
+    if (status === 'aborted' || status === 'never written')
+        return { decision: 'rolled-back', heads };
+    if (heads.join() === newHeads.join())
+        return { decision: 'committed', heads };
+    // `committed` here is another transaction's status, under an id that a crash had set free.
+    if (heads.join() === priorHeads.join())
+        return { decision: 'rolled-back', heads };
+    return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
+}
+/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
+async function statusOf(client, id) {
+    try {
+        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
+        return rows[0]?.status ?? null;
+    }
+    catch (error) {
+        // "transaction ID … is in the future": a crash came before anything of it was on disk.
+        if (error.code === '22023')
+            return 'never written';
+        throw error;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/commit.ts
+
+
+/** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
+const commit_patience = 60_000;
+/**
+ * Commits one database after another. Throws a Failure `commit-failed`; the outcome is then that of each database, and
+ * `partly-applied` where some had been committed.
+ */
+async function commitEach(step, targets) {
+    const { result } = step;
+    for (const [index, target] of targets.entries()) {
+        try {
+            await commit(step, target);
+        }
+        catch (error) {
+            if (index > 0) {
+                for (const committed of targets.slice(0, index))
+                    committed.state.outcome = 'applied';
+                for (const undone of targets.slice(index))
+                    undone.state.outcome ??= 'rolled-back';
+                if (target.state.outcome !== 'in-doubt')
+                    result.outcome = 'partly-applied';
+            }
+            throw error;
+        }
+    }
+}
+async function commit(step, target) {
+    const { surroundings, result } = step;
+    const { transaction, versionTable, state } = target;
+    target.committing = true;
+    try {
+        await transaction.commit();
+    }
+    catch (error) {
+        if (error instanceof Failure)
+            throw error;
+        surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
+        const { id } = transaction;
+        const { priorHeads, newHeads } = state.plan;
+        const { applicationName, signal } = surroundings;
+        const about = { database: target.database, applicationName, versionTable, id, priorHeads, newHeads };
+        const settled = await settle({ ...about, patience: commit_patience, signal });
+        if (settled.decision === 'committed')
+            return;
+        if (settled.decision === 'rolled-back') {
+            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
+                advice: 'Run the step again.',
+            });
+        }
+        result.outcome = state.outcome = 'in-doubt';
+        delete state.newHeads;
+        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
+            advice: `When the database can be reached again, ask it: SELECT pg_xact_status('${id}'::xid8), and look at the heads with SELECT version_num FROM ${versionTable.name}.`,
+        });
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/identity.ts
+const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
+/** Asks a database who it is. Throws what PostgreSQL answers. */
+async function identify(client) {
+    const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid
+     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
+    return rows[0];
+}
+/** An order that is the same in every run, whatever the order of the inputs. */
+function byIdentity(a, b) {
+    const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`);
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/transaction.ts
+
+
+/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
+const lockKey = 0x61746f6d6963;
+/** The key of the lock that says, on the first of several databases, that their commit is under way. */
+const commitKey = lockKey + 1;
+/** How long another deploy is waited for, in milliseconds. */
+const lockPatience = 15 * 60_000;
+/**
+ * The one transaction that the batch becomes part of, on a client that is used for nothing else.
+ * Statements between `begin` and `commit` are the gate's.
+ */
+class Transaction {
+    client;
+    settings;
+    lockTimeout;
+    constructor(client, 
+    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
+    settings, 
+    /** Milliseconds; 0 is no limit. */
+    lockTimeout) {
+        this.client = client;
+        this.settings = settings;
+        this.lockTimeout = lockTimeout;
+    }
+    #id;
+    /** The transaction's id (xid8), once it is locked. */
+    get id() {
+        return this.#id;
+    }
+    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
+    static async begin(client, { lockTimeout, statementTimeout }) {
+        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        const { rows } = await client.query(`SELECT
+      pg_catalog.current_setting('transaction_read_only') AS read_only,
+      pg_catalog.pg_is_in_recovery()::text AS standby,
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit`);
+        const { read_only, standby, synchronous_commit } = rows[0];
+        if (read_only === 'on') {
+            throw new Failure('not-permitted', standby === 'true'
+                ? 'The server is a standby: nothing can be written to it.'
+                : 'The database or the role is read-only (default_transaction_read_only is on).', {
+                advice: standby === 'true'
+                    ? 'Let database-url lead to the primary.'
+                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
+            });
+        }
+        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
+        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
+        const settings = [
+            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
+            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
+            'SET LOCAL idle_in_transaction_session_timeout = 0',
+            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
+            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
+            'SET LOCAL tcp_keepalives_idle = 30',
+            'SET LOCAL tcp_keepalives_interval = 10',
+            'SET LOCAL tcp_keepalives_count = 3',
+        ];
+        for (const setting of settings)
+            await client.query(setting);
+        // From 14, and only where the platform can tell that a client has gone.
+        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
+        if (await isAccepted(client, checkConnection))
+            settings.push(checkConnection);
+        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
+        return new Transaction(client, settings, Number(timeouts[0].setting));
+    }
+    /**
+     * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
+     * it. Throws a Failure `lock-timeout` when they keep it.
+     */
+    async lock(onWait, signal, patience = lockPatience) {
+        const started = Date.now();
+        for (let pause = 50, told = 0;; pause = Math.min(pause * 1.5, 1_000)) {
+            const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`);
+            if (rows[0].locked)
+                break;
+            if (Date.now() - started > patience) {
+                throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
+                    advice: 'Look at the run that the log names; this one can be started again when it has ended.',
+                });
+            }
+            if (told === 0 || Date.now() - told > 30_000) {
+                told = Date.now();
+                await onWait();
+            }
+            await new Promise(resolve => setTimeout(resolve, pause));
+            if (signal.aborted)
+                throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
+        }
+        this.#id = await this.#currentId();
+    }
+    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
+    async checkConstraints() {
+        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
+    }
+    /** Throws a Failure when the connection is not in the transaction that was begun. */
+    async checkIdentity() {
+        const id = await this.#currentId();
+        if (id === this.id)
+            return;
+        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
+            advice: 'Please report this with the script that ran.',
+        });
+    }
+    /** A script's SET would outlive the transaction on a pooled connection. */
+    async clearSettings() {
+        for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings])
+            await this.client.query(sql);
+    }
+    /**
+     * Commits. Resolves only when PostgreSQL has answered COMMIT.
+     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
+     */
+    async commit() {
+        let command;
+        try {
+            command = (await this.client.query('COMMIT')).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
+                statement: {
+                    sql: 'COMMIT',
+                    code: error.code ?? '',
+                    message: error.message,
+                    ...(error.detail && { detail: error.detail }),
+                },
+                cause: error,
+            });
+        }
+        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
+        if (command !== 'COMMIT') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
+        }
+    }
+    /**
+     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
+     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
+     */
+    async prepare(gid) {
+        let command;
+        try {
+            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw refusedToPrepare(error);
+        }
+        if (command !== 'PREPARE') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
+        }
+    }
+    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
+    async end() {
+        await Promise.race([
+            this.client.query('ROLLBACK').catch(() => { }),
+            new Promise(resolve => setTimeout(resolve, 2_000).unref()),
+        ]);
+        await disconnect(this.client);
+    }
+    async #currentId() {
+        const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id');
+        return rows[0].id;
+    }
+}
+function refusedToPrepare(error) {
+    const { code = '', message, detail } = error;
+    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
+    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
+    return code === '0A000'
+        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
+            statement,
+            advice: 'Take that out of the migration, or set two-phase: never.',
+            cause: error,
+        })
+        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            cause: error,
+        });
+}
+const quote = (text) => `'${text.replaceAll("'", "''")}'`;
+async function checkTimeout(client, input, setting, value) {
+    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
+        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
+            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
+        });
+    }
+}
+async function isAccepted(client, sql) {
+    await client.query('SAVEPOINT atomic_upgrade_try');
+    try {
+        await client.query(sql);
+        return true;
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        await client.query('ROLLBACK TO SAVEPOINT atomic_upgrade_try');
+        return false;
+    }
+    finally {
+        await client.query('RELEASE SAVEPOINT atomic_upgrade_try').catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/sessions.ts
+
+
+/**
+ * Who holds the deploy lock, in words, by a connection that is not in a transaction (pg_stat_activity is cached there);
+ * undefined when nobody does any more. Another role's query is visible only with `pg_read_all_stats`.
+ */
+async function lockHolder(client) {
+    const { rows } = await client.query(`SELECT l.pid, coalesce(a.application_name, '') AS application_name,
+            coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), 'unknown') AS since
+     FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+       AND (l.classid::bigint << 32 | l.objid::bigint) = ${lockKey}`);
+    const [holder] = rows;
+    if (!holder)
+        return undefined;
+    return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`;
+}
+/** The server process of a client: pg knows it from its BackendKeyData, but does not say so in its types. */
+const processIdOf = (client) => client.processID;
+/** Cancels what runs on a client's connection, over another one; a server that cannot be asked sees the connection end. */
+async function cancelStatement(client, connect) {
+    try {
+        const other = await connect();
+        try {
+            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processIdOf(client)]);
+        }
+        finally {
+            await disconnect(other);
+        }
+    }
+    catch {
+        // Nothing more can be done from here.
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/postgres/blockers.ts
 
 
@@ -59969,297 +60588,6 @@ class Gate {
     }
 }
 
-;// CONCATENATED MODULE: ./src/postgres/transaction.ts
-
-
-/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
-const lockKey = 0x61746f6d6963;
-/** How long another deploy is waited for, in milliseconds. */
-const lockPatience = 15 * 60_000;
-/**
- * The one transaction that the batch becomes part of, on a client that is used for nothing else.
- * Statements between `begin` and `commit` are the gate's.
- */
-class Transaction {
-    client;
-    settings;
-    lockTimeout;
-    constructor(client, 
-    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
-    settings, 
-    /** Milliseconds; 0 is no limit. */
-    lockTimeout) {
-        this.client = client;
-        this.settings = settings;
-        this.lockTimeout = lockTimeout;
-    }
-    #id;
-    /** The transaction's id (xid8), once it is locked. */
-    get id() {
-        return this.#id;
-    }
-    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
-    static async begin(client, { lockTimeout, statementTimeout }) {
-        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        const { rows } = await client.query(`SELECT
-      pg_catalog.current_setting('transaction_read_only') AS read_only,
-      pg_catalog.pg_is_in_recovery()::text AS standby,
-      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit`);
-        const { read_only, standby, synchronous_commit } = rows[0];
-        if (read_only === 'on') {
-            throw new Failure('not-permitted', standby === 'true'
-                ? 'The server is a standby: nothing can be written to it.'
-                : 'The database or the role is read-only (default_transaction_read_only is on).', {
-                advice: standby === 'true'
-                    ? 'Let database-url lead to the primary.'
-                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
-            });
-        }
-        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
-        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
-        const settings = [
-            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
-            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
-            'SET LOCAL idle_in_transaction_session_timeout = 0',
-            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
-            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
-            'SET LOCAL tcp_keepalives_idle = 30',
-            'SET LOCAL tcp_keepalives_interval = 10',
-            'SET LOCAL tcp_keepalives_count = 3',
-        ];
-        for (const setting of settings)
-            await client.query(setting);
-        // From 14, and only where the platform can tell that a client has gone.
-        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
-        if (await isAccepted(client, checkConnection))
-            settings.push(checkConnection);
-        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
-        return new Transaction(client, settings, Number(timeouts[0].setting));
-    }
-    /**
-     * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
-     * it. Throws a Failure `lock-timeout` when they keep it.
-     */
-    async lock(onWait, signal, patience = lockPatience) {
-        const started = Date.now();
-        for (let pause = 50, told = 0;; pause = Math.min(pause * 1.5, 1_000)) {
-            const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`);
-            if (rows[0].locked)
-                break;
-            if (Date.now() - started > patience) {
-                throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
-                    advice: 'Look at the run that the log names; this one can be started again when it has ended.',
-                });
-            }
-            if (told === 0 || Date.now() - told > 30_000) {
-                told = Date.now();
-                onWait();
-            }
-            await new Promise(resolve => setTimeout(resolve, pause));
-            if (signal.aborted)
-                throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
-        }
-        this.#id = await this.#currentId();
-    }
-    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
-    async checkConstraints() {
-        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
-    }
-    /** Throws a Failure when the connection is not in the transaction that was begun. */
-    async checkIdentity() {
-        const id = await this.#currentId();
-        if (id === this.id)
-            return;
-        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
-            advice: 'Please report this with the script that ran.',
-        });
-    }
-    /** A script's SET would outlive the transaction on a pooled connection. */
-    async clearSettings() {
-        for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings])
-            await this.client.query(sql);
-    }
-    /**
-     * Commits. Resolves only when PostgreSQL has answered COMMIT.
-     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
-     */
-    async commit() {
-        let command;
-        try {
-            command = (await this.client.query('COMMIT')).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
-                statement: {
-                    sql: 'COMMIT',
-                    code: error.code ?? '',
-                    message: error.message,
-                    ...(error.detail && { detail: error.detail }),
-                },
-                cause: error,
-            });
-        }
-        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
-        if (command !== 'COMMIT') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
-        }
-    }
-    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
-    async end() {
-        await Promise.race([
-            this.client.query('ROLLBACK').catch(() => { }),
-            new Promise(resolve => setTimeout(resolve, 2_000).unref()),
-        ]);
-        await disconnect(this.client);
-    }
-    async #currentId() {
-        const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id');
-        return rows[0].id;
-    }
-}
-const quote = (text) => `'${text.replaceAll("'", "''")}'`;
-async function checkTimeout(client, input, setting, value) {
-    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
-        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
-            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
-        });
-    }
-}
-async function isAccepted(client, sql) {
-    await client.query('SAVEPOINT atomic_upgrade_try');
-    try {
-        await client.query(sql);
-        return true;
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        await client.query('ROLLBACK TO SAVEPOINT atomic_upgrade_try');
-        return false;
-    }
-    finally {
-        await client.query('RELEASE SAVEPOINT atomic_upgrade_try').catch(() => { });
-    }
-}
-
-;// CONCATENATED MODULE: ./src/postgres/sessions.ts
-
-
-/**
- * Who holds the deploy lock, in words, by a connection that is not in a transaction (pg_stat_activity is cached there);
- * undefined when nobody does any more. Another role's query is visible only with `pg_read_all_stats`.
- */
-async function lockHolder(client) {
-    const { rows } = await client.query(`SELECT l.pid, coalesce(a.application_name, '') AS application_name,
-            coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), 'unknown') AS since
-     FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-       AND (l.classid::bigint << 32 | l.objid::bigint) = ${lockKey}`);
-    const [holder] = rows;
-    if (!holder)
-        return undefined;
-    return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`;
-}
-/** The server process of a client: pg knows it from its BackendKeyData, but does not say so in its types. */
-const processIdOf = (client) => client.processID;
-/** Cancels what runs on a client's connection, over another one; a server that cannot be asked sees the connection end. */
-async function cancelStatement(client, connect) {
-    try {
-        const other = await connect();
-        try {
-            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processIdOf(client)]);
-        }
-        finally {
-            await disconnect(other);
-        }
-    }
-    catch {
-        // Nothing more can be done from here.
-    }
-}
-
-;// CONCATENATED MODULE: ./src/postgres/settle.ts
-
-
-
-/** Milliseconds to ask for when the step is cancelled. */
-const lastPatience = 2_000;
-/**
- * Finds out what became of a transaction whose COMMIT got no answer.
- *
- * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
- * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
- */
-async function settle(question) {
-    const { database, applicationName, signal } = question;
-    let deadline = Date.now() + question.patience;
-    const hurry = () => {
-        deadline = Math.min(deadline, Date.now() + lastPatience);
-    };
-    if (signal.aborted)
-        hurry();
-    else
-        signal.addEventListener('abort', hurry);
-    let why = 'the database could not be reached';
-    for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
-        try {
-            const client = await connect(database, applicationName, AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
-            try {
-                const answer = await ask(client, question);
-                if (typeof answer !== 'string')
-                    return answer;
-                why = answer;
-            }
-            finally {
-                await disconnect(client);
-            }
-        }
-        catch {
-            // Not reachable yet; the deadline bounds the tries.
-        }
-        if (Date.now() + wait > deadline)
-            return { decision: 'unknown', why };
-        await (0,promises_namespaceObject.setTimeout)(wait);
-    }
-}
-/** The decision, or why there is none yet. */
-async function ask(client, { id, versionTable, priorHeads, newHeads }) {
-    // A standby may not know yet what its primary has done.
-    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
-    if (rows[0]?.standby)
-        return 'the server that answers is a standby';
-    const status = await statusOf(client, id);
-    if (status === 'in progress')
-        return `transaction ${id} is still in progress`;
-    const { heads } = await readHeads(client, versionTable);
-    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
-    if (status === 'aborted' || status === 'never written')
-        return { decision: 'rolled-back', heads };
-    if (heads.join() === newHeads.join())
-        return { decision: 'committed', heads };
-    // `committed` here is another transaction's status, under an id that a crash had set free.
-    if (heads.join() === priorHeads.join())
-        return { decision: 'rolled-back', heads };
-    return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
-}
-/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
-async function statusOf(client, id) {
-    try {
-        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
-        return rows[0]?.status ?? null;
-    }
-    catch (error) {
-        // "transaction ID … is in the future": a crash came before anything of it was on disk.
-        if (error.code === '22023')
-            return 'never written';
-        throw error;
-    }
-}
-
 ;// CONCATENATED MODULE: ./src/progress.ts
 
 /** Tells the log of each revision as it ends, and keeps its figures in `runs`. */
@@ -60296,6 +60624,431 @@ class Progress {
     }
 }
 
+;// CONCATENATED MODULE: ./src/through-gates.ts
+
+
+
+
+
+
+
+
+
+
+/** Runs the scripts online, each database's through a gate of its own. Throws a Failure that names what failed. */
+async function runThroughGates(step) {
+    const { surroundings, inputs, printed, targets } = step;
+    const { log, signal } = surroundings;
+    const passages = await allOf(targets.map(target => through_gates_open(step, target)));
+    const several = targets.length > 1;
+    const cancel = () => {
+        for (const passage of passages)
+            void passage.cancel();
+    };
+    signal.addEventListener('abort', cancel);
+    step.started = true;
+    const { size } = new Set(targets.flatMap(({ state }) => state.plan.revisions.map(({ id }) => id)));
+    const where = several ? `on ${targets.length} databases, each ` : '';
+    log.info(`Running ${count(size, 'revision')} ${where}in one transaction.`);
+    const { direction, revision: target } = inputs;
+    const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, through_gates_batchOf(passage)]));
+    let error;
+    try {
+        await step.driver.run({ direction, target, databases }, (bind, id) => {
+            for (const { target, progress } of passages) {
+                if (target.state.bind === bind)
+                    progress.start(id);
+                else
+                    progress.finish();
+            }
+        });
+    }
+    catch (thrown) {
+        error = thrown;
+    }
+    await allOf(passages.map(({ gate }) => gate.close()));
+    await allOf(passages.map(({ watch }) => watch.end()));
+    signal.removeEventListener('abort', cancel);
+    for (const { target, tape, progress } of passages) {
+        progress.finish({ failed: error !== undefined });
+        target.state.runs = progress.runs;
+        const notices = tape.notices.map(({ severity, message }) => `${severity}: ${message}`);
+        if (notices.length > 0)
+            log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices);
+    }
+    printed.show(log, 'Output of the scripts');
+    const lost = passages.find(({ gate }) => gate.lost);
+    if (lost)
+        throw connectionLost(lost.gate.lost, lost.tape.revision === null ? {} : { revision: lost.tape.revision });
+    if (error instanceof ScriptError)
+        throw blame(error, passages);
+    if (error)
+        throw error;
+}
+async function through_gates_open(step, target) {
+    const { log } = step.surroundings;
+    const { client, settings, lockTimeout } = target.transaction;
+    const cancel = () => cancelStatement(client, () => target.connect());
+    const tape = new Tape(target.versionTable.name);
+    const gate = await Gate.open({ client, tape, settings, cancel });
+    const watch = new LockWatch({
+        pid: processIdOf(client),
+        quietSince: () => tape.quietSince,
+        lockTimeout,
+        connect: () => target.connect(),
+        onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
+    });
+    const of = step.targets.length > 1 ? `${target.state.bind}: ` : '';
+    const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.state.plan);
+    return { target, tape, gate, watch, progress, cancel };
+}
+function through_gates_batchOf({ target, gate }) {
+    const { user = '', database = '' } = target.client;
+    return { revisions: target.state.plan.revisions.map(({ id }) => id), gate: { ...gate.address, user, database } };
+}
+/** The error of a script, with what PostgreSQL said to it. */
+function blame(error, passages) {
+    const { target, tape, watch } = passages.find(({ target }) => target.state.bind === error.bind) ??
+        passages.find(({ tape }) => tape.failure) ??
+        passages[0];
+    const failure = failureOf(error, tape.failure, target.state.plan, watch.blockersSince(tape.failure?.since));
+    if (passages.length > 1)
+        failure.details.bind = target.state.bind;
+    return failure;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/prepared.ts
+const prefix = 'atomic-upgrade';
+/** A name of at most 200 bytes (prepare.html); `index` is 0 for the first database. */
+const gidOf = ({ system, oid, transaction }, index) => [prefix, system, oid, transaction, index].join(':');
+/** Reads a name of ours; undefined for anybody else's. */
+function readGid(gid) {
+    const found = /^atomic-upgrade:(\d+):(\d+):(\d+):(\d+)$/.exec(gid);
+    if (!found)
+        return undefined;
+    const [, system = '', oid = '', transaction = '', index = ''] = found;
+    return { gid, decision: { system, oid, transaction }, decides: index === '0' };
+}
+/** The prepared transactions of ours in this database. */
+async function listPrepared(client) {
+    const { rows } = await client.query(`SELECT gid FROM pg_catalog.pg_prepared_xacts
+     WHERE database = pg_catalog.current_database() AND gid LIKE '${prefix}:%' ORDER BY gid`);
+    return rows.flatMap(({ gid }) => readGid(gid) ?? []);
+}
+/** The statement that ends a prepared transaction. */
+const finishing = (how, gid) => `${how} PREPARED '${gid}'`;
+/** Ends a prepared transaction; one that is gone has been ended. Throws what else PostgreSQL answers. */
+async function finish(client, how, gid) {
+    try {
+        await client.query(finishing(how, gid));
+    }
+    catch (error) {
+        // undefined_object
+        if (error.code !== '42704')
+            throw error;
+    }
+}
+/** How many transactions can be prepared in this cluster, and how many of these places are taken. */
+async function preparedSlots(client) {
+    const { rows } = await client.query(`SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
+            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`);
+    return rows[0];
+}
+
+;// CONCATENATED MODULE: ./src/two-phase.ts
+
+
+
+
+
+
+
+
+
+
+/** How long the commit of another run is waited for, in milliseconds. */
+const commitPatience = 15 * 60_000;
+/**
+ * Whether the batch can be committed in two phases: every server has a place for a prepared transaction left.
+ * Throws a Failure `not-permitted` where the workflow requires it.
+ */
+async function canPrepare({ inputs, surroundings, result }, targets) {
+    const lacking = inputs.twoPhase === 'never' ? 'two-phase is never' : await lackingSlots(targets);
+    if (!lacking)
+        return true;
+    if (inputs.twoPhase === 'require' && inputs.mode !== 'preview') {
+        throw new Failure('not-permitted', `Two-phase commit is required and not possible: ${lacking}.`, {
+            advice: 'Set max_prepared_transactions on the server (it needs a restart), or set two-phase: auto.',
+        });
+    }
+    result.uncovered = `The databases are committed one after another (${lacking}): a crash between two of these commits is not covered.`;
+    surroundings.log.info(result.uncovered);
+    return false;
+}
+async function lackingSlots(targets) {
+    for (const target of targets) {
+        const { most, taken } = await preparedSlots(target.client);
+        const needed = targets.filter(other => other.identity.system === target.identity.system).length;
+        if (most === 0)
+            return `max_prepared_transactions is 0 on the server of ${target.state.bind}`;
+        if (most - taken < needed) {
+            return `of ${most} max_prepared_transactions on the server of ${target.state.bind}, ${taken} are taken`;
+        }
+    }
+    return '';
+}
+/**
+ * Commits all or none: every transaction is prepared, the first one before the others, so that its id is on disk as soon
+ * as any other is; COMMIT PREPARED on the first is the decision, and then follows on the rest. Meanwhile a second lock
+ * on the first database, on a connection of its own, tells other runs that somebody is at it.
+ * Throws a Failure; whatever a crash leaves behind is settled by a later run.
+ */
+async function commitTogether(step, targets) {
+    const [first, ...others] = targets;
+    const decision = { ...first.identity, transaction: first.transaction.id };
+    const gids = new Map(targets.map((target, index) => [target, gidOf(decision, index)]));
+    const asked = [];
+    const prepare = async (target) => {
+        asked.push(target);
+        await target.transaction.prepare(gids.get(target));
+    };
+    const locked = await underCommitLock(first, async () => {
+        for (const target of targets)
+            target.committing = true;
+        try {
+            await prepare(first);
+            await allOf(others.map(prepare));
+        }
+        catch (error) {
+            const left = await undo(step, asked, gids);
+            if (error instanceof Failure && left === '')
+                throw error;
+            throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
+                advice: 'Run the step again.',
+                cause: error,
+            });
+        }
+        await decide(step, first, gids);
+        await follow(step, first, others, gids);
+    });
+    if (!locked)
+        throw new Failure('lock-timeout', 'Another run is committing these databases.', { transient: true });
+}
+/** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
+async function decide(step, first, gids) {
+    const gid = gids.get(first);
+    const { log, signal } = step.surroundings;
+    let why;
+    try {
+        await finish(first.client, 'COMMIT', gid);
+        return;
+    }
+    catch (error) {
+        why = error;
+    }
+    let committed = false;
+    if (!isServerError(why)) {
+        log.info('The answer to the first COMMIT PREPARED was lost; asking the database what became of it.');
+        const { id } = first.transaction;
+        committed = await keepAsking({ patience: commit_patience, signal }, () => first.aside(async (client) => {
+            if ((await listPrepared(client)).some(prepared => prepared.gid === gid))
+                await finish(client, 'COMMIT', gid);
+            const status = await statusOf(client, id);
+            return status === 'in progress' || status === null ? undefined : status === 'committed';
+        }));
+    }
+    if (committed)
+        return;
+    if (committed === undefined) {
+        step.result.outcome = 'in-doubt';
+        for (const target of gids.keys()) {
+            target.state.outcome = 'in-doubt';
+            delete target.state.newHeads;
+        }
+        throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
+            advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(gids, first)}`,
+            cause: why,
+        });
+    }
+    const left = await undo(step, [...gids.keys()], gids);
+    throw new Failure('commit-failed', `The first COMMIT PREPARED was refused: ${messageOf(why)}.${left}`, { cause: why });
+}
+/** COMMIT PREPARED on the others, after the decision. */
+async function follow(step, first, others, gids) {
+    const { signal } = step.surroundings;
+    const behind = [];
+    await allOf(others.map(async (target) => {
+        const gid = gids.get(target);
+        try {
+            await finish(target.client, 'COMMIT', gid);
+        }
+        catch {
+            const again = () => target.aside(client => finish(client, 'COMMIT', gid)).then(() => true);
+            if (!(await keepAsking({ patience: commit_patience, signal }, again)))
+                behind.push(target);
+        }
+    }));
+    if (behind.length === 0)
+        return;
+    step.result.outcome = 'in-doubt';
+    for (const { state } of [first, ...others])
+        state.outcome = 'applied';
+    for (const { state } of behind) {
+        state.outcome = 'in-doubt';
+        delete state.newHeads;
+    }
+    const names = behind.map(({ state }) => state.bind).join(' and ');
+    throw new Failure('commit-failed', `The commit is decided, and ${names} could not be told.`, {
+        advice: `Run the step again; it settles this. By hand, in ${names}: ${behind.map(target => finishing('COMMIT', gids.get(target))).join('; ')}`,
+    });
+}
+/** Rolls back what was prepared, or is about to be; says what could not be. */
+async function undo(step, targets, gids) {
+    const { signal } = step.surroundings;
+    const left = await allOf(targets.map(async (target) => {
+        const gid = gids.get(target);
+        const done = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
+            if ((await listPrepared(client)).some(prepared => prepared.gid === gid)) {
+                await finish(client, 'ROLLBACK', gid);
+                return true;
+            }
+            // The server may still be at it: its session ends by being prepared or rolled back.
+            return (await statusOf(client, target.transaction.id)) === 'in progress' ? undefined : true;
+        }));
+        return done ? '' : ` In ${target.state.bind} a prepared transaction may be left, for a later run to roll back.`;
+    }));
+    return left.join('');
+}
+const byHand = (gids, first) => `SELECT pg_xact_status('${first.transaction.id}'::xid8) in ${first.state.bind}; where that is committed, ${two_phase_statements('COMMIT', gids)}, else ${two_phase_statements('ROLLBACK', gids)}.`;
+const two_phase_statements = (how, gids) => [...gids].map(([{ state }, gid]) => `${finishing(how, gid)} in ${state.bind}`).join(', ');
+/** Runs an action with the lock that says that a commit is under way; false where another run has it. */
+async function underCommitLock(first, action) {
+    return first.aside(async (client) => {
+        // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
+        const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${commitKey}) AS locked`);
+        if (!rows[0].locked)
+            return false;
+        await action();
+        return true;
+    });
+}
+/**
+ * Settles what an earlier run left prepared when it was killed: by the first database's decision, everywhere. A preview
+ * and a rehearsal only say that there is something. Throws a Failure, with the outcome `in-doubt`, where the decision
+ * cannot be known; then nothing is touched.
+ */
+async function settleLeftovers(step) {
+    const { inputs, surroundings, targets } = step;
+    const { log, signal } = surroundings;
+    const started = Date.now();
+    for (;;) {
+        const found = await allOf(targets.map(async (target) => (await listPrepared(target.client)).map(each => ({ ...each, target }))));
+        const leftovers = found.flat();
+        if (leftovers.length === 0)
+            return;
+        const names = leftovers.map(({ gid, target }) => `${gid} in ${target.state.bind}`).join(' and ');
+        if (inputs.mode !== 'apply') {
+            return log.warning(`An earlier apply has left a prepared transaction (${names}); the next apply settles it.`);
+        }
+        for (const target of targets)
+            target.identity ??= await identify(target.client);
+        let busy = false;
+        for (const group of Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()) {
+            busy = !(await settleGroup(step, group)) || busy;
+        }
+        if (!busy)
+            continue;
+        if (Date.now() - started > commitPatience) {
+            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names}).`);
+        }
+        log.info(`Another run is committing these databases (${names}); waiting for it.`);
+        await (0,promises_namespaceObject.setTimeout)(1_000, undefined, { signal });
+    }
+}
+/** Ends the prepared transactions of one earlier run; false where that run is still at it. */
+async function settleGroup(step, group) {
+    const { decision } = group[0];
+    const first = step.targets.find(({ identity }) => sameIdentity(identity, decision));
+    if (!first)
+        throw undecidable(step, group, 'the database that decides is not among those of this step');
+    const { log } = step.surroundings;
+    return underCommitLock(first, async () => {
+        // That run may have gone on until it let go of the lock.
+        const still = await allOf([...new Set(group.map(({ target }) => target))].map(target => listPrepared(target.client)));
+        const left = group.filter(({ gid }) => still.flat().some(prepared => prepared.gid === gid));
+        const own = left.find(({ decides }) => decides);
+        const how = own ? 'ROLLBACK' : await decided(step, first, left);
+        for (const { target, gid } of own ? [own, ...left.filter(each => each !== own)] : left) {
+            log.info(`An earlier run has left a transaction prepared in ${target.state.bind}: ${finishing(how, gid)}.`);
+            try {
+                await target.aside(client => finish(client, how, gid));
+            }
+            catch (error) {
+                if (!isServerError(error))
+                    throw error;
+                throw undecidable(step, left, `${finishing(how, gid)} was refused in ${target.state.bind}: ${messageOf(error)}`);
+            }
+        }
+    });
+}
+async function decided(step, first, left) {
+    const { transaction } = left[0]?.decision ?? { transaction: '' };
+    if (!transaction)
+        return 'ROLLBACK';
+    const status = await first.aside(client => statusOf(client, transaction));
+    if (status === 'committed')
+        return 'COMMIT';
+    if (status === 'aborted')
+        return 'ROLLBACK';
+    throw undecidable(step, left, `${first.state.bind} says of transaction ${transaction}: ${status ?? 'forgotten'}`);
+}
+function undecidable({ result }, group, why) {
+    result.outcome = 'in-doubt';
+    for (const { target } of group)
+        target.state.outcome = 'in-doubt';
+    const { system, oid, transaction } = group[0].decision;
+    const ends = (how) => group.map(({ gid, target }) => `${finishing(how, gid)} in ${target.state.bind}`).join(', ');
+    return new Failure('commit-failed', `An earlier run has left prepared transactions, and they were left alone: ${why}.`, {
+        advice: `Its decision is SELECT pg_xact_status('${transaction}'::xid8) in the database with oid ${oid} of the cluster with system identifier ${system}: where that is committed, ${ends('COMMIT')}; where it is aborted, or the transaction is itself still in pg_prepared_xacts there, ${ends('ROLLBACK')}.`,
+    });
+}
+
+;// CONCATENATED MODULE: ./src/verify.ts
+
+
+
+
+
+
+/** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
+async function verify({ transaction, versionTable, state }) {
+    try {
+        await transaction.checkConstraints();
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        if (isTransient(error.code)) {
+            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
+            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
+        }
+        throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
+            advice: 'Mend the data in the migration before the constraint is checked.',
+            bind: state.bind,
+            cause: error,
+        });
+    }
+    await transaction.checkIdentity();
+    const { newHeads } = state.plan;
+    const { heads } = await readHeads(transaction.client, versionTable);
+    if (!sameHeads(heads, newHeads)) {
+        throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
+    }
+    await transaction.clearSettings();
+}
+
 ;// CONCATENATED MODULE: ./src/transact.ts
 
 
@@ -60311,24 +61064,21 @@ class Progress {
 
 
 
-
-
-/** How long the database is asked what became of a COMMIT that got no answer, in milliseconds. */
-const transact_patience = 60_000;
 /** The first pause between two tries, and the longest, in milliseconds; each is doubled, and up to doubled again by chance. */
 const pauses = { minTimeout: 1_000, maxTimeout: 30_000 };
 /**
- * Runs the batch in one transaction and ends it: committed in mode apply, rolled back in mode rehearse. Where another
- * session was in the way, the whole batch is tried again. Whatever is thrown, the transaction is over then.
+ * Runs the batch in one transaction for each database and ends them together: committed in mode apply, rolled back in
+ * mode rehearse. Where another session was in the way, the whole batch is tried again. Whatever is thrown, the
+ * transactions are over then.
  */
-async function transact(step, plan) {
+async function transact(step) {
     const { inputs, surroundings } = step;
     const { log, signal } = surroundings;
     let last;
     const attempt = async (number) => {
         if (number > 1)
             await step.startAnew();
-        return await attemptOnce(step, plan);
+        return await attemptOnce(step);
     };
     try {
         await pRetry(number => (last = attempt(number)), {
@@ -60351,171 +61101,85 @@ async function transact(step, plan) {
     // p-retry throws when the step is cancelled; what the last try has come to stays what it is.
     return last;
 }
-async function attemptOnce(step, plan) {
+async function attemptOnce(step) {
     const { inputs, surroundings } = step;
-    const transaction = await Transaction.begin(step.client, inputs);
+    const begun = [];
     try {
+        await allOf(step.targets.map(async (target) => {
+            target.transaction = await Transaction.begin(target.client, inputs);
+            begun.push(target.transaction);
+        }));
         if (inputs.mode === 'rehearse') {
             surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.');
         }
-        await transaction.lock(() => sayWhoHoldsTheLock(step), surroundings.signal);
-        if (await isAlreadyThere(step, plan))
+        const targets = await inOrder(step.targets);
+        for (const target of targets) {
+            await target.transaction.lock(() => tellAndSettle(step, target), surroundings.signal);
+        }
+        const there = await allOf(targets.map(target => isAlreadyThere(step, target)));
+        if (!there.includes(false))
             return 'up-to-date';
-        await runThroughGate(step, transaction, plan);
-        await verify(step, transaction, plan);
+        const moving = targets.filter(({ state }) => state.plan.revisions.length > 0);
+        const together = moving.length > 1 && (await canPrepare(step, moving));
+        await runThroughGates(step);
+        await allOf(targets.map(target => verify(target)));
         if (inputs.mode === 'rehearse')
             return 'rehearsed';
-        await commit(step, transaction, plan);
+        surroundings.signal.throwIfAborted();
+        await (together ? commitTogether(step, moving) : commitEach(step, moving));
         return 'applied';
     }
     finally {
-        await transaction.end();
+        await allOf(begun.map(transaction => transaction.end()));
     }
 }
+/** The order in which locks are taken and commits are sent: the same in every run, so that two runs cannot deadlock. */
+async function inOrder(targets) {
+    if (targets.length === 1)
+        return targets;
+    await allOf(targets.map(async (target) => {
+        target.identity = await identify(target.client);
+    }));
+    const ordered = [...targets].sort((a, b) => byIdentity(a.identity, b.identity));
+    for (const [index, target] of ordered.slice(1).entries()) {
+        const before = ordered[index];
+        if (sameIdentity(before.identity, target.identity)) {
+            throw new Failure('invalid-input', `The binds ${before.state.bind} and ${target.state.bind} are the same database, and would wait for each other.`, { advice: 'Give each bind of database-url a database of its own.' });
+        }
+    }
+    return ordered;
+}
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
-async function isAlreadyThere(step, plan) {
-    const { client, versionTable, result, surroundings } = step;
+async function isAlreadyThere({ surroundings, targets }, { state, client, versionTable }) {
     const { heads, tableExists } = await readHeads(client, versionTable);
-    result.priorHeads = heads;
+    const plan = state.plan;
+    state.priorHeads = heads;
+    const which = targets.length > 1 ? `The database ${state.bind}` : 'The database';
     if (sameHeads(heads, plan.newHeads)) {
-        surroundings.log.info('Another deploy has brought the database to the target in the meantime.');
+        if (plan.revisions.length > 0)
+            surroundings.log.info(`${which} was brought to the target in the meantime.`);
         plan.revisions = [];
+        state.outcome = 'up-to-date';
         return true;
     }
     if (!sameHeads(heads, plan.priorHeads)) {
-        throw new Failure('drift', `The database has moved from ${nameHeads(plan.priorHeads)} to ${nameHeads(heads)} since the batch was planned.`, { advice: 'Run the step again: it will plan from the new heads.' });
+        throw new Failure('drift', `${which} has moved from ${nameHeads(plan.priorHeads)} to ${nameHeads(heads)} since the batch was planned.`, { advice: 'Run the step again: it will plan from the new heads.' });
     }
     await checkWritable(client, versionTable, tableExists);
     return false;
 }
-async function runThroughGate(step, transaction, plan) {
-    const { client, settings, lockTimeout } = transaction;
-    const { surroundings, inputs, versionTable, printed } = step;
-    const { log, signal } = surroundings;
-    const cancel = () => cancelStatement(client, () => step.connect());
-    const tape = new Tape(versionTable.name);
-    const gate = await Gate.open({ client, tape, settings, cancel });
-    const watch = new LockWatch({
-        pid: processIdOf(client),
-        quietSince: () => tape.quietSince,
-        lockTimeout,
-        connect: () => step.connect(),
-        onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
-    });
-    signal.addEventListener('abort', cancel);
-    step.started = true;
-    log.info(`Running ${count(plan.revisions.length, 'revision')} in one transaction.`);
-    const progress = new Progress(tape, log, plan);
-    let error;
-    try {
-        const { user = '', database = '' } = client;
-        const { direction, revision: target } = inputs;
-        const revisions = plan.revisions.map(revision => revision.id);
-        const request = { direction, target, revisions, gate: { ...gate.address, user, database } };
-        await step.driver.run(request, id => progress.start(id));
-    }
-    catch (thrown) {
-        error = thrown;
-    }
-    await gate.close();
-    await watch.end();
-    signal.removeEventListener('abort', cancel);
-    progress.finish({ failed: error !== undefined });
-    step.result.runs = progress.runs;
-    printed.show(log, 'Output of the scripts');
-    if (tape.notices.length > 0) {
-        log.group('Notices of PostgreSQL', tape.notices.map(({ severity, message }) => `${severity}: ${message}`));
-    }
-    if (gate.lost) {
-        throw connectionLost(gate.lost, tape.revision === null ? {} : { revision: tape.revision });
-    }
-    if (error instanceof ScriptError) {
-        throw failureOf(error, tape.failure, plan, watch.blockersSince(tape.failure?.since));
-    }
-    if (error)
-        throw error;
-}
-/** Everything that has to be true before a COMMIT may be sent. */
-async function verify({ versionTable }, transaction, plan) {
-    try {
-        await transaction.checkConstraints();
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        if (isTransient(error.code)) {
-            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
-            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
-        }
-        throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
-            advice: 'Mend the data in the migration before the constraint is checked.',
-            cause: error,
-        });
-    }
-    await transaction.checkIdentity();
-    const { heads } = await readHeads(transaction.client, versionTable);
-    if (!sameHeads(heads, plan.newHeads)) {
-        throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(plan.newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
-    }
-    await transaction.clearSettings();
-}
-async function commit(step, transaction, { priorHeads, newHeads }) {
-    const { inputs, surroundings, result } = step;
-    const versionTable = step.versionTable;
-    surroundings.signal.throwIfAborted();
-    step.committing = true;
-    try {
-        await transaction.commit();
-    }
-    catch (error) {
-        if (error instanceof Failure)
-            throw error;
-        surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
-        const { applicationName } = surroundings;
-        const { id } = transaction;
-        const database = inputs.database;
-        const { signal } = surroundings;
-        const settled = await settle({
-            database,
-            applicationName,
-            versionTable,
-            id,
-            priorHeads,
-            newHeads,
-            patience: transact_patience,
-            signal,
-        });
-        if (settled.decision === 'committed')
-            return;
-        if (settled.decision === 'rolled-back') {
-            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
-                advice: 'Run the step again.',
-            });
-        }
-        result.outcome = 'in-doubt';
-        delete result.newHeads;
-        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-            advice: `When the database can be reached again, ask it: SELECT pg_xact_status('${id}'::xid8), and look at the heads with SELECT version_num FROM ${versionTable.name}.`,
-        });
-    }
-}
-/** Only for the log: the wait goes on without it. */
-async function sayWhoHoldsTheLock(step) {
+/** While the deploy lock is waited for: says who has it, and ends what holds it for nobody any more. */
+async function tellAndSettle(step, target) {
     const { log } = step.surroundings;
-    let client;
     try {
-        client = await step.connect();
-        const holder = await lockHolder(client);
+        const holder = await target.aside(lockHolder);
         if (holder)
             log.info(`Waiting for another deploy of this database: ${holder}.`);
     }
     catch {
         log.info('Waiting for another deploy of this database.');
     }
-    finally {
-        if (client)
-            await disconnect(client);
-    }
+    await settleLeftovers(step);
 }
 
 ;// CONCATENATED MODULE: ./src/run.ts
@@ -60526,43 +61190,47 @@ async function sayWhoHoldsTheLock(step) {
 
 
 
+
+
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
- * Never throws: a failure is part of the result, with the heads as the database has them then.
+ * Never throws: a failure is part of the result, with the heads as the databases have them then.
  */
 async function run(inputs, surroundings) {
     const { publisher, log, signal } = surroundings;
-    const { mode, direction, label, fromRevision } = inputs;
-    // Heads that the user names go before what the database says, so it is not asked.
-    const database = fromRevision ? undefined : inputs.database;
-    const result = { mode, direction, label, database: database?.name ?? '', runs: [] };
+    const { mode, direction, label } = inputs;
+    const result = { mode, direction, label, databases: [] };
     const step = new Step(inputs, surroundings, result);
     try {
         await step.checkTrust();
         // Python takes longest to start, so it goes first; everything else is done while the app imports.
         step.startPython();
-        if (database)
+        if (step.asksDatabases)
             await step.open();
         await loadParser();
-        const plan = await step.plan();
-        if (plan.revisions.length === 0)
+        if (step.asksDatabases)
+            await settleLeftovers(step);
+        await step.plan();
+        if (revisionsOf(result).length === 0)
             result.outcome = 'up-to-date';
         else if (mode === 'preview') {
             result.outcome = 'previewed';
-            for (const warning of warningsOf(plan, result.obstacles))
+            for (const warning of warningsOf(result))
                 log.warning(warning);
         }
         else {
             refuseObstacles(result);
             result.commentUrl = await publisher.comment(result);
-            result.outcome = await transact(step, plan);
+            result.outcome = await transact(step);
         }
-        result.newHeads = plan.newHeads;
+        for (const { state } of step.targets)
+            if (state.plan)
+                state.newHeads = state.plan.newHeads;
     }
     catch (error) {
         // A COMMIT that was sent is finished, cancelled or not.
         const cancelled = signal.aborted && !step.committing;
-        const loss = step.client && lossOf(step.client, error);
+        const loss = step.targets.map(({ client }) => client && lossOf(client, error)).find(Boolean);
         result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error));
         result.outcome ??= step.started ? 'rolled-back' : 'refused';
         await step.rereadHeads();
@@ -60576,7 +61244,8 @@ async function run(inputs, surroundings) {
     return result;
 }
 /** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
-function refuseObstacles({ obstacles: [first, ...more] = [] }) {
+function refuseObstacles({ databases }) {
+    const [first, ...more] = databases.flatMap(({ obstacles = [] }) => obstacles);
     if (first)
         throw notTransactionalFailure([first, ...more]);
 }
@@ -60602,7 +61271,8 @@ async function main() {
     try {
         const inputs = readInputs(process.env);
         const { PGPASSWORD = '' } = process.env;
-        for (const secret of [...(inputs.database?.secrets ?? []), PGPASSWORD, inputs.githubToken])
+        const passwords = [...inputs.databases.values()].flatMap(database => database.secrets);
+        for (const secret of [...passwords, PGPASSWORD, inputs.githubToken])
             if (secret)
                 core_setSecret(secret);
         const event = readEvent(process.env);
@@ -60622,8 +61292,7 @@ async function main() {
             mode: 'preview',
             direction: 'upgrade',
             label: '',
-            database: '',
-            runs: [],
+            databases: [],
             outcome: 'refused',
             failure: asFailure(error),
         };

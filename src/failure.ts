@@ -39,6 +39,8 @@ export interface StatementFailure {
 export interface FailureDetails {
   /** What to do about it; a sentence. */
   advice?: string
+  /** The database it happened in, where there are several. */
+  bind?: string
   revision?: string
   place?: Place
   statement?: StatementFailure

@@ -5,7 +5,7 @@ import { parse } from 'yaml'
 import { asFailure, Failure } from './failure'
 import type { Direction } from './plan/plan'
 import type { Mode } from './plan/result'
-import { type Database, readDatabaseUrl } from './postgres/url'
+import { type Database, readDatabaseUrls } from './postgres/url'
 
 /** The step's inputs, checked. */
 export interface Inputs {
@@ -14,7 +14,10 @@ export interface Inputs {
   revision: string
   /** Heads named by the user; undefined: ask the database. */
   fromRevision?: string[]
-  database?: Database
+  /** By bind, in the order of the lines; empty for none. */
+  databases: Map<string, Database>
+  /** Several databases: whether they are committed by PREPARE TRANSACTION. */
+  twoPhase: TwoPhase
   python: string[]
   flaskApp: string
   directory: string
@@ -34,6 +37,9 @@ export interface Inputs {
   allowUntrusted: boolean
 }
 
+export type TwoPhase = (typeof twoPhases)[number]
+
+const twoPhases = ['auto', 'require', 'never'] as const
 const modes = ['preview', 'rehearse', 'apply'] as const
 const directions = ['upgrade', 'downgrade'] as const
 
@@ -66,11 +72,11 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   const fromRevision = from === 'base' ? [] : from.split(',').map(id => id.trim())
   if (from && fromRevision.includes('')) mistake(`from-revision is “${from}”; there is an empty id in it.`)
 
-  let database: Database | undefined
+  let databases = new Map<string, Database>()
   const url = input('database-url')
   if (url) {
     try {
-      database = readDatabaseUrl(url)
+      databases = readDatabaseUrls(url)
     } catch (error) {
       mistakes.push(asFailure(error))
     }
@@ -85,6 +91,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   const versionTable = input('version-table')
   const retries = input('retries')
   if (!/^\d{1,2}$/.test(retries)) mistake(`retries is “${retries}”; it can be a number from 0 to 99.`)
+  const twoPhase = oneOf('two-phase', twoPhases)
   const allowUntrusted = oneOf('allow-untrusted', ['true', 'false'])
 
   if (mistakes.length === 1) throw mistakes[0]
@@ -98,7 +105,8 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     direction,
     revision,
     ...(from && { fromRevision }),
-    ...(database && { database }),
+    databases,
+    twoPhase,
     python,
     flaskApp: input('flask-app'),
     directory: input('directory'),

@@ -19,8 +19,8 @@ async function main(): Promise<void> {
   try {
     const inputs = readInputs(process.env)
     const { PGPASSWORD = '' } = process.env
-    for (const secret of [...(inputs.database?.secrets ?? []), PGPASSWORD, inputs.githubToken])
-      if (secret) core.setSecret(secret)
+    const passwords = [...inputs.databases.values()].flatMap(database => database.secrets)
+    for (const secret of [...passwords, PGPASSWORD, inputs.githubToken]) if (secret) core.setSecret(secret)
     const event = readEvent(process.env)
     result = await run(inputs, {
       environment: process.env,
@@ -37,8 +37,7 @@ async function main(): Promise<void> {
       mode: 'preview',
       direction: 'upgrade',
       label: '',
-      database: '',
-      runs: [],
+      databases: [],
       outcome: 'refused',
       failure: asFailure(error),
     }

@@ -1,16 +1,32 @@
-import type { Result } from './plan/result'
+import { type DatabaseState, outcomeOf, type Result, revisionsOf } from './plan/result'
 
 /** The step's outputs by name, as GitHub gets them. */
 export function outputsOf(result: Result): Record<string, string> {
-  const revisions = result.plan?.revisions.map(revision => revision.id) ?? []
+  const { databases } = result
+  const revisions = revisionsOf(result)
+  const heads = (which: 'priorHeads' | 'newHeads') => {
+    const lines = databases.map(each => (databases.length > 1 ? `${each.bind}=` : '') + (each[which]?.join(',') ?? ''))
+    return lines.join('\n')
+  }
   return {
     outcome: result.outcome ?? 'refused',
     'failure-reason': result.failure?.reason ?? '',
-    'prior-head': result.priorHeads?.join(',') ?? '',
-    'new-head': result.newHeads?.join(',') ?? '',
+    'prior-head': heads('priorHeads'),
+    'new-head': heads('newHeads'),
     revisions: JSON.stringify(revisions),
     pending: String(revisions.length),
     'sql-file': result.sqlFile ?? '',
     'comment-url': result.commentUrl ?? '',
+    databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
+  }
+}
+
+function databaseOutput(database: DatabaseState, result: Result) {
+  const { priorHeads, newHeads, plan } = database
+  return {
+    'prior-head': priorHeads?.join(',') ?? '',
+    'new-head': newHeads?.join(',') ?? '',
+    revisions: plan?.revisions.map(({ id }) => id) ?? [],
+    outcome: outcomeOf(database, result) ?? 'refused',
   }
 }

@@ -1,24 +1,26 @@
 import { writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import type { Client } from 'pg'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
+import { Failure } from './failure'
 import { baseCommit, scriptsAt } from './git/base'
 import { requireBaseCheckout } from './git/trust'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
 import { headsOf } from './plan/heads'
 import { isRendered, type Plan } from './plan/plan'
-import { nameHeads, type Result } from './plan/result'
-import { ownStatements, sqlScript, terminated } from './plan/sql'
+import { type DatabaseState, nameHeads, type Result, revisionsOf } from './plan/result'
+import { ownStatements, sqlComment, sqlScript, terminated } from './plan/sql'
 import { obstaclesOf } from './plan/transactional'
-import { connect, disconnect, sever } from './postgres/connection'
-import { type Heads, readHeads, type VersionTable } from './postgres/heads'
+import { disconnect } from './postgres/connection'
+import { type Heads, readHeads } from './postgres/heads'
+import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
 import { count } from './report/words'
+import { Target } from './target'
 
-/** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
-const grace = { statement: 2_000, commit: 4_000, connect: 1_500 }
+/** The name of a project's only database. */
+const onlyBind = 'default'
 
 /** What a step runs in; main.ts gives it. */
 export interface Surroundings {
@@ -37,23 +39,33 @@ export interface Surroundings {
   signal: AbortSignal
 }
 
-/** One step with what it has open: the user's Python, and the connection to the database if it needs one. */
+/** One step with what it has open: the user's Python, and its databases. */
 export class Step {
   readonly printed = new PrintOut()
   /** Whether anything of the batch was started. */
   started = false
-  /** Whether a COMMIT was sent. */
-  committing = false
   /** Set by `startPython`. */
   driver!: Driver
-  client: Client | undefined
-  versionTable: VersionTable | undefined
+  targets: Target[]
 
   constructor(
     readonly inputs: Inputs,
     readonly surroundings: Surroundings,
     readonly result: Result,
-  ) {}
+  ) {
+    const given = inputs.databases.size > 0 ? [...inputs.databases] : [[onlyBind, undefined] as const]
+    this.targets = given.map(([bind, database]) => this.#target(bind, database))
+  }
+
+  /** Whether a COMMIT was sent to any database. */
+  get committing(): boolean {
+    return this.targets.some(target => target.committing)
+  }
+
+  /** Heads that the user names go before what a database says, so it is not asked. */
+  get asksDatabases(): boolean {
+    return this.inputs.databases.size > 0 && !this.inputs.fromRevision
+  }
 
   /** In an event that has secrets, a pull request's own scripts are not run. Throws a Failure `untrusted`. */
   async checkTrust(): Promise<void> {
@@ -65,92 +77,104 @@ export class Step {
   }
 
   startPython(): void {
-    const { database, githubToken: token } = this.inputs
+    const { databases, githubToken: token } = this.inputs
     const { environment, signal } = this.surroundings
+    const secrets = [...databases.values()].flatMap(database => database.secrets)
+    const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword])
     this.driver = new Driver({
       ...this.inputs,
       workingDirectory: resolve(this.inputs.workingDirectory),
-      environment: childEnvironment(environment, { secrets: database?.secrets ?? [], token }),
-      url: database?.urlWithoutPassword ?? 'postgresql://',
+      environment: childEnvironment(environment, { secrets, token }),
+      urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
       print: line => this.printed.add(line),
       signal,
     })
   }
 
-  /** After a try that was rolled back: a new connection, and a new Python that knows nothing of that try. */
+  /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
   async startAnew(): Promise<void> {
-    this.started = this.committing = false
-    this.result.runs = []
+    this.started = false
+    for (const { state } of this.targets) state.runs = []
     this.driver.kill()
     this.startPython()
     await this.open()
     await this.#python(() => this.driver.project(), 'Output of the app')
   }
 
-  /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
+  /** Connects to every database. */
   async open(): Promise<void> {
-    const client = await this.connect()
-    this.client = client
-    this.surroundings.signal.addEventListener('abort', () => {
-      const leave = (after: number, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref()
-      leave(grace.statement, () => this.committing)
-      leave(grace.commit)
-    })
+    await allOf(this.targets.map(target => target.open()))
   }
 
-  /** A connection of its own to the step's database; the caller closes it. */
-  connect(): Promise<Client> {
-    const { applicationName, signal } = this.surroundings
-    return connect(this.inputs.database!, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal)
-  }
-
-  /** Resolves the batch from the prior heads to the target, with its SQL. */
-  async plan(): Promise<Plan> {
+  /** Resolves the batch of each database from its prior heads to the target, with its SQL. */
+  async plan(): Promise<void> {
     const { direction, revision: target, fromRevision } = this.inputs
+    const { result } = this
     const project = await this.#python(() => this.driver.project(), 'Output of the app')
-    this.versionTable = { name: project.versionTable, schema: project.versionTableSchema }
-    const { heads, tableExists: versionTableExists } =
-      this.client && !fromRevision
-        ? await readHeads(this.client, this.versionTable)
-        : await this.#headsWithoutDatabase(project, fromRevision)
-    if (!fromRevision) this.result.priorHeads = this.result.newHeads = heads
-    const plan = await this.#python(
-      () => this.driver.plan({ direction, target, heads, versionTableExists }),
-      'Output of the dry run',
-    )
-    this.result.plan = plan
-    this.result.obstacles = obstaclesOf(plan)
-    this.result.priorHeads = plan.priorHeads
-    this.result.newHeads = plan.newHeads
-    if (plan.revisions.length > 0 && isRendered(plan)) this.result.sqlFile = this.#writeSql(plan)
-    this.#describe(plan)
-    return plan
+    this.#match(project)
+    const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision)
+    const asked = this.targets.map(async ({ state, client, versionTable }) => {
+      const { heads, tableExists } = given ?? (await readHeads(client!, versionTable))
+      if (!fromRevision) state.priorHeads = state.newHeads = heads
+      return [state.bind, { heads, versionTableExists: tableExists }] as const
+    })
+    const databases = Object.fromEntries(await allOf(asked))
+    const plans = await this.#python(() => this.driver.plan({ direction, target, databases }), 'Output of the dry run')
+    for (const { state } of this.targets) {
+      const plan = plans.get(state.bind)!
+      state.plan = plan
+      state.obstacles = obstaclesOf(plan)
+      state.priorHeads = plan.priorHeads
+      state.newHeads = plan.newHeads
+      this.#describe(plan, state)
+    }
+    if (revisionsOf(result).length > 0) this.#writeSql()
   }
 
-  /** After a failure, the outputs say what the database holds and not what was hoped. */
+  /** After a failure, the outputs say what the databases hold and not what was hoped. */
   async rereadHeads(): Promise<void> {
-    const { result } = this
-    if (result.outcome === 'in-doubt' || !this.client || !this.versionTable) return
-    if (result.priorHeads) result.newHeads = result.priorHeads
-    try {
-      const client = await this.connect()
-      try {
-        const { heads } = await readHeads(client, this.versionTable)
-        result.newHeads = heads
-        result.priorHeads ??= heads
-        result.reread = true
-      } finally {
-        await disconnect(client)
-      }
-    } catch {
-      result.reread = false
-    }
+    await allOf(this.targets.map(target => target.rereadHeads()))
   }
 
   async end(): Promise<void> {
     this.printed.show(this.surroundings.log, 'Output of Python')
     this.driver?.kill()
-    if (this.client) await disconnect(this.client)
+    await allOf(this.targets.map(async ({ client }) => client && disconnect(client)))
+  }
+
+  #target(bind: string, database: Database | undefined): Target {
+    const { applicationName, signal } = this.surroundings
+    const asked = this.asksDatabases ? database : undefined
+    const state: DatabaseState = { bind, name: asked?.name ?? '', runs: [] }
+    this.result.databases.push(state)
+    return new Target(state, asked, applicationName, signal)
+  }
+
+  /** Finds each database of the project among those of the inputs. Throws a Failure `invalid-input` that names the others. */
+  #match({ databases }: Project): void {
+    if (!this.asksDatabases) {
+      this.result.databases = []
+      this.targets = databases.map(({ bind }) => this.#target(bind, undefined))
+    }
+    const given = this.targets.map(({ state }) => state.bind)
+    const known = databases.map(({ bind }) => bind)
+    const unknown = given.filter(bind => !known.includes(bind))
+    const missing = known.filter(bind => !given.includes(bind))
+    if (unknown.length > 0 || missing.length > 0) {
+      const told = [
+        unknown.length > 0 && `database-url names ${unknown.join(' and ')}, which the project does not migrate.`,
+        missing.length > 0 && `database-url lacks ${missing.join(' and ')}, which the project migrates.`,
+      ]
+      throw new Failure('invalid-input', told.filter(Boolean).join(' '), {
+        advice: `env.py migrates ${known.join(' and ')}: write one bind=postgresql://… a line for each.`,
+      })
+    }
+    for (const target of this.targets) {
+      const { versionTable: name, versionTableSchema: schema } = databases.find(
+        ({ bind }) => bind === target.state.bind,
+      )!
+      target.versionTable = { name, schema }
+    }
   }
 
   /** The heads that the user names, else those of the scripts that a pull request builds on. */
@@ -174,21 +198,27 @@ export class Step {
     }
   }
 
-  #writeSql(plan: Plan): string {
-    const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60)
-    const path = join(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.sql`)
-    writeFileSync(path, sqlScript(plan))
-    return path
+  #writeSql(): void {
+    const { result, inputs, surroundings } = this
+    const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []))
+    if (!plans.every(({ plan }) => isRendered(plan))) return
+    const label = inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60)
+    result.sqlFile = join(surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.sql`)
+    const scripts = plans.filter(({ plan }) => plan.revisions.length > 0)
+    const named = ({ bind, plan }: (typeof plans)[number]) =>
+      plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan)
+    writeFileSync(result.sqlFile, scripts.map(named).join('\n'))
   }
 
-  #describe({ direction, priorHeads, newHeads, revisions }: Plan): void {
+  #describe({ direction, priorHeads, newHeads, revisions }: Plan, { bind }: DatabaseState): void {
     const { log } = this.surroundings
-    if (revisions.length === 0) return log.info(`The database is at ${nameHeads(priorHeads)}; nothing to do.`)
+    const of = this.targets.length > 1 ? `${bind}: ` : ''
+    if (revisions.length === 0) return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`)
     const batch = count(revisions.length, 'revision')
-    log.info(`${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`)
+    log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`)
     for (const revision of revisions) {
       const { id, message, path, notRenderable } = revision
-      const title = `${id} ${message} (${path})`
+      const title = `${of}${id} ${message} (${path})`
       if (notRenderable) log.info(`${title}: not rendered, ${notRenderable.reason}`)
       else
         log.group(
@@ -197,4 +227,10 @@ export class Step {
         )
     }
   }
+}
+
+/** All of them, also those that come after a failure; then the first failure is thrown. */
+export async function allOf<T>(promises: Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises)
+  return Promise.all(promises)
 }

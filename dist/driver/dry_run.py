@@ -4,7 +4,7 @@ import copy
 import functools
 import sys
 
-from atomic_upgrade.environment import environment, quiet
+from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, NotRenderable, is_users, line_in, one_line
 from atomic_upgrade.forbidden import look_into
 from atomic_upgrade.graph import steps_to
@@ -25,12 +25,10 @@ class Unreadable:
 class Renderer:
     """Collects each revision's statements where Alembic's offline mode would print them, and keeps them faithful."""
 
-    def __init__(self, version_table_exists):
-        self.version_table_exists = version_table_exists
+    def __init__(self, context):
+        self.version_table_exists = True
         self.revisions = []
         self.path = None
-
-    def install(self, context):
         self.context = context
         self.dialect = context.dialect
         # Offline the dialect does not know that the server has standard_conforming_strings on.
@@ -176,39 +174,89 @@ def reason_of(error):
     return text
 
 
-def plan(project, request):
-    script = project.scripts()
-    try:
+class DryRun:
+    """Renders the batch of each database from its own heads; see run_env."""
+
+    as_sql = True
+
+    def __init__(self, script, request):
+        self.script = script
+        self.request = request
+        self.renderers = {}
+        self.prior = {bind: self.resolve(each["heads"]) for bind, each in request["databases"].items()}
+        self.new = {bind: set(prior) for bind, prior in self.prior.items()}
+
+    def resolve(self, names):
         from alembic.util import CommandError
 
-        names = request["heads"]
-        prior = [each.revision for name in names for each in script.get_revisions(name) if each is not None]
-    except CommandError as error:
-        raise Failed("unknown-revision", str(error), heads=names)
-    renderer = Renderer(request["version_table_exists"])
-    new = set(prior)
+        try:
+            return [each.revision for name in names for each in self.script.get_revisions(name) if each is not None]
+        except CommandError as error:
+            raise Failed("unknown-revision", str(error), heads=names)
 
-    def applied(heads, **_):
-        new.clear()
-        new.update(heads)
+    def configured(self, context):
+        # Whose it is will be said when its migrations run; until then it prints nothing.
+        self.renderer = Renderer(context)
 
-    def fn(current, context):
-        return renderer.steps(steps_to(script, request["direction"], request["target"], current))
+    def begins(self, bind, context):
+        self.renderers[bind] = self.renderer
+        self.renderer.version_table_exists = self.request["databases"].get(bind, {}).get("version_table_exists", False)
+        context._start_from_rev = tuple(self.prior.get(bind, ())) or None
 
-    env = environment(project, script, request["target"], fn, renderer, tuple(prior) or None, applied)
-    with project.context(), quiet(), env:
-        script.run_env()
-    for revision in renderer.revisions:
-        if revision["reason"] is not None:
-            path = script.get_revision(revision["id"]).path
-            revision.update(look_into(path, request["direction"]))
-    return {"prior": sorted(prior), "new": sorted(new), "revisions": renderer.revisions}
+    def steps(self, bind, heads):
+        if bind not in self.prior:
+            return ()
+        steps = steps_to(self.script, self.request["direction"], self.request["target"], heads)
+        return self.renderers[bind].steps(steps)
+
+    def applied(self, bind, heads):
+        self.new[bind] = set(heads)
 
 
-def version_table_of(project, script):
-    """Asks env.py, by a dry run in which nothing is to be done."""
-    renderer = Renderer(True)
-    env = environment(project, script, "heads", lambda current, context: (), renderer)
-    with project.context(), quiet(), env:
-        script.run_env()
-    return renderer.context.version_table, renderer.context.version_table_schema
+def plan(project, request):
+    dry_run = DryRun(project.scripts(), request)
+    run_env(project, dry_run.script, request["target"], dry_run)
+    return {
+        bind: {
+            "prior": sorted(dry_run.prior[bind]),
+            "new": sorted(dry_run.new[bind]),
+            "revisions": [look_at(each, bind, dry_run.script, request["direction"]) for each in renderer.revisions],
+        }
+        for bind, renderer in dry_run.renderers.items()
+        if bind in dry_run.prior
+    }
+
+
+def look_at(revision, bind, script, direction):
+    if revision["reason"] is None:
+        return revision
+    return {**revision, **look_into(script.get_revision(revision["id"]).path, direction, bind)}
+
+
+class Discovery:
+    """Asks env.py, by a dry run in which nothing is to be done, for its databases; see run_env."""
+
+    as_sql = True
+
+    def __init__(self):
+        self.databases = []
+
+    def configured(self, context):
+        Renderer(context)
+
+    def begins(self, bind, context):
+        table, schema = context.version_table, context.version_table_schema
+        self.databases.append({"bind": bind, "version_table": table, "version_table_schema": schema})
+
+    def steps(self, bind, heads):
+        return ()
+
+    def applied(self, bind, heads):
+        pass
+
+
+def databases_of(project, script):
+    """The databases that env.py migrates, in its order, with their version tables."""
+    discovery = Discovery()
+    run_env(project, script, "heads", discovery)
+    return discovery.databases

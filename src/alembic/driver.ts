@@ -19,8 +19,8 @@ export interface DriverOptions {
   alembicConfig: string
   versionTable: string
   versionTableSchema: string
-  /** The database's URL without its password, for an app that reads DATABASE_URL; empty for none. */
-  url: string
+  /** The URLs by bind, without passwords: for an app that reads DATABASE_URL, and for sections of an ini file that have none. */
+  urls: Record<string, string>
   /** Gets what the app, Alembic and the wrapper command print. */
   print: (line: string) => void
   signal: AbortSignal
@@ -30,21 +30,24 @@ export interface DriverOptions {
 export interface Project {
   scripts: Map<string, Script>
   heads: string[]
-  versionTable: string
-  versionTableSchema: string | null
+  /** The databases that env.py migrates, in its order; one named `default` for a project of one database. */
+  databases: { bind: string; versionTable: string; versionTableSchema: string | null }[]
 }
 
-export interface PlanRequest {
+/** What each database, by bind, is to be brought to. */
+export interface Request<Database> {
   direction: Direction
   target: string
-  /** Prior heads: full ids as the database has them, or what the user named. */
+  databases: Record<string, Database>
+}
+
+export interface PriorHeads {
+  /** Full ids as the database has them, or what the user named. */
   heads: string[]
   versionTableExists: boolean
 }
 
-export interface RunRequest {
-  direction: Direction
-  target: string
+export interface Batch {
   revisions: string[]
   gate: { host: string; port: number; user: string; password: string; database: string }
 }
@@ -53,6 +56,8 @@ export interface RunRequest {
 export class ScriptError extends Error {
   constructor(
     message: string,
+    /** The database whose migrations ran; null before the first one. */
+    readonly bind: string | null,
     readonly revision: string | null,
     readonly place: Place | undefined,
     /** Whether the script failed because the database refused something. */
@@ -74,33 +79,35 @@ interface Answer {
       created: string
     }[]
     heads: string[]
-    version_table: string
-    version_table_schema: string | null
+    databases: { bind: string; version_table: string; version_table_schema: string | null }[]
   }
-  planned?: {
-    prior: string[]
-    new: string[]
-    revisions: {
-      id: string
-      statements: { sql: string; line: number | null; own: boolean }[]
-      reason: string | null
-      line: number | null
-      concurrently?: PlaceInScript[]
-      mentions?: PlaceInScript[]
-    }[]
-  }
+  planned?: Record<string, PlannedBatch>
   read?: Node[]
-  revision?: string
+  revision?: { bind: string; id: string }
   ran?: true
   failed?: {
     kind: string
     message: string
     frames?: { file: string; line: number; function: string }[]
+    bind?: string | null
     revision?: string | null
     line?: number | null
     database?: boolean
     path?: string
   }
+}
+
+interface PlannedBatch {
+  prior: string[]
+  new: string[]
+  revisions: {
+    id: string
+    statements: { sql: string; line: number | null; own: boolean }[]
+    reason: string | null
+    line: number | null
+    concurrently?: PlaceInScript[]
+    mentions?: PlaceInScript[]
+  }[]
 }
 
 /** The driver's modules, each behind those that it imports. */
@@ -167,7 +174,7 @@ export class Driver {
     createInterface({ input: this.#child.stdout! }).on('line', line => this.#read(line))
     options.signal.addEventListener('abort', () => this.kill())
     this.#child.stdin!.write(sources())
-    const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, url } = options
+    const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options
     this.#send({
       nonce: this.#nonce,
       load: {
@@ -176,7 +183,7 @@ export class Driver {
         alembic_config: alembicConfig,
         version_table: versionTable,
         version_table_schema: versionTableSchema,
-        url,
+        urls,
       },
     })
   }
@@ -187,8 +194,9 @@ export class Driver {
     if (!loaded) throw this.#unexpected()
     this.#project = {
       heads: loaded.heads,
-      versionTable: loaded.version_table,
-      versionTableSchema: loaded.version_table_schema,
+      databases: loaded.databases.map(({ bind, version_table, version_table_schema }) => {
+        return { bind, versionTable: version_table, versionTableSchema: version_table_schema }
+      }),
       scripts: new Map(
         loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, created }) => [
           id,
@@ -199,18 +207,25 @@ export class Driver {
     return this.#project
   }
 
-  /** Resolves the target by Alembic's rules and renders the batch. */
-  async plan(request: PlanRequest): Promise<Plan> {
-    const { direction, target, heads, versionTableExists: version_table_exists } = request
-    this.#send({ plan: { direction, target, heads, version_table_exists } })
+  /** Resolves the target by Alembic's rules and renders the batch of each database. */
+  async plan({ direction, target, databases }: Request<PriorHeads>): Promise<Map<string, Plan>> {
+    const asked = Object.entries(databases).map(([bind, { heads, versionTableExists: version_table_exists }]) => {
+      return [bind, { heads, version_table_exists }]
+    })
+    this.#send({ plan: { direction, target, databases: Object.fromEntries(asked) } })
     const { planned } = await this.#answer()
     if (!planned) throw this.#unexpected()
-    const revisions = planned.revisions.map(({ id, statements, reason, line, concurrently, mentions }): Revision => {
-      const script = this.#project!.scripts.get(id)!
-      if (reason === null) return { ...script, statements }
-      return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) }
+    const plans = Object.entries(planned).map(([bind, batch]): [string, Plan] => {
+      const revisions = batch.revisions.map(each => this.#revision(each))
+      return [bind, { direction, target, priorHeads: batch.prior, newHeads: batch.new, revisions }]
     })
-    return { direction, target, priorHeads: planned.prior, newHeads: planned.new, revisions }
+    return new Map(plans)
+  }
+
+  #revision({ id, statements, reason, line, concurrently, mentions }: PlannedBatch['revisions'][number]): Revision {
+    const script = this.#project!.scripts.get(id)!
+    if (reason === null) return { ...script, statements }
+    return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) }
   }
 
   /** Reads the graph of scripts from their sources, without running them. */
@@ -221,8 +236,8 @@ export class Driver {
     return read
   }
 
-  /** Runs the batch online through the gate; `onRevision` is told of each revision before it starts. */
-  async run(request: RunRequest, onRevision: (id: string) => void): Promise<void> {
+  /** Runs the batches online through the gates; `onRevision` is told of each revision before it starts. */
+  async run(request: Request<Batch>, onRevision: (bind: string, id: string) => void): Promise<void> {
     this.#send({ run: request })
     for (;;) {
       const answer = await this.#answer().catch(error => {
@@ -231,7 +246,7 @@ export class Driver {
       })
       if (answer.ran) return
       if (!answer.revision) throw this.#unexpected()
-      onRevision(answer.revision)
+      onRevision(answer.revision.bind, answer.revision.id)
       this.#send({ go: true })
     }
   }
@@ -283,7 +298,7 @@ export class Driver {
   }
 
   #failure(failed: NonNullable<Answer['failed']>): Error {
-    const { kind, message, frames = [], revision = null, line = null, database, path } = failed
+    const { kind, message, frames = [], bind = null, revision = null, line = null, database, path } = failed
     if (kind === 'multiple-heads' && this.#project) return severalHeads(message, this.#project)
     const script = revision === null ? undefined : this.#project?.scripts.get(revision)
     const last = frames.at(-1)
@@ -295,7 +310,7 @@ export class Driver {
           : path
             ? { file: this.#file(path), line: null }
             : script && { file: script.path, line: null }
-    if (kind === 'script') return new ScriptError(message, revision, place, database === true)
+    if (kind === 'script') return new ScriptError(message, bind, revision, place, database === true)
     return new Failure(kind as FailureReason, message, { ...(place && { place }), ...adviceFor(kind) })
   }
 

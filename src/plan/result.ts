@@ -3,7 +3,15 @@ import type { Direction, Plan } from './plan'
 import type { Obstacle } from './transactional'
 
 /** What happened; the values of the output `outcome`. */
-export type Outcome = 'up-to-date' | 'previewed' | 'rehearsed' | 'applied' | 'rolled-back' | 'refused' | 'in-doubt'
+export type Outcome =
+  | 'up-to-date'
+  | 'previewed'
+  | 'rehearsed'
+  | 'applied'
+  | 'rolled-back'
+  | 'refused'
+  | 'in-doubt'
+  | 'partly-applied'
 
 export type Mode = 'preview' | 'rehearse' | 'apply'
 
@@ -16,16 +24,12 @@ export interface RevisionRun {
   statements: number
 }
 
-/** Everything that is known of this step, as far as it has come; what is published and put out is made from it. */
-export interface Result {
-  mode: Mode
-  direction: Direction
-  label: string
+/** One database, as far as the step has come with it. */
+export interface DatabaseState {
+  /** Its name in the project; `default` where there is one. */
+  bind: string
   /** The database for people, without password; empty when none was given. */
-  database: string
-  /** Undefined while the step is under way. */
-  outcome?: Outcome
-  failure?: Failure
+  name: string
   plan?: Plan
   /** What of the plan cannot be part of one transaction. */
   obstacles?: Obstacle[]
@@ -37,13 +41,35 @@ export interface Result {
   reread?: boolean
   /** The revisions that ran, the one that failed included. */
   runs: RevisionRun[]
+  /** What became of this one, where that is not what became of the step. */
+  outcome?: Outcome
+}
+
+/** Everything that is known of this step, as far as it has come; what is published and put out is made from it. */
+export interface Result {
+  mode: Mode
+  direction: Direction
+  label: string
+  /** In the order of the inputs; one without a name where no database was given. */
+  databases: DatabaseState[]
+  /** Undefined while the step is under way. */
+  outcome?: Outcome
+  failure?: Failure
   /** Path of the batch's SQL. */
   sqlFile?: string
   commentUrl?: string
+  /** Several databases: what is not covered when they are committed one after another. */
+  uncovered?: string
 }
-
-/** The outcomes that fail the step. */
-export const hasFailed = (result: Result): boolean => result.failure !== undefined
 
 /** Heads for people. */
 export const nameHeads = (heads: string[]): string => (heads.length === 0 ? 'base' : heads.join(', '))
+
+/** What became of one database. */
+export const outcomeOf = (database: DatabaseState, result: Result): Outcome | undefined =>
+  database.outcome ?? result.outcome
+
+/** The ids of the batch, in the order they run, each once. */
+export function revisionsOf({ databases }: Pick<Result, 'databases'>): string[] {
+  return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))]
+}

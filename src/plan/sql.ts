@@ -18,11 +18,11 @@ export const ownStatements = (revision: Revision): RenderedStatement[] =>
 export function sqlScript(plan: Plan): string {
   const parts = plan.revisions.map(({ id, message, statements }) => {
     if (!statements) throw new Error(`revision ${id} is not rendered`)
-    return `${comment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`
+    return `${sqlComment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`
   })
-  const heads = comment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`)
+  const heads = sqlComment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`)
   return [heads, 'BEGIN;', ...parts, 'COMMIT;', ''].join('\n\n')
 }
 
 /** A comment ends at its line's end; what follows it would run. */
-const comment = (text: string): string => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`
+export const sqlComment = (text: string): string => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`

@@ -1,11 +1,8 @@
-import { setTimeout as pause } from 'node:timers/promises'
 import type { Client } from 'pg'
 import { connect, disconnect } from './connection'
 import { readHeads, type VersionTable } from './heads'
+import { keepAsking } from './patience'
 import type { Database } from './url'
-
-/** Milliseconds to ask for when the step is cancelled. */
-const lastPatience = 2_000
 
 export type Settled =
   | { decision: 'committed'; heads: string[] }
@@ -33,30 +30,20 @@ export interface Question {
  * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
  */
 export async function settle(question: Question): Promise<Settled> {
-  const { database, applicationName, signal } = question
-  let deadline = Date.now() + question.patience
-  const hurry = () => {
-    deadline = Math.min(deadline, Date.now() + lastPatience)
-  }
-  if (signal.aborted) hurry()
-  else signal.addEventListener('abort', hurry)
+  const { database, applicationName } = question
   let why = 'the database could not be reached'
-  for (let wait = 100; ; wait = Math.min(wait * 2, 3_000)) {
+  const settled = await keepAsking(question, async limit => {
+    const client = await connect(database, applicationName, limit)
     try {
-      const client = await connect(database, applicationName, AbortSignal.timeout(Math.max(deadline - Date.now(), 1)))
-      try {
-        const answer = await ask(client, question)
-        if (typeof answer !== 'string') return answer
-        why = answer
-      } finally {
-        await disconnect(client)
-      }
-    } catch {
-      // Not reachable yet; the deadline bounds the tries.
+      const answer = await ask(client, question)
+      if (typeof answer !== 'string') return answer
+      why = answer
+      return undefined
+    } finally {
+      await disconnect(client)
     }
-    if (Date.now() + wait > deadline) return { decision: 'unknown', why }
-    await pause(wait)
-  }
+  })
+  return settled ?? { decision: 'unknown', why }
 }
 
 /** The decision, or why there is none yet. */
@@ -76,7 +63,7 @@ async function ask(client: Client, { id, versionTable, priorHeads, newHeads }: Q
 }
 
 /** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
-async function statusOf(client: Client, id: string): Promise<string | null> {
+export async function statusOf(client: Client, id: string): Promise<string | null> {
   try {
     const { rows } = await client.query<{ status: string | null }>(
       'SELECT pg_catalog.pg_xact_status($1::xid8) AS status',

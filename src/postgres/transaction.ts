@@ -1,4 +1,4 @@
-import type { Client } from 'pg'
+import type { Client, DatabaseError } from 'pg'
 import { Failure, messageOf } from '../failure'
 import { disconnect, isServerError } from './connection'
 
@@ -10,6 +10,9 @@ export interface Timeouts {
 
 /** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
 export const lockKey = 0x61746f6d6963
+
+/** The key of the lock that says, on the first of several databases, that their commit is under way. */
+export const commitKey = lockKey + 1
 
 /** How long another deploy is waited for, in milliseconds. */
 const lockPatience = 15 * 60_000
@@ -83,7 +86,7 @@ export class Transaction {
    * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
    * it. Throws a Failure `lock-timeout` when they keep it.
    */
-  async lock(onWait: () => void, signal: AbortSignal, patience = lockPatience): Promise<void> {
+  async lock(onWait: () => Promise<void>, signal: AbortSignal, patience = lockPatience): Promise<void> {
     const started = Date.now()
     for (let pause = 50, told = 0; ; pause = Math.min(pause * 1.5, 1_000)) {
       const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`)
@@ -95,7 +98,7 @@ export class Transaction {
       }
       if (told === 0 || Date.now() - told > 30_000) {
         told = Date.now()
-        onWait()
+        await onWait()
       }
       await new Promise(resolve => setTimeout(resolve, pause))
       if (signal.aborted) throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.')
@@ -148,6 +151,23 @@ export class Transaction {
     }
   }
 
+  /**
+   * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
+   * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
+   */
+  async prepare(gid: string): Promise<void> {
+    let command: string
+    try {
+      command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command
+    } catch (error) {
+      if (!isServerError(error)) throw error
+      throw refusedToPrepare(error)
+    }
+    if (command !== 'PREPARE') {
+      throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`)
+    }
+  }
+
   /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
   async end(): Promise<void> {
     await Promise.race([
@@ -161,6 +181,22 @@ export class Transaction {
     const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id')
     return rows[0].id
   }
+}
+
+function refusedToPrepare(error: DatabaseError): Failure {
+  const { code = '', message, detail } = error
+  const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) }
+  // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
+  return code === '0A000'
+    ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
+        statement,
+        advice: 'Take that out of the migration, or set two-phase: never.',
+        cause: error,
+      })
+    : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+        statement,
+        cause: error,
+      })
 }
 
 const quote = (text: string) => `'${text.replaceAll("'", "''")}'`

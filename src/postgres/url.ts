@@ -68,6 +68,26 @@ export function readDatabaseUrl(text: string): Database {
   }
 }
 
+/**
+ * Reads one URL, or one `bind=url` a line; the databases by their binds, in that order. Throws a Failure `invalid-input`.
+ */
+export function readDatabaseUrls(text: string): Map<string, Database> {
+  const lines = text.split(/\r?\n/).flatMap(line => line.trim() || [])
+  const databases = new Map<string, Database>()
+  for (const line of lines) {
+    const [, bind = 'default', url = line] = /^([^\s:=/?@]+)\s*=\s*(.*)$/.exec(line) ?? []
+    if (url === line && lines.length > 1) throw severalUrls('one of its lines names no bind.')
+    if (databases.has(bind)) throw severalUrls(`the bind ${bind} is there twice.`)
+    databases.set(bind, readDatabaseUrl(url))
+  }
+  return databases
+}
+
+const severalUrls = (what: string): Failure =>
+  new Failure('invalid-input', `database-url: ${what}`, {
+    advice: 'With several databases, write one bind=postgresql://… a line; default= is the default one.',
+  })
+
 const keyOf = (pair: string): string => [...new URLSearchParams(pair).keys()][0] ?? ''
 
 /** libpq's options whose values are nobody's business. */

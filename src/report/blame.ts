@@ -1,6 +1,6 @@
 import { Failure, type Place, type StatementFailure } from '../failure'
 import type { Plan } from '../plan/plan'
-import { nameHeads } from '../plan/result'
+import { nameHeads, type Result } from '../plan/result'
 import type { Obstacle } from '../plan/transactional'
 import { count } from './words'
 
@@ -76,7 +76,9 @@ export function notTransactionalFailure([first, ...more]: [Obstacle, ...Obstacle
 }
 
 /** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
-export function warningsOf({ revisions }: Plan, obstacles: Obstacle[] = []): string[] {
+export function warningsOf({ databases }: Result): string[] {
+  const obstacles = databases.flatMap(database => database.obstacles ?? [])
+  const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? [])
   const at = (path: string, line: number | null) => `${path}${line === null ? '' : `:${line}`}`
   const refused = obstacles.map(
     ({ revision, line, why }) =>

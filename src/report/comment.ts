@@ -1,9 +1,10 @@
 import type { Failure, Place } from '../failure'
 import type { Revision } from '../plan/plan'
-import { nameHeads, type Result } from '../plan/result'
+import { type DatabaseState, nameHeads, outcomeOf, type Result } from '../plan/result'
 import { ownStatements, sqlOf } from '../plan/sql'
+import type { Obstacle } from '../plan/transactional'
 import { code, fenced, folded, html, printable, prose, proseWithCode } from './markdown'
-import { clip, count, describeStatement, headline, seconds, stateOf } from './words'
+import { clip, count, describeStatement, headline, seconds, stateOfOne } from './words'
 
 /** How much fits, by GitHub's own measure. */
 export interface Limit {
@@ -36,8 +37,8 @@ const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500]
  * dropped from the end until the rest fits; first their SQL, then their lines in the table.
  */
 export function renderReport(result: Result, { run, problem = '' }: Surroundings, limit: Limit): string {
-  const revisions = result.plan?.revisions ?? []
-  const { length } = revisions
+  const batch = batchOf(result)
+  const { length } = batch
   const render = (rows: string[], sections: string[], note = ''): string => {
     const parts = [
       marker(result.label),
@@ -59,8 +60,22 @@ export function renderReport(result: Result, { run, problem = '' }: Surroundings
   const rows = fitting(tableOf(result), '\n', { sizeOf, room: withNote([]) })
   if (rows.length < length) return render(rows, [], unlisted(length - rows.length))
   const room = most - sizeOf(render(rows, []))
-  const sections = fitting(sectionsOf(revisions), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) })
+  const sections = fitting(sectionsOf(batch), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) })
   return render(rows, sections, unshown(length - sections.length, length))
+}
+
+/** A revision of one database's batch; `bind` only where there are several databases. */
+interface Entry {
+  bind: string
+  database: DatabaseState
+  revision: Revision
+}
+
+function batchOf({ databases }: Result): Entry[] {
+  return databases.flatMap(database => {
+    const bind = databases.length > 1 ? database.bind : ''
+    return (database.plan?.revisions ?? []).map(revision => ({ bind, database, revision }))
+  })
 }
 
 interface Room {
@@ -105,6 +120,7 @@ function icon({ outcome, failure }: Result): string {
     case 'refused':
       return failure?.reason === 'cancelled' ? '⏹️' : '❌'
     case 'in-doubt':
+    case 'partly-applied':
       return '⚠️'
     case 'applied':
     case 'rehearsed':
@@ -115,25 +131,36 @@ function icon({ outcome, failure }: Result): string {
   }
 }
 
-/** The state of the database, and where it goes. */
+/** The state of each database, and where it goes. */
 function opening(result: Result): string {
-  const { plan, outcome, database } = result
+  const { databases } = result
+  const lines = databases.map(database => openingOf(database, result)).filter(Boolean)
+  return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('')
+}
+
+function openingOf(database: DatabaseState, result: Result): string {
+  const { plan } = database
+  const outcome = outcomeOf(database, result)
+  const several = result.databases.length > 1
   const name = (heads: string[]) => code(clip(nameHeads(heads), messageLength))
-  const state = stateOf(result, name)
+  const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name)
   if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt') return state
+  if (several && plan.revisions.length === 0) return state
   const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)]
-  const whole = 'in one transaction: all of it or nothing'
+  const whole = several ? 'together with the others: all of it or nothing' : 'in one transaction: all of it or nothing'
   switch (outcome) {
     case undefined:
       return `${state} This run brings it to ${target} ${whole}.`
     case 'previewed':
-      return database
+      return database.name
         ? `${state} An apply brings it to ${target} ${whole}.`
         : `From ${prior} to ${target} ${whole}. ${state}`
     case 'rehearsed':
       return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`
     case 'applied':
-      return `The database went from ${prior} to ${target} in one transaction.`
+      return several
+        ? `${state} It was at ${prior}.`
+        : `The database went from ${prior} to ${target} in one transaction.`
     default:
       return `${state} The target was ${target}.`.trimStart()
   }
@@ -165,31 +192,47 @@ function placeOf({ file, line }: Place): string {
   return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`)
 }
 
-function warnings({ plan, runs }: Result): string {
+function warnings(result: Result): string {
+  const { databases, failure } = result
   // What ran needs no rehearsal.
-  if (runs.length > 0) return ''
-  const unseen = plan?.revisions.filter(revision => revision.notRenderable) ?? []
+  if (databases.some(({ runs }) => runs.length > 0)) return ''
+  const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : []
+  const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(obstacle))
+  return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n')
+}
+
+/** A preview says beforehand what an apply will refuse. */
+function obstacle({ revision, line, text, why }: Obstacle): string {
+  const at = placeOf({ file: revision.path, line })
+  const statement = code(clip(text, messageLength))
+  return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`
+}
+
+function unseenNote(batch: Entry[]): string {
+  const unseen = batch.filter(({ revision }) => revision.notRenderable)
   if (unseen.length === 0) return ''
   return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`
 }
 
 /** The lines of the table; the first one brings the head along. */
-function* tableOf({ plan, runs, failure }: Result): Generator<string> {
-  const revisions = plan?.revisions ?? []
-  const ran = new Map(runs.map(run => [run.id, run]))
-  const timed = runs.length > 0
+function* tableOf(result: Result): Generator<string> {
+  const batch = batchOf(result)
+  const timed = result.databases.some(({ runs }) => runs.length > 0)
+  const several = result.databases.length > 1
   // Without the folder that they share, the names leave room for the messages.
-  const folder = sharedFolder(revisions)
+  const folder = sharedFolder(batch.map(({ revision }) => revision))
   const place = folder && ` in ${code(clip(folder, nameLength))}`
-  const head = ['', 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : []), `Script${place}`]
-  const align = ['--:', ':--', ':--', '--:', ...(timed ? ['--:'] : []), ':--']
-  let before = `${line(head)}\n${line(align)}\n`
-  for (const [index, revision] of revisions.entries()) {
-    const run = ran.get(revision.id)
+  const head = ['', ...(several ? ['Database'] : []), 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : [])]
+  const align = ['--:', ...(several ? [':--'] : []), ':--', ':--', '--:', ...(timed ? ['--:'] : [])]
+  let before = `${line([...head, `Script${place}`])}\n${line([...align, ':--'])}\n`
+  const failed = result.failure?.details
+  for (const [index, { bind, database, revision }] of batch.entries()) {
+    const run = database.runs.find(({ id }) => id === revision.id)
     const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?')
-    const mark = failure && failure.details.revision === revision.id ? '✗ ' : ''
+    const mark = failed?.revision === revision.id && (failed.bind ?? bind) === bind ? '✗ ' : ''
     const cells = [
       index + 1,
+      ...(several ? [code(clip(bind, nameLength))] : []),
       code(clip(revision.id, nameLength)),
       prose(clip(revision.message, messageLength)),
       statements,
@@ -210,12 +253,14 @@ function sharedFolder(revisions: Revision[]): string {
 
 const line = (cells: (string | number)[]): string => `| ${cells.join(' | ')} |`
 
-function* sectionsOf(revisions: Revision[]): Generator<string> {
-  for (const revision of revisions) yield section(revision)
+function* sectionsOf(batch: Entry[]): Generator<string> {
+  for (const entry of batch) yield section(entry)
 }
 
-function section(revision: Revision): string {
-  const title = `<code>${html(clip(revision.id, nameLength))}</code> ${html(clip(revision.message, messageLength))}`
+function section({ bind, revision }: Entry): string {
+  const where = bind && `${html(clip(bind, nameLength))}: `
+  const id = `<code>${html(clip(revision.id, nameLength))}</code>`
+  const title = `${where}${id} ${html(clip(revision.message, messageLength))}`
   const { notRenderable } = revision
   if (notRenderable) {
     const { reason, line } = notRenderable
@@ -239,6 +284,7 @@ function howToGoOn({ outcome }: Result, run: string): string {
     case 'rolled-back':
     case 'refused':
     case 'in-doubt':
+    case 'partly-applied':
       return run && `See the [log of the run](${run}).`
     default:
       return ''

@@ -1,5 +1,5 @@
 import type { Failure, StatementFailure } from '../failure'
-import { nameHeads, type Result } from '../plan/result'
+import { type DatabaseState, nameHeads, outcomeOf, type Result, revisionsOf } from '../plan/result'
 
 export const count = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
 
@@ -9,9 +9,10 @@ export function seconds(milliseconds: number): string {
 
 /** One line that says what will happen, or what has. */
 export function headline(result: Result): string {
-  const { outcome, plan, mode, direction, failure } = result
+  const { outcome, mode, direction, failure, databases } = result
   const cancelled = failure?.reason === 'cancelled'
-  const batch = `by ${count(plan?.revisions.length ?? 0, 'revision')}`
+  const on = databases.length > 1 ? ` on ${count(databases.length, 'database')}` : ''
+  const batch = `by ${count(revisionsOf(result).length, 'revision')}${on}`
   const [doing, done] = direction === 'downgrade' ? ['downgrading', 'downgraded'] : ['upgrading', 'upgraded']
   if (outcome === undefined) return mode === 'rehearse' ? `rehearsing the ${direction} ${batch}` : `${doing} ${batch}`
   switch (outcome) {
@@ -29,35 +30,51 @@ export function headline(result: Result): string {
       return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran'
     case 'in-doubt':
       return 'in doubt, no answer to the COMMIT'
+    case 'partly-applied':
+      return 'partly applied, some databases have moved and others have not'
   }
 }
 
-/** The state of the database in one sentence; empty where there is none to speak of. */
-export function stateOf(result: Result, name: (heads: string[]) => string = nameHeads): string {
-  const { outcome, plan, priorHeads, newHeads, database, reread } = result
+/** The state of the databases, a sentence for each; empty where there is none to speak of. */
+export function stateOf(result: Result, name?: (heads: string[]) => string): string {
+  return result.databases
+    .map(database => stateOfOne(database, result, name))
+    .filter(Boolean)
+    .join(result.databases.length > 1 ? '\n' : ' ')
+}
+
+/** The state of one database in one sentence; empty where there is none to speak of. */
+export function stateOfOne(
+  state: DatabaseState,
+  result: Result,
+  name: (heads: string[]) => string = nameHeads,
+): string {
+  const { plan, priorHeads, newHeads, name: database, reread, bind } = state
+  const the = result.databases.length > 1 ? `The database ${bind}` : 'The database'
   const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])]
-  if (outcome === undefined) return `The database is at ${before}.`
+  const outcome = outcomeOf(state, result)
+  if (outcome === undefined) return `${the} is at ${before}.`
   switch (outcome) {
     case 'up-to-date':
-      return database ? `The database is at ${after}.` : `No database was asked; the batch from ${before} is empty.`
+      return database ? `${the} is at ${after}.` : `No database was asked; the batch from ${before} is empty.`
     case 'previewed':
-      return database ? `The database is at ${before}; nothing was written to it.` : 'No database was asked.'
+      return database ? `${the} is at ${before}; nothing was written to it.` : 'No database was asked.'
     case 'rehearsed':
-      return `The database is at ${before}, as before.`
+      return `${the} is at ${before}, as before.`
     case 'applied':
-      return `The database is at ${after}.`
+    case 'partly-applied':
+      return `${the} is at ${after}.`
     case 'in-doubt':
-      return `The database is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`
+      return `${the} is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`
     case 'rolled-back':
     case 'refused': {
-      if (!newHeads)
-        return outcome === 'rolled-back' ? 'The database is as it was before.' : 'The database was not touched.'
+      if (!newHeads) return outcome === 'rolled-back' ? `${the} is as it was before.` : `${the} was not touched.`
       if (!database) return ''
       const read = reread ? '' : ' (not re-read: it could not be reached)'
       const unchanged = priorHeads && newHeads.join() === priorHeads.join()
       return unchanged
-        ? `The database is at ${after}, as before${read}.`
-        : `The database is now at ${after}; this step changed nothing in it.`
+        ? `${the} is at ${after}, as before${read}.`
+        : `${the} is now at ${after}; this step changed nothing in it.`
     }
   }
 }

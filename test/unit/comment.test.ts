@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/failure'
 import type { Revision } from '../../src/plan/plan'
-import type { Outcome, Result } from '../../src/plan/result'
+import type { Outcome } from '../../src/plan/result'
 import {
   commentLimit,
   type Limit,
@@ -14,12 +14,13 @@ import {
 import { printable } from '../../src/report/markdown'
 import { blocks, meaningful, rawHtml, running, targets } from './github'
 import { hostile, planOf, resultOf, revision } from './hostile'
+import { type Flat, nested } from './result'
 
 const links = { run: 'https://github.com/acme/shop/actions/runs/4711' }
 
 /** What stands on the pull request. */
-const render = (result: Result, surroundings: Surroundings = links, limit: Limit = commentLimit) =>
-  renderReport(result, surroundings, limit)
+const render = (result: Flat, surroundings: Surroundings = links, limit: Limit = commentLimit) =>
+  renderReport(nested(result), surroundings, limit)
 
 const outcomes: Outcome[] = ['up-to-date', 'previewed', 'rehearsed', 'applied', 'rolled-back', 'refused', 'in-doubt']
 
@@ -48,7 +49,7 @@ const hostileFailure: fc.Arbitrary<Failure> = fc
     ),
   )
 
-const hostileResult: fc.Arbitrary<Result> = fc
+const hostileResult: fc.Arbitrary<Flat> = fc
   .record({
     label: hostile.map(label => label.slice(0, 100)),
     outcome: fc.constantFrom(undefined, ...outcomes),

@@ -1,9 +1,9 @@
 import { Failure } from '../../src/failure'
 import { explainHeads } from '../../src/plan/heads'
 import type { Plan, Revision, Script } from '../../src/plan/plan'
-import type { Result } from '../../src/plan/result'
 import { failureOf } from '../../src/report/blame'
 import { commentLimit, renderReport, type Surroundings, summaryLimit } from '../../src/report/comment'
+import { type Flat, nested } from './result'
 
 /** Every state of the comment and the summary, as Markdown by name. */
 export const faces = new Map<string, string>()
@@ -53,7 +53,7 @@ const plan: Plan = {
   revisions,
 }
 
-const base: Result = {
+const base: Flat = {
   mode: 'apply',
   direction: 'upgrade',
   label: '',
@@ -72,21 +72,21 @@ const runs = [
 ]
 
 /** The same result without some of its fields. */
-function without<K extends keyof Result>(result: Result, ...keys: K[]): Result {
+function without<K extends keyof Flat>(result: Flat, ...keys: K[]): Flat {
   const rest = { ...result }
   for (const key of keys) delete rest[key]
   return rest
 }
 
-function comment(name: string, result: Result, surroundings: Surroundings = { run }): void {
-  faces.set(name, renderReport(result, surroundings, commentLimit))
+function comment(name: string, result: Flat, surroundings: Surroundings = { run }): void {
+  faces.set(name, renderReport(nested(result), surroundings, commentLimit))
 }
 
-function summary(name: string, result: Result, problem = ''): void {
-  faces.set(name, renderReport(result, { run: '', problem }, summaryLimit))
+function summary(name: string, result: Flat, problem = ''): void {
+  faces.set(name, renderReport(nested(result), { run: '', problem }, summaryLimit))
 }
 
-const previewed: Result = { ...base, mode: 'preview', outcome: 'previewed' }
+const previewed: Flat = { ...base, mode: 'preview', outcome: 'previewed' }
 comment('previewed', previewed)
 comment('previewed-with-label', { ...previewed, label: 'staging' })
 comment('previewed-without-database', { ...previewed, database: '' })
@@ -134,7 +134,7 @@ comment('previewed-several-heads', {
   priorHeads: ['1f3a5b7c9d0e', '5a77262c502b'],
   newHeads: ['1f3a5b7c9d0e', '8c24d5e6f7a0'],
 })
-const nothing: Result = {
+const nothing: Flat = {
   ...without(base, 'sqlFile'),
   outcome: 'up-to-date',
   plan: { ...plan, priorHeads: plan.newHeads, revisions: [] },
@@ -162,7 +162,7 @@ comment('applied-downgrade', {
   runs: [...runs].reverse(),
 })
 
-const rolledBack: Result = { ...base, outcome: 'rolled-back', newHeads: plan.priorHeads, reread: true }
+const rolledBack: Flat = { ...base, outcome: 'rolled-back', newHeads: plan.priorHeads, reread: true }
 const failedRuns = [runs[0]!, { ...runs[1]!, duration: 12 }]
 const place = { file: totals.path, line: 21 }
 const told = { message: '', revision: totals.id, place, fromDatabase: true }
@@ -250,7 +250,7 @@ comment('in-doubt', {
   ),
 })
 
-const refusing: Result = { ...base, outcome: 'refused', newHeads: plan.priorHeads, reread: true }
+const refusing: Flat = { ...base, outcome: 'refused', newHeads: plan.priorHeads, reread: true }
 const unplanned = without(refusing, 'plan', 'sqlFile')
 comment('refused-drift', {
   ...refusing,
@@ -339,7 +339,7 @@ function cut(name: string, most: number): void {
     ),
   )
   const result = { ...previewed, plan: { ...plan, newHeads: ['rev60'], revisions: many } }
-  faces.set(name, renderReport(result, { run }, { ...commentLimit, most }))
+  faces.set(name, renderReport(nested(result), { run }, { ...commentLimit, most }))
 }
 cut('huge', 6_000)
 cut('huge-without-sql', 4_700)

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import type { Plan, Revision } from '../../src/plan/plan'
-import type { Result } from '../../src/plan/result'
+import type { Flat } from './result'
 
 /** What an attacker writes, or what a careless person has in a docstring. */
 export const nasty = [
@@ -122,7 +122,7 @@ export const planOf = (revisions: Revision[], change: Partial<Plan> = {}): Plan 
   ...change,
 })
 
-export const resultOf = (change: Partial<Result> = {}): Result => ({
+export const resultOf = (change: Partial<Flat> = {}): Flat => ({
   mode: 'preview',
   direction: 'upgrade',
   label: '',

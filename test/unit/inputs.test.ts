@@ -6,6 +6,7 @@ import { Failure } from '../../src/failure'
 import { readInputs } from '../../src/inputs'
 import { outputsOf } from '../../src/outputs'
 import { planOf, resultOf, revision } from './hostile'
+import { nested } from './result'
 
 const action = parse(readFileSync(join(import.meta.dirname, '..', '..', 'action.yml'), 'utf8')) as {
   inputs: Record<string, { description: string; default: string }>
@@ -47,6 +48,8 @@ const defaults = {
   statementTimeout: '0',
   retries: 3,
   allowUntrusted: false,
+  twoPhase: 'auto',
+  databases: new Map(),
 }
 
 describe('action.yml', () => {
@@ -69,7 +72,7 @@ describe('action.yml', () => {
   })
 
   test('has exactly the outputs that are written, in their order', () => {
-    expect(Object.keys(outputsOf(resultOf()))).toEqual(Object.keys(action.outputs))
+    expect(Object.keys(outputsOf(nested(resultOf())))).toEqual(Object.keys(action.outputs))
   })
 
   test('describes each of them, and has a default, in quotes where YAML wants them', () => {
@@ -121,7 +124,11 @@ describe('an input', () => {
       versionTableSchema: 'app',
       lockTimeout: '10s',
     })
-    expect(inputs.database?.config).toMatchObject({ user: 'deploy', password: 'hunter2hunter2', host: 'db.example' })
+    expect(inputs.databases.get('default')?.config).toMatchObject({
+      user: 'deploy',
+      password: 'hunter2hunter2',
+      host: 'db.example',
+    })
     expect(inputs).not.toHaveProperty('fromRevision')
     expect(inputs).not.toHaveProperty('pullRequest')
   })
@@ -227,7 +234,9 @@ describe('the outputs', () => {
     const plan = planOf([revision({ id: 'a' }), revision({ id: 'b' })])
     expect(
       outputsOf(
-        resultOf({ outcome: 'applied', plan, priorHeads: ['x', 'y'], newHeads: ['b'], commentUrl: 'https://c' }),
+        nested(
+          resultOf({ outcome: 'applied', plan, priorHeads: ['x', 'y'], newHeads: ['b'], commentUrl: 'https://c' }),
+        ),
       ),
     ).toEqual({
       outcome: 'applied',
@@ -238,12 +247,15 @@ describe('the outputs', () => {
       pending: '2',
       'sql-file': '/tmp/atomic-upgrade.sql',
       'comment-url': 'https://c',
+      databases: JSON.stringify({
+        default: { 'prior-head': 'x,y', 'new-head': 'b', revisions: ['a', 'b'], outcome: 'applied' },
+      }),
     })
   })
 
   test('are all there when nothing is known', () => {
-    const result = { mode: 'preview', direction: 'upgrade', label: '', database: '', runs: [] } as const
-    expect(outputsOf({ ...result, runs: [], failure: new Failure('invalid-input', 'no') })).toEqual({
+    const result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] } as const
+    expect(outputsOf({ ...result, databases: [], failure: new Failure('invalid-input', 'no') })).toEqual({
       outcome: 'refused',
       'failure-reason': 'invalid-input',
       'prior-head': '',
@@ -252,12 +264,13 @@ describe('the outputs', () => {
       pending: '0',
       'sql-file': '',
       'comment-url': '',
+      databases: '{}',
     })
   })
 
   test('can be read back as JSON, whatever the ids are', () => {
     const ids = ['a"b', 'c\nd', 'é\u2028']
     const plan = planOf(ids.map(id => revision({ id })))
-    expect(JSON.parse(outputsOf(resultOf({ plan })).revisions!)).toEqual(ids)
+    expect(JSON.parse(outputsOf(nested(resultOf({ plan }))).revisions!)).toEqual(ids)
   })
 })

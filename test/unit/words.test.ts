@@ -1,9 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/failure'
-import type { Outcome, Result } from '../../src/plan/result'
+import type { Outcome } from '../../src/plan/result'
 import { clip, count, describeStatement, explain, headline, seconds, stateOf } from '../../src/report/words'
 import { hostile, planOf, resultOf, revision } from './hostile'
+import { type Flat, nested } from './result'
 
 const describeAt = (sql: string, position?: number) =>
   describeStatement({
@@ -135,13 +136,13 @@ test('numbers and durations read as a person would write them', () => {
 
 const cancelled = new Failure('cancelled', 'The step was cancelled.')
 const broken = new Failure('migration-failed', 'Revision bbb failed: no.')
-const none = (key: keyof Result) => (result: Result) => {
+const none = (key: keyof Flat) => (result: Flat) => {
   const { [key]: _, ...rest } = result
-  return rest as Result
+  return rest as Flat
 }
 
 /** Every outcome with what it says in one line, and of the database. */
-const situations: Record<string, { result: Result; line: string; state: string }> = {
+const situations: Record<string, { result: Flat; line: string; state: string }> = {
   'under way, to be applied': {
     result: none('outcome')(resultOf({ mode: 'apply' })),
     line: 'upgrading by 1 revision',
@@ -232,6 +233,11 @@ const situations: Record<string, { result: Result; line: string; state: string }
     line: 'refused, nothing ran',
     state: '',
   },
+  'applied in part': {
+    result: resultOf({ outcome: 'partly-applied', failure: broken, newHeads: ['bbb'] }),
+    line: 'partly applied, some databases have moved and others have not',
+    state: 'The database is at bbb.',
+  },
   'in doubt': {
     result: none('newHeads')(resultOf({ outcome: 'in-doubt', failure: broken })),
     line: 'in doubt, no answer to the COMMIT',
@@ -242,8 +248,8 @@ const situations: Record<string, { result: Result; line: string; state: string }
 describe('headline and state', () => {
   for (const [name, { result, line, state }] of Object.entries(situations)) {
     test(`${name}: “${line}”`, () => {
-      expect(headline(result)).toBe(line)
-      expect(stateOf(result)).toBe(state)
+      expect(headline(nested(result))).toBe(line)
+      expect(stateOf(nested(result))).toBe(state)
     })
   }
 
@@ -256,6 +262,7 @@ describe('headline and state', () => {
       'rolled-back': true,
       refused: true,
       'in-doubt': true,
+      'partly-applied': true,
     }
     const told = new Set(Object.values(situations).map(({ result }) => result.outcome))
     expect([...told].filter(outcome => outcome !== undefined).sort()).toEqual(Object.keys(all).sort())
@@ -263,13 +270,13 @@ describe('headline and state', () => {
 
   test('count the batch’s revisions', () => {
     const plan = planOf([revision({ id: 'a' }), revision({ id: 'b' })])
-    expect(headline(resultOf({ plan }))).toBe('upgrade by 2 revisions')
-    expect(headline(none('plan')(resultOf({ outcome: 'applied' })))).toContain('0 revisions')
+    expect(headline(nested(resultOf({ plan })))).toBe('upgrade by 2 revisions')
+    expect(headline(nested(none('plan')(resultOf({ outcome: 'applied' }))))).toContain('0 revisions')
   })
 })
 
 test('the state of the database names its heads as it is told to', () => {
-  const state = stateOf(resultOf({ outcome: 'in-doubt' }), heads => `<${heads}>`)
+  const state = stateOf(nested(resultOf({ outcome: 'in-doubt' })), heads => `<${heads}>`)
   expect(state).toBe('The database is wholly at <aaa> or wholly at <bbb>.')
 })
 
@@ -278,7 +285,7 @@ test('an explanation tells what happened, the statement, the state of the databa
     advice: 'Mend the script.',
     statement: { sql: 'DROP TABLE x', code: '42P01', message: 'no such table', position: 12 },
   })
-  expect(explain({ ...resultOf({ outcome: 'rolled-back', newHeads: ['aaa'], reread: true }), failure })).toBe(
+  expect(explain({ ...nested(resultOf({ outcome: 'rolled-back', newHeads: ['aaa'], reread: true })), failure })).toBe(
     [
       'Revision bbb failed: no such table.',
       'ERROR 42P01: no such table',
@@ -289,5 +296,5 @@ test('an explanation tells what happened, the statement, the state of the databa
     ].join('\n'),
   )
   const plain = new Failure('invalid-input', 'mode is “x”.')
-  expect(explain({ ...resultOf({ outcome: 'refused', database: '' }), failure: plain })).toBe('mode is “x”.')
+  expect(explain({ ...nested(resultOf({ outcome: 'refused', database: '' })), failure: plain })).toBe('mode is “x”.')
 })

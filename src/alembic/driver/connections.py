@@ -10,10 +10,30 @@ class Gates:
     """Where PostgreSQL connections may go now; nowhere outside of a run."""
 
     def __init__(self):
-        self.address = None
+        self.addresses = {}
+        self.bind_of = None
         self.loading = False
         self.opening = False
         self.approved = set()
+
+    def open(self, addresses, bind_of):
+        """`addresses` by bind; `bind_of` tells the bind of a dialect and its arguments, or None."""
+        self.addresses, self.bind_of = addresses, bind_of
+
+    def close(self):
+        self.addresses = {}
+
+    def address_for(self, dialect, arguments):
+        if len(self.addresses) == 1:
+            return next(iter(self.addresses.values()))
+        bind = self.bind_of(dialect, arguments)
+        if bind not in self.addresses:
+            raise Failed(
+                "migration-failed",
+                "A connection to the database %s was asked for, and it is none of this step's: %s."
+                % (arguments.get("dbname", arguments.get("database")), ", ".join(sorted(self.addresses))),
+            )
+        return self.addresses[bind]
 
     def reroute(self, dialect, record, cargs, cparams):
         """SQLAlchemy's do_connect event: https://docs.sqlalchemy.org/en/20/core/events.html"""
@@ -25,8 +45,9 @@ class Gates:
                 "The app connects to the database while it is imported, and Atomic Upgrade opens a connection "
                 "only for the migrations themselves. Move that into a command, a request or a migration.",
             )
-        if self.address is None:
+        if not self.addresses:
             raise NotRenderable("it connects to the database, which is not possible in a dry run")
+        address = self.address_for(dialect, cparams)
         for name in ("service", "dsn", "hostaddr", "passfile", "require_auth", "channel_binding", "krbsrvname",
                      "target_session_attrs", "load_balance_hosts", "unix_sock", "direct_tls", "source_address",
                      "requirepeer", "dbname", "database"):
@@ -34,12 +55,12 @@ class Gates:
         for name in [name for name in cparams if name.startswith(("ssl", "gss"))]:
             del cparams[name]
         cparams.update(
-            host=self.address["host"],
-            port=self.address["port"],
-            user=self.address["user"],
-            password=self.address["password"],
+            host=address["host"],
+            port=address["port"],
+            user=address["user"],
+            password=address["password"],
         )
-        cparams["database" if dialect.driver in ("asyncpg", "pg8000") else "dbname"] = self.address["database"]
+        cparams["database" if dialect.driver in ("asyncpg", "pg8000") else "dbname"] = address["database"]
         if dialect.driver == "asyncpg":
             cparams["ssl"] = False
         elif dialect.driver == "pg8000":

@@ -1,31 +1,43 @@
 """The environment that env.py sees: Alembic's own, with an eye on what env.py configures."""
 
+import builtins
 import contextlib
+import os
+import sys
 
 from atomic_upgrade.failures import Failed
 
+default = "default"
 
-def environment(project, script, target, fn, render=None, start=None, applied=None):
-    """An EnvironmentContext like that of `alembic upgrade`, which also notes and repairs what env.py configures."""
+
+def run_env(project, script, target, watch):
+    """Runs env.py like `alembic upgrade`, repairs what it configures, and tells `watch` of each database.
+
+    `watch` has `as_sql`, `configured(context)`, called for each database in turn, `begins(bind, context)` before its
+    migrations, `steps(bind, heads)` for what shall run, and `applied(bind, heads)` after each revision.
+    """
     from alembic.runtime.environment import EnvironmentContext
 
-    env = EnvironmentContext(
-        project.config, script, fn=fn, as_sql=bool(render), starting_rev=start, destination_rev=target, tag=None
-    )
-    original = env.configure
+    seen = []
+
+    def fn(heads, context):
+        return watch.steps(seen[-1], heads)
+
+    env = EnvironmentContext(project.config, script, fn=fn, as_sql=watch.as_sql, destination_rev=target, tag=None)
+    configure_as_given, run_as_given = env.configure, env.run_migrations
 
     def configure(*args, **options):
-        if render:
+        if watch.as_sql:
             options["dialect_opts"] = {**(options.get("dialect_opts") or {}), "paramstyle": "named"}
             options["transaction_per_migration"] = False
             for name in ("version_table", "version_table_schema"):
                 if project.configure_args.get(name):
                     options.setdefault(name, project.configure_args[name])
         options.update(project.forced)
-        if applied:
-            given = options.get("on_version_apply") or ()
-            options["on_version_apply"] = (*(given if isinstance(given, (list, tuple, set)) else [given]), applied)
-        original(*args, **options)
+        given = options.get("on_version_apply") or ()
+        given = given if isinstance(given, (list, tuple, set)) else [given]
+        options["on_version_apply"] = (*given, lambda heads, **_: watch.applied(seen[-1], heads))
+        configure_as_given(*args, **options)
         context = env.get_context()
         if context.dialect.name != "postgresql":
             raise Failed(
@@ -33,12 +45,44 @@ def environment(project, script, target, fn, render=None, start=None, applied=No
                 "The project is configured for %s, and Atomic Upgrade migrates PostgreSQL only: "
                 "let the app read its URL from DATABASE_URL, or set it in the workflow." % context.dialect.name,
             )
-        if render:
-            render.install(context)
+        watch.configured(context)
+
+    def run_migrations(**arguments):
+        # Both multi-database templates name it so; Flask-Migrate's calls its default database ''.
+        bind = arguments.get("engine_name") or default
+        if bind in seen:
+            raise Failed(
+                "render-failed",
+                "env.py runs the migrations more than once for the database %s (one version table for each schema, "
+                "perhaps), and Atomic Upgrade knows one version table for each database." % bind,
+            )
+        seen.append(bind)
+        watch.begins(bind, env.get_context())
+        run_as_given(**arguments)
 
     # Not a subclass: Alembic hands env.py its `context` by the exact class. The proxy calls what the instance has.
-    env.configure = configure
-    return env
+    env.configure, env.run_migrations = configure, run_migrations
+    silence = no_files(script) if watch.as_sql else contextlib.nullcontext()
+    with project.context(), quiet() if watch.as_sql else contextlib.nullcontext(), silence, env:
+        script.run_env()
+
+
+@contextlib.contextmanager
+def no_files(script):
+    """The env.py of several databases would write a file of SQL for each into the working directory."""
+    env_py = os.path.realpath(os.path.join(script.dir, "env.py"))
+    opened = builtins.open
+
+    def open_elsewhere(file, mode="r", *args, **options):
+        if "w" in mode and os.path.realpath(sys._getframe(1).f_code.co_filename) == env_py:
+            file = os.devnull
+        return opened(file, mode, *args, **options)
+
+    builtins.open = open_elsewhere
+    try:
+        yield
+    finally:
+        builtins.open = opened
 
 
 @contextlib.contextmanager
@@ -49,7 +93,7 @@ def quiet():
     def hide(record):
         return record.levelno > logging.INFO
 
-    loggers = [logging.getLogger("alembic.runtime." + name) for name in ("migration", "plugins")]
+    loggers = [logging.getLogger(name) for name in ("alembic.runtime.migration", "alembic.runtime.plugins", "alembic.env")]
     for logger in loggers:
         logger.addFilter(hide)
     try:

@@ -3,16 +3,20 @@
 import ast
 import re
 
+from atomic_upgrade.environment import default
+
 words = re.compile(r"\b(CONCURRENTLY|VACUUM|ALTER\s+SYSTEM|ADD\s+VALUE|(CREATE|DROP)\s+(DATABASE|TABLESPACE))\b", re.I)
 
 
-def look_into(path, direction):
+def look_into(path, direction, bind):
     """Alembic's own argument is sure; mere words in strings may be anything. Lines count from 1."""
     with open(path, "rb") as file:
         source = file.read()
+    names = {direction, direction + "_" + bind} | ({direction + "_"} if bind == default else set())
     concurrently, mentions = [], []
     for function in ast.parse(source).body:
-        if not isinstance(function, ast.FunctionDef) or not re.match(direction + r"(_|$)", function.name):
+        # With several databases, `upgrade` calls `upgrade_` for the default one and `upgrade_<bind>` for the others.
+        if not isinstance(function, ast.FunctionDef) or function.name not in names:
             continue
         for node in ast.walk(function):
             if isinstance(node, ast.Call) and any(is_set(each) for each in node.keywords):

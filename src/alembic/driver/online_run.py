@@ -1,41 +1,59 @@
-"""The online run, through the gate."""
+"""The online run, through the gates."""
 
 from atomic_upgrade.channel import channel
 from atomic_upgrade.connections import gates
-from atomic_upgrade.environment import environment
+from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, frames_of, is_database_error, line_in, one_line
 from atomic_upgrade.graph import steps_to
 
 
-def run(project, request):
-    # Fresh modules: a script may have changed its own globals in the dry run.
-    script = project.scripts()
-    running = {"path": None, "id": None}
+class OnlineRun:
+    """Announces each revision and waits for the word to go on; see run_env."""
 
-    def fn(current, context):
-        steps = steps_to(script, request["direction"], request["target"], current)
-        if [step.revision.revision for step in steps] != request["revisions"]:
-            raise Failed("drift", "Alembic finds the heads %s in the database." % (", ".join(current) or "(base)"))
+    as_sql = False
+
+    def __init__(self, script, request):
+        self.script = script
+        self.request = request
+        self.bind = self.path = self.id = None
+
+    def configured(self, context):
+        pass
+
+    def begins(self, bind, context):
+        self.bind = bind
+
+    def applied(self, bind, heads):
+        pass
+
+    def steps(self, bind, heads):
+        if bind not in self.request["databases"]:
+            raise Failed("invalid-input", "The project has the database %s, and database-url does not." % bind)
+        steps = steps_to(self.script, self.request["direction"], self.request["target"], heads)
+        if [step.revision.revision for step in steps] != self.request["databases"][bind]["revisions"]:
+            raise Failed("drift", "Alembic finds the heads %s in the database." % (", ".join(heads) or "(base)"))
         for step in steps:
-            running.update(path=step.revision.path, id=step.revision.revision)
-            channel.send(revision=step.revision.revision)
+            self.path, self.id = step.revision.path, step.revision.revision
+            channel.send(revision={"bind": bind, "id": self.id})
             channel.receive()
             yield step
 
-    gates.address = request["gate"]
+    def where(self, error):
+        return {"bind": self.bind, "revision": self.id, "line": line_in(error, self.path), "frames": frames_of(error)}
+
+
+def run(project, request):
+    # Fresh modules: a script may have changed its own globals in the dry run.
+    online = OnlineRun(project.scripts(), request)
+    gates.open({bind: each["gate"] for bind, each in request["databases"].items()}, project.bind_of)
     try:
-        with project.context(), environment(project, script, request["target"], fn):
-            script.run_env()
+        run_env(project, online.script, request["target"], online)
         return {"ran": True}
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, Failed)):
             raise
         if isinstance(error, SystemExit):
-            raise Failed("script", "The script ended Python with SystemExit(%s)." % error.code, **where(error, running))
-        raise Failed("script", one_line(error), database=is_database_error(error), **where(error, running))
+            raise Failed("script", "The script ended Python with SystemExit(%s)." % error.code, **online.where(error))
+        raise Failed("script", one_line(error), database=is_database_error(error), **online.where(error))
     finally:
-        gates.address = None
-
-
-def where(error, running):
-    return {"revision": running["id"], "line": line_in(error, running["path"]), "frames": frames_of(error)}
+        gates.close()

@@ -9,7 +9,8 @@ import re
 import sys
 
 from atomic_upgrade.connections import gates, guard_drivers, watch_connections
-from atomic_upgrade.dry_run import version_table_of
+from atomic_upgrade.dry_run import databases_of
+from atomic_upgrade.environment import default
 from atomic_upgrade.failures import Failed, is_users
 from atomic_upgrade.graph import whole_graph
 
@@ -17,14 +18,36 @@ from atomic_upgrade.graph import whole_graph
 class Project:
     """The user's Alembic configuration, in its Flask app if it has one."""
 
-    def __init__(self, config, configure_args, context, request):
+    def __init__(self, config, configure_args, context, engines, request):
         self.config = config
         self.configure_args = configure_args
         self.context = context
+        # Called inside of the context: the app's own engines by bind.
+        self.engines = engines
+        self.binds = []
         # What the inputs say goes before what env.py says.
         self.forced = {
             name: request[name] for name in ("version_table", "version_table_schema") if request.get(name)
         }
+
+    def bind_of(self, dialect, arguments):
+        """The bind of an engine, by its dialect, which no two engines share, or by where it would connect to."""
+        for bind, engine in self.engines().items():
+            if engine.dialect is dialect:
+                return bind
+        found = [bind for bind in self.binds if self.leads_to(bind, dialect, arguments)]
+        return found[0] if len(found) == 1 else None
+
+    def leads_to(self, bind, dialect, arguments):
+        from sqlalchemy.engine import make_url
+
+        section = self.config.config_ini_section if bind == default else bind
+        url = self.config.get_section_option(section, "sqlalchemy.url")
+        if not url:
+            return False
+        _, wanted = dialect.create_connect_args(make_url(url))
+        place = ("host", "port", "user", "dbname", "database")
+        return all(wanted.get(name) == arguments.get(name) for name in place)
 
     def scripts(self):
         from alembic.script import ScriptDirectory
@@ -33,7 +56,7 @@ class Project:
 
 
 def load(request):
-    offer_database_url(request.get("url"))
+    offer_database_url(request["urls"].get(default))
     watch_connections()
     gates.loading = True
     project = load_alembic(request) if request.get("alembic_config") else load_flask(request)
@@ -54,9 +77,9 @@ def load(request):
         }
         for each in walked
     ]
-    table, schema = version_table_of(project, script)
-    heads = sorted(script.get_heads())
-    return project, {"revisions": revisions, "heads": heads, "version_table": table, "version_table_schema": schema}
+    databases = databases_of(project, script)
+    project.binds = [each["bind"] for each in databases]
+    return project, {"revisions": revisions, "heads": sorted(script.get_heads()), "databases": databases}
 
 
 def load_flask(request):
@@ -88,7 +111,15 @@ def load_flask(request):
     with app.app_context():
         config = extension.migrate.get_config(directory)
     args = extension.configure_args
-    return Project(config, args, app.app_context, request)
+
+    def engines():
+        database = extension.db
+        if hasattr(database, "engines"):
+            return {name or default: engine for name, engine in database.engines.items()}
+        # Flask-SQLAlchemy before 3.
+        return {name or default: database.get_engine(bind=name) for name in (None, *(app.config.get("SQLALCHEMY_BINDS") or ()))}
+
+    return Project(config, args, app.app_context, engines, request)
 
 
 def no_app(told):
@@ -117,19 +148,27 @@ def load_alembic(request):
         config = Config(path, toml_file="pyproject.toml", cmd_opts=options)
     else:
         config = Config(path, cmd_opts=options)
-    url = config.get_main_option("sqlalchemy.url")
-    if "DATABASE_URL" in os.environ and (not url or url.startswith("driver://")):
-        # As the templates leave it: nothing that a raw `alembic upgrade` could use.
-        config.set_main_option("sqlalchemy.url", os.environ["DATABASE_URL"].replace("%", "%%"))
-    return Project(config, {}, contextlib.nullcontext, request)
+    offered = {bind: with_driver(url) for bind, url in request["urls"].items()}
+    if "DATABASE_URL" in os.environ:
+        offered[default] = os.environ["DATABASE_URL"]
+    for bind, url in offered.items():
+        section = config.config_ini_section if bind == default else bind
+        given = config.get_section_option(section, "sqlalchemy.url")
+        if not given or given.startswith("driver://"):
+            # As the templates leave it: nothing that a raw `alembic upgrade` could use.
+            config.set_section_option(section, "sqlalchemy.url", url.replace("%", "%%"))
+    return Project(config, {}, contextlib.nullcontext, dict, request)
 
 
 def offer_database_url(url):
     """An app that reads DATABASE_URL gets one, without a password, where the workflow set none."""
-    if not url or "DATABASE_URL" in os.environ:
-        return
+    if url and "DATABASE_URL" not in os.environ:
+        os.environ["DATABASE_URL"] = with_driver(url)
+
+
+def with_driver(url):
+    """A URL that SQLAlchemy can use: it does not know libpq's short form, and its own driver may not be installed."""
     scheme, rest = url.split("://", 1)
-    # SQLAlchemy does not know libpq's short form.
     scheme = re.sub(r"^postgres\b", "postgresql", scheme)
     if "+" not in scheme:
         installed = [name for name in ("psycopg2", "psycopg", "asyncpg", "pg8000") if importlib.util.find_spec(name)]
@@ -140,4 +179,4 @@ def offer_database_url(url):
             installed = []
         if installed:
             scheme = "postgresql+" + installed[0]
-    os.environ["DATABASE_URL"] = scheme + "://" + rest
+    return scheme + "://" + rest

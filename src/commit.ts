@@ -1,0 +1,55 @@
+import { Failure } from './failure'
+import { settle } from './postgres/settle'
+import type { Step } from './step'
+import type { Target } from './target'
+
+/** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
+export const patience = 60_000
+
+/**
+ * Commits one database after another. Throws a Failure `commit-failed`; the outcome is then that of each database, and
+ * `partly-applied` where some had been committed.
+ */
+export async function commitEach(step: Step, targets: Target[]): Promise<void> {
+  const { result } = step
+  for (const [index, target] of targets.entries()) {
+    try {
+      await commit(step, target)
+    } catch (error) {
+      if (index > 0) {
+        for (const committed of targets.slice(0, index)) committed.state.outcome = 'applied'
+        for (const undone of targets.slice(index)) undone.state.outcome ??= 'rolled-back'
+        if (target.state.outcome !== 'in-doubt') result.outcome = 'partly-applied'
+      }
+      throw error
+    }
+  }
+}
+
+async function commit(step: Step, target: Target): Promise<void> {
+  const { surroundings, result } = step
+  const { transaction, versionTable, state } = target
+  target.committing = true
+  try {
+    await transaction.commit()
+  } catch (error) {
+    if (error instanceof Failure) throw error
+    surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.')
+    const { id } = transaction
+    const { priorHeads, newHeads } = state.plan!
+    const { applicationName, signal } = surroundings
+    const about = { database: target.database!, applicationName, versionTable, id, priorHeads, newHeads }
+    const settled = await settle({ ...about, patience, signal })
+    if (settled.decision === 'committed') return
+    if (settled.decision === 'rolled-back') {
+      throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
+        advice: 'Run the step again.',
+      })
+    }
+    result.outcome = state.outcome = 'in-doubt'
+    delete state.newHeads
+    throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
+      advice: `When the database can be reached again, ask it: SELECT pg_xact_status('${id}'::xid8), and look at the heads with SELECT version_num FROM ${versionTable.name}.`,
+    })
+  }
+}

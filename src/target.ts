@@ -1,0 +1,72 @@
+import type { Client } from 'pg'
+import type { DatabaseState } from './plan/result'
+import { connect, disconnect, sever } from './postgres/connection'
+import { readHeads, type VersionTable } from './postgres/heads'
+import type { Identity } from './postgres/identity'
+import type { Transaction } from './postgres/transaction'
+import type { Database } from './postgres/url'
+
+/** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
+const grace = { statement: 2_000, commit: 4_000, connect: 1_500 }
+
+/** One database of the step with what it has open: its connection and, while the batch runs, its transaction. */
+export class Target {
+  /** The one that the batch runs on. */
+  client: Client | undefined
+  versionTable!: VersionTable
+  transaction!: Transaction
+  /** Asked for where there are several databases. */
+  identity!: Identity
+  /** Whether a COMMIT was sent. */
+  committing = false
+
+  constructor(
+    readonly state: DatabaseState,
+    /** undefined where none was given, or where it is not to be asked. */
+    readonly database: Database | undefined,
+    private readonly applicationName: string,
+    private readonly signal: AbortSignal,
+  ) {}
+
+  /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
+  async open(): Promise<void> {
+    const client = await this.connect()
+    this.client = client
+    this.signal.addEventListener('abort', () => {
+      const leave = (after: number, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref()
+      leave(grace.statement, () => this.committing)
+      leave(grace.commit)
+    })
+  }
+
+  /** A connection of its own to this database; the caller closes it. */
+  connect(): Promise<Client> {
+    const { signal, applicationName } = this
+    return connect(this.database!, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal)
+  }
+
+  /** Does something on a connection of its own. */
+  async aside<T>(action: (client: Client) => Promise<T>): Promise<T> {
+    const client = await this.connect()
+    try {
+      return await action(client)
+    } finally {
+      await disconnect(client)
+    }
+  }
+
+  /** After a failure, the outputs say what the database holds and not what was hoped. */
+  async rereadHeads(): Promise<void> {
+    const { state } = this
+    if (state.outcome === 'in-doubt' || !this.client || !this.versionTable) return
+    if (state.priorHeads && state.outcome !== 'applied') state.newHeads = state.priorHeads
+    try {
+      const { heads } = await this.aside(client => readHeads(client, this.versionTable))
+      state.newHeads = heads
+      state.priorHeads ??= heads
+      state.reread = true
+    } catch {
+      state.reread = false
+    }
+  }
+}

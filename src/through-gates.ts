@@ -1,0 +1,98 @@
+import { ScriptError } from './alembic/driver'
+import { LockWatch } from './postgres/blockers'
+import { connectionLost } from './postgres/connection'
+import { Gate } from './postgres/gate/gate'
+import { Tape } from './postgres/gate/tape'
+import { cancelStatement, processIdOf } from './postgres/sessions'
+import { Progress } from './progress'
+import { failureOf } from './report/blame'
+import { count } from './report/words'
+import { allOf, type Step } from './step'
+import type { Target } from './target'
+
+/** What stands between the scripts and one database while they run. */
+interface Passage {
+  target: Target
+  tape: Tape
+  gate: Gate
+  watch: LockWatch
+  progress: Progress
+  cancel: () => Promise<void>
+}
+
+/** Runs the scripts online, each database's through a gate of its own. Throws a Failure that names what failed. */
+export async function runThroughGates(step: Step): Promise<void> {
+  const { surroundings, inputs, printed, targets } = step
+  const { log, signal } = surroundings
+  const passages = await allOf(targets.map(target => open(step, target)))
+  const several = targets.length > 1
+  const cancel = () => {
+    for (const passage of passages) void passage.cancel()
+  }
+  signal.addEventListener('abort', cancel)
+  step.started = true
+  const { size } = new Set(targets.flatMap(({ state }) => state.plan!.revisions.map(({ id }) => id)))
+  const where = several ? `on ${targets.length} databases, each ` : ''
+  log.info(`Running ${count(size, 'revision')} ${where}in one transaction.`)
+  const { direction, revision: target } = inputs
+  const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, batchOf(passage)]))
+  let error: unknown
+  try {
+    await step.driver.run({ direction, target, databases }, (bind, id) => {
+      for (const { target, progress } of passages) {
+        if (target.state.bind === bind) progress.start(id)
+        else progress.finish()
+      }
+    })
+  } catch (thrown) {
+    error = thrown
+  }
+  await allOf(passages.map(({ gate }) => gate.close()))
+  await allOf(passages.map(({ watch }) => watch.end()))
+  signal.removeEventListener('abort', cancel)
+  for (const { target, tape, progress } of passages) {
+    progress.finish({ failed: error !== undefined })
+    target.state.runs = progress.runs
+    const notices = tape.notices.map(({ severity, message }) => `${severity}: ${message}`)
+    if (notices.length > 0) log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices)
+  }
+  printed.show(log, 'Output of the scripts')
+  const lost = passages.find(({ gate }) => gate.lost)
+  if (lost) throw connectionLost(lost.gate.lost, lost.tape.revision === null ? {} : { revision: lost.tape.revision })
+  if (error instanceof ScriptError) throw blame(error, passages)
+  if (error) throw error
+}
+
+async function open(step: Step, target: Target): Promise<Passage> {
+  const { log } = step.surroundings
+  const { client, settings, lockTimeout } = target.transaction
+  const cancel = () => cancelStatement(client, () => target.connect())
+  const tape = new Tape(target.versionTable.name)
+  const gate = await Gate.open({ client, tape, settings, cancel })
+  const watch = new LockWatch({
+    pid: processIdOf(client),
+    quietSince: () => tape.quietSince,
+    lockTimeout,
+    connect: () => target.connect(),
+    onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
+  })
+  const of = step.targets.length > 1 ? `${target.state.bind}: ` : ''
+  const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.state.plan!)
+  return { target, tape, gate, watch, progress, cancel }
+}
+
+function batchOf({ target, gate }: Passage) {
+  const { user = '', database = '' } = target.client!
+  return { revisions: target.state.plan!.revisions.map(({ id }) => id), gate: { ...gate.address, user, database } }
+}
+
+/** The error of a script, with what PostgreSQL said to it. */
+function blame(error: ScriptError, passages: Passage[]) {
+  const { target, tape, watch } =
+    passages.find(({ target }) => target.state.bind === error.bind) ??
+    passages.find(({ tape }) => tape.failure) ??
+    passages[0]!
+  const failure = failureOf(error, tape.failure, target.state.plan!, watch.blockersSince(tape.failure?.since))
+  if (passages.length > 1) failure.details.bind = target.state.bind
+  return failure
+}

@@ -1,0 +1,36 @@
+import { Failure, messageOf } from './failure'
+import { sameHeads } from './plan/plan'
+import { nameHeads } from './plan/result'
+import { isServerError } from './postgres/connection'
+import { readHeads } from './postgres/heads'
+import { isTransient } from './report/blame'
+import type { Target } from './target'
+
+/** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
+export async function verify({ transaction, versionTable, state }: Target): Promise<void> {
+  try {
+    await transaction.checkConstraints()
+  } catch (error) {
+    if (!isServerError(error)) throw error
+    if (isTransient(error.code)) {
+      const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`
+      throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error })
+    }
+    throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
+      advice: 'Mend the data in the migration before the constraint is checked.',
+      bind: state.bind,
+      cause: error,
+    })
+  }
+  await transaction.checkIdentity()
+  const { newHeads } = state.plan!
+  const { heads } = await readHeads(transaction.client, versionTable)
+  if (!sameHeads(heads, newHeads)) {
+    throw new Failure(
+      'migration-failed',
+      `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`,
+      { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
+    )
+  }
+  await transaction.clearSettings()
+}
