@@ -1,4 +1,6 @@
 import { Failure } from './failure'
+import { nameHeads } from './plan/result'
+import { nameOf } from './postgres/heads'
 import { settle } from './postgres/settle'
 import type { Step } from './step'
 import type { Target } from './target'
@@ -49,7 +51,7 @@ async function commit(step: Step, target: Target): Promise<void> {
     result.outcome = state.outcome = 'in-doubt'
     delete state.newHeads
     throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-      advice: `When the database can be reached again, ask it: SELECT pg_xact_status('${id}'::xid8), and look at the heads with SELECT version_num FROM ${versionTable.name}.`,
+      advice: `When the database can be reached again, ask it: SELECT version_num FROM ${nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. Then ${nameHeads(newHeads)} means that the whole batch is there, ${nameHeads(priorHeads)} that nothing of it is.`,
     })
   }
 }

@@ -15,12 +15,16 @@ export interface Heads {
 
 const identifier = (name: string) => `"${name.replaceAll('"', '""')}"`
 
+/** The version table as SQL names it. */
+export const nameOf = ({ name, schema }: VersionTable): string =>
+  schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name)
+
 /**
  * Reads the rows of Alembic's version table.
  * Throws a Failure `not-permitted` where the role may not read it.
  */
-export async function readHeads(client: Client, { name, schema }: VersionTable): Promise<Heads> {
-  const table = schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name)
+export async function readHeads(client: Client, versionTable: VersionTable): Promise<Heads> {
+  const table = nameOf(versionTable)
   try {
     const found = await client.query('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [table])
     if (!found.rows[0].found) return { heads: [], tableExists: false }
@@ -38,8 +42,9 @@ export async function readHeads(client: Client, { name, schema }: VersionTable):
 /**
  * Throws a Failure `not-permitted` where the role may not change the version table, or create it where there is none.
  */
-export async function checkWritable(client: Client, { name, schema }: VersionTable, exists: boolean): Promise<void> {
-  const table = schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name)
+export async function checkWritable(client: Client, versionTable: VersionTable, exists: boolean): Promise<void> {
+  const { schema } = versionTable
+  const table = nameOf(versionTable)
   const { rows } = exists
     ? await client.query(
         `SELECT pg_catalog.has_table_privilege($1, 'INSERT') AND pg_catalog.has_table_privilege($1, 'DELETE')
