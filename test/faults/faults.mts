@@ -48,8 +48,9 @@ const signal =
     send(name)
 
 /** The message is held until the server is gone, so it never arrives; the server is started again at once. */
-const crash: Fault['strike'] = async (_passing, { server, afterwards }) => {
+const crash: Fault['strike'] = async (passing, { server, afterwards }) => {
   await server.crash()
+  passing.cut()
   afterwards(server.restart())
 }
 

@@ -23,7 +23,7 @@ export interface Passing {
   hold(until: Promise<unknown>): void
 }
 
-export interface Proxy {
+export interface StartedProxy {
   /** The URL of a database, by way of the proxy. */
   through(url: string): string
   stop(): void
@@ -37,7 +37,7 @@ export async function startProxy(
   url: string,
   watch: (passing: Passing) => void | Promise<void>,
   admit: () => boolean | Promise<boolean> = () => true,
-): Promise<Proxy> {
+): Promise<StartedProxy> {
   const { hostname, port } = new URL(url)
   const counted = { up: 0, down: 0 }
   const sockets = new Set<Socket>()
