@@ -1,6 +1,7 @@
 import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
-import { type Result, revisionsOf } from './plan/result'
+import { sameHeads } from './plan/plan'
+import { nameHeads, type Result, revisionsOf } from './plan/result'
 import { loadParser } from './plan/statements'
 import { lossOf } from './postgres/connection'
 import { notTransactionalFailure, warningsOf } from './report/blame'
@@ -43,6 +44,7 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error))
     result.outcome ??= step.started ? 'rolled-back' : 'refused'
     await step.rereadHeads()
+    result.failure = driftOf(result) ?? result.failure
   } finally {
     await step.end()
   }
@@ -56,4 +58,19 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
 function refuseObstacles({ databases }: Result): void {
   const [first, ...more] = databases.flatMap(({ obstacles = [] }) => obstacles)
   if (first) throw notTransactionalFailure([first, ...more])
+}
+
+/** The batch failed while somebody moved the heads who does not take the deploy lock, such as a raw `flask db upgrade`. */
+function driftOf({ outcome, failure, databases }: Result): Failure | undefined {
+  if (outcome !== 'rolled-back' || failure?.reason !== 'migration-failed') return undefined
+  for (const { priorHeads, newHeads, reread } of databases) {
+    if (!reread || !priorHeads || !newHeads || sameHeads(priorHeads, newHeads)) continue
+    const moved = `The database was moved from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)} while the batch ran.`
+    return new Failure('drift', `${moved} ${failure.message}`, {
+      ...failure.details,
+      advice:
+        'Let nobody else migrate this database at the same time, and run the step again: it will plan from the new heads.',
+    })
+  }
+  return undefined
 }
