@@ -58,7 +58,7 @@ function page(text: string, open: boolean): string {
 }
 
 const readme = process.argv.includes('--readme')
-const folder = resolve(process.argv.slice(2).find(argument => !argument.startsWith('-')) ?? 'faces')
+const folder = resolve(process.argv.slice(2).find(argument => !argument.startsWith('-')) ?? '.cache/faces')
 const pages = mkdtempSync(join(tmpdir(), 'atomic-upgrade-faces-'))
 const chromium = await startChromium(process.env.CHROMIUM ?? 'chromium')
 const draw = async (name: string, picture: string, open: boolean) => {

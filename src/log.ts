@@ -1,5 +1,9 @@
 import * as core from '@actions/core'
 import type { Place } from './failure'
+import { clip } from './report/words'
+
+/** A statement may have megabytes; its start tells enough, in characters. */
+const longest = 10_000
 
 /** The step's log. Whatever is passed in is shown, and never taken for a workflow command. */
 export const log = {
@@ -9,7 +13,7 @@ export const log = {
 
   group(title: string, lines: readonly string[]): void {
     core.startGroup(harmless(title).replaceAll('\n', ' '))
-    for (const line of lines) core.info(harmless(line))
+    for (const line of lines) core.info(harmless(clip(line, longest)))
     core.endGroup()
   },
 

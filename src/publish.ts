@@ -32,8 +32,12 @@ export class Publisher {
     this.#problem = ''
     try {
       const comment = await this.#comment
+      if (!comment) {
+        if (result.outcome && this.#pullRequest) this.log.info('No pull request was found for this commit.')
+        return ''
+      }
       // Most pull requests have no migration, and nobody wants to be told so.
-      if (!comment || (result.outcome === 'up-to-date' && !comment.exists)) return ''
+      if (result.outcome === 'up-to-date' && !comment.exists) return ''
       return await comment.write(renderReport(result, { run: this.event.runUrl }, commentLimit))
     } catch (error) {
       this.#problem = commentProblem(error)

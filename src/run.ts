@@ -50,6 +50,7 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
   }
   result.commentUrl = (await publisher.comment(result)) || result.commentUrl || ''
   await publisher.summarize(result)
+  if (result.commentUrl) log.info(`Comment: ${result.commentUrl}`)
   log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd())
   return result
 }

@@ -44,8 +44,10 @@ describe('the pull request is found for', () => {
     pulls?: ReturnType<typeof pullRequest>[]
     /** Those from `fork:feature`. */
     proposed?: ReturnType<typeof pullRequest>[]
-    /** Where the comment goes; undefined: nowhere, and GitHub is not asked to take one. */
+    /** Where the comment goes; undefined: nowhere. */
     number?: number
+    /** Whether GitHub has to be asked to know that there is none. */
+    asks?: true
   }
   const cases: Record<string, Case> = {
     pull_request: { event: 'pull_request', payload: { pull_request: { number: 7 } }, number: 7 },
@@ -63,8 +65,8 @@ describe('the pull request is found for', () => {
       pulls: [pullRequest(4), pullRequest(5, { ...merged, merge_commit_sha: other })],
       number: 5,
     },
-    'a push of a commit that is only proposed: none': { event: 'push', pulls: [pullRequest(4, { head })] },
-    'a push without one: none': { event: 'push' },
+    'a push of a commit that is only proposed: none': { event: 'push', pulls: [pullRequest(4, { head })], asks: true },
+    'a push without one: none': { event: 'push', asks: true },
     'a merge queue': {
       event: 'merge_group',
       payload: { merge_group: { head_ref: `refs/heads/gh-readonly-queue/fix/pr-3-of-4/pr-12-${other}` } },
@@ -99,6 +101,7 @@ describe('the pull request is found for', () => {
     'the run of a fork that is gone: none': {
       event: 'workflow_run',
       payload: { workflow_run: { ...run, head_repository: null } },
+      asks: true,
     },
     'the run of a push': {
       event: 'workflow_run',
@@ -116,7 +119,7 @@ describe('the pull request is found for', () => {
     },
     'the run of a schedule: none': { event: 'workflow_run', payload: { workflow_run: { ...run, event: 'schedule' } } },
   }
-  for (const [name, { event, payload = {}, inputs = {}, pulls, proposed, number }] of Object.entries(cases)) {
+  for (const [name, { event, payload = {}, inputs = {}, pulls, proposed, number, asks }] of Object.entries(cases)) {
     test(name, async () => {
       if (pulls) github.pulls.set(sha, pulls)
       if (proposed) github.proposed.set('fork:feature', proposed)
@@ -126,7 +129,9 @@ describe('the pull request is found for', () => {
       expect([...github.comments.keys()]).toEqual(number === undefined ? [] : [number])
       const address = number === undefined ? '' : github.comments.get(number)![0]!.html_url
       expect(step.outputs['comment-url']).toBe(address)
-      if (number === undefined && event !== 'push' && event !== 'workflow_run') expect(github.requests).toEqual([])
+      if (number !== undefined) expect(step.log).toContain(`\nComment: ${address}\n`)
+      else if (asks) expect(step.log).toContain('No pull request was found for this commit.')
+      else expect(github.requests).toEqual([])
       expect(step.commands.filter(command => command.name === 'warning')).toEqual([])
     })
   }

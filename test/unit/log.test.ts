@@ -157,6 +157,12 @@ describe('the log', () => {
     expect(lines()[1]).toBe('::group::two :\u200b:error::x')
   })
 
+  test('shows the start of what is far too long', () => {
+    log.group('statements', [`INSERT ${'x'.repeat(2 * 1024 * 1024)}`])
+    expect(lines()[1]).toHaveLength(10_001)
+    expect(lines()[1]).toMatch(/^INSERT x+…$/)
+  })
+
   test('sends an error as one command, with its place, whatever its text is', () => {
     log.error('first\n::warning::second %0A', 'a: title, b', { file: 'a,b:c.py', line: 3 })
     log.error('no line', 'title', { file: 'a.py', line: null })
