@@ -49,7 +49,7 @@ export function failureOf(
     return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
       ...details,
       transient: true,
-      advice: 'Run the step again when the table is less busy, or raise lock-timeout or retries.',
+      advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
     })
   }
   return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
@@ -94,7 +94,7 @@ export function warningsOf({ databases }: Result): string[] {
 }
 
 const waysOut =
-  'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (CREATE INDEX without CONCURRENTLY, for one).'
+  'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one).'
 
 /** Ends with a full stop, whether or not the error's own words do. */
 const sentence = (text: string): string => (/[.!?…]$/.test(text) ? text : `${text}.`)

@@ -239,6 +239,13 @@ describe('GitHub’s troubles do not fail the step, and are told in log and summ
     })
   }
 
+  test('that pass within a second are not worth a word', async () => {
+    github.fails = () => (github.requests.length === 1 ? 502 : undefined)
+    const step = await preview({ python: 'there-is-no-python' })
+    expect(bodies()).toHaveLength(1)
+    expect(step.commands.filter(command => command.name === 'warning')).toEqual([])
+  })
+
   test('no server', async () => {
     const gone = await startGitHub()
     await gone.stop()

@@ -240,7 +240,7 @@ const situations: Record<string, Situation> = {
       'not-transactional',
       'Revision b2 (the second)',
       'CREATE INDEX CONCURRENTLY cannot run inside a transaction block',
-      'without CONCURRENTLY',
+      'without `CONCURRENTLY`',
       asBefore,
     ),
   },
@@ -257,7 +257,7 @@ const situations: Record<string, Situation> = {
   'the same, met in the gate': {
     project: then('op.execute("DO $$ BEGIN EXECUTE \'CREATE INDEX CONCURRENTLY i ON first (id)\'; END $$")'),
     preview: previewed,
-    apply: rolledBack('not-transactional', 'ERROR 25001', 'without CONCURRENTLY', asBefore),
+    apply: rolledBack('not-transactional', 'ERROR 25001', 'without `CONCURRENTLY`', asBefore),
   },
   'a COMMIT inside of a DO block': {
     project: then('op.execute("DO $$ BEGIN COMMIT; END $$")'),
@@ -362,7 +362,7 @@ const situations: Record<string, Situation> = {
       'lock-timeout',
       'did not get a lock',
       'It waited for somebody else (pid',
-      'raise lock-timeout',
+      'raise `lock-timeout`',
       asBefore,
     ),
   },
