@@ -2,7 +2,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { startGitHub } from '../test/support/github.mts'
+import { pullRequest as proposal, startGitHub } from '../test/support/github.mts'
 import { query, startServer } from '../test/support/postgres.mts'
 import { python, writeProject } from '../test/support/project.mts'
 import { root } from '../test/support/runner.mts'
@@ -59,7 +59,9 @@ async function fork(): Promise<void> {
     head_repository: { full_name: 'stranger/shop', owner: { login: 'stranger' } },
     html_url: 'https://github.com/acme/shop/actions/runs/1',
   }
-  github.pulls.set('cafe', [{ number: 8, merged_at: null, merge_commit_sha: '' }])
+  github.proposed.set('stranger:change', [
+    proposal(8, { head: { label: 'stranger:change', ref: 'change', sha: 'cafe' } }),
+  ])
   await run('forks-comment.yml', 'workflow_run', { workflow_run }, {})
   holds('the comment on the fork’s pull request', github.comments.get(8)?.at(-1)?.body, 'CREATE TABLE second')
 
@@ -143,7 +145,7 @@ function writeRepository(): string {
   git('commit', '--quiet', '--allow-empty', '--message', 'main moves on')
   git('merge', '--quiet', '--no-ff', '--message', 'merge', 'change')
   const merge = git('rev-parse', 'HEAD')
-  github.pulls.set(merge, [{ number: 7, merged_at: '2026-01-01T00:00:00Z', merge_commit_sha: merge }])
+  github.pulls.set(merge, [proposal(7, { merged_at: '2026-01-01T00:00:00Z', merge_commit_sha: merge })])
   return folder
 }
 

@@ -150,7 +150,9 @@ function openingOf(database: DatabaseState, result: Result): string {
   const whole = several ? 'together with the others: all of it or nothing' : 'in one transaction: all of it or nothing'
   switch (outcome) {
     case undefined:
-      return `${state} This run brings it to ${target} ${whole}.`
+      return result.mode === 'rehearse'
+        ? `${state} This run takes it to ${target} in one transaction, and then rolls that back.`
+        : `${state} This run brings it to ${target} ${whole}.`
     case 'previewed':
       return database.name
         ? `${state} An apply brings it to ${target} ${whole}.`
