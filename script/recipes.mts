@@ -2,7 +2,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { pullRequest as proposal, startGitHub } from '../test/support/github.mts'
+import { pullRequest, startGitHub } from '../test/support/github.mts'
 import { query, startServer } from '../test/support/postgres.mts'
 import { python, writeProject } from '../test/support/project.mts'
 import { root } from '../test/support/runner.mts'
@@ -14,7 +14,7 @@ const [postgres, github] = [await startServer(), await startGitHub()]
 /** A pull request of our own, with a database at base and without any: two revisions, and the one that it adds. */
 async function preview(): Promise<void> {
   const url = await postgres.create('preview')
-  const event = { pull_request: pullRequest('acme/shop') }
+  const event = { pull_request: proposedFrom('acme/shop') }
   await run('preview.yml', 'pull_request', event, { MIGRATIONS_PREVIEW_URL: url })
   holds('the comment', comment('production'), '2 revisions to upgrade')
   holds('nothing is written', await tables(url), /^$/)
@@ -49,7 +49,7 @@ async function stagingThenProduction(): Promise<void> {
 /** A pull request from a fork: no secret, no comment of its own; a second workflow brings its SQL. */
 async function fork(): Promise<void> {
   const before = github.requests.length
-  await run('forks-preview.yml', 'pull_request', { pull_request: pullRequest('stranger/shop') }, {})
+  await run('forks-preview.yml', 'pull_request', { pull_request: proposedFrom('stranger/shop') }, {})
   holds('the fork’s run asks nothing of GitHub', String(github.requests.length - before), /^0$/)
   const workflow_run = {
     id: 1,
@@ -59,13 +59,12 @@ async function fork(): Promise<void> {
     head_repository: { full_name: 'stranger/shop', owner: { login: 'stranger' } },
     html_url: 'https://github.com/acme/shop/actions/runs/1',
   }
-  github.proposed.set('stranger:change', [
-    proposal(8, { head: { label: 'stranger:change', ref: 'change', sha: 'cafe' } }),
-  ])
+  const head = { label: 'stranger:change', ref: 'change', sha: 'cafe' }
+  github.proposed.set('stranger:change', [pullRequest(8, { head })])
   await run('forks-comment.yml', 'workflow_run', { workflow_run }, {})
   holds('the comment on the fork’s pull request', github.comments.get(8)?.at(-1)?.body, 'CREATE TABLE second')
 
-  const ours = await run('forks-preview.yml', 'pull_request', { pull_request: pullRequest('acme/shop') }, {})
+  const ours = await run('forks-preview.yml', 'pull_request', { pull_request: proposedFrom('acme/shop') }, {})
   holds('our own pull requests are commented on at once', ours, '::set-output:: comment-url=https://github.com/')
 }
 
@@ -119,7 +118,7 @@ async function tables(url: string): Promise<string> {
   return rows.map(row => row.relname).join(', ')
 }
 
-const pullRequest = (from: string) => ({ number: 7, base: { sha: '' }, head: { repo: { full_name: from } } })
+const proposedFrom = (from: string) => ({ number: 7, base: { sha: '' }, head: { repo: { full_name: from } } })
 
 /** A checkout of a pull request as GitHub makes it: a merge of `main`, with one script, and a branch that adds one. */
 function writeRepository(): string {
@@ -145,7 +144,7 @@ function writeRepository(): string {
   git('commit', '--quiet', '--allow-empty', '--message', 'main moves on')
   git('merge', '--quiet', '--no-ff', '--message', 'merge', 'change')
   const merge = git('rev-parse', 'HEAD')
-  github.pulls.set(merge, [proposal(7, { merged_at: '2026-01-01T00:00:00Z', merge_commit_sha: merge })])
+  github.pulls.set(merge, [pullRequest(7, { merged_at: '2026-01-01T00:00:00Z', merge_commit_sha: merge })])
   return folder
 }
 
