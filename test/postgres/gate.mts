@@ -44,7 +44,7 @@ const currentId = 'SELECT pg_catalog.pg_current_xact_id()::text AS id'
 
 export async function openGate(
   prepare = '',
-  { role, begin = 'BEGIN ISOLATION LEVEL READ COMMITTED' }: { role?: string; begin?: string } = {},
+  { before, begin = 'BEGIN ISOLATION LEVEL READ COMMITTED' }: { before?: string; begin?: string } = {},
 ): Promise<OpenGate> {
   await loadParser()
   const url = await createDatabase()
@@ -53,7 +53,7 @@ export async function openGate(
   upstream.on('error', () => {})
   await upstream.connect()
   onTestFinished(() => upstream.end().catch(() => {}))
-  if (role) await upstream.query(`SET SESSION AUTHORIZATION ${role}`)
+  if (before) await upstream.query(before)
   await upstream.query(begin)
   for (const sql of settings) await upstream.query(sql)
   const { id } = (await upstream.query(currentId)).rows[0]
@@ -158,14 +158,16 @@ export class Raw {
   }
 
   listen(): void {
-    this.socket.on('data', chunk => {
-      this.#reader.push(chunk)
-      for (let message = this.#reader.message(); message; message = this.#reader.message()) {
-        if (message.type === 'K') this.key = message.body
-        this.#heard.push(message)
-      }
-      this.#notify?.()
-    })
+    this.socket.on('data', chunk => this.hear(chunk))
+  }
+
+  hear(chunk: Buffer): void {
+    this.#reader.push(chunk)
+    for (let message = this.#reader.message(); message; message = this.#reader.message()) {
+      if (message.type === 'K') this.key = message.body
+      this.#heard.push(message)
+    }
+    this.#notify?.()
   }
 
   send(...frames: Buffer[]): void {

@@ -99,54 +99,7 @@ describe('the transaction', () => {
   })
 })
 
-describe('what might end the transaction', () => {
-  const tricks: Record<string, string> = {
-    'a string that ends elsewhere': `select '\\''; commit; --'`,
-    'a gid that ends elsewhere': `PREPARE TRANSACTION 'a\\'b'`,
-    'a gid that swallows a second statement': `PREPARE TRANSACTION 'a\\'; select 1 --'`,
-    'a gid that swallows a commit': `PREPARE TRANSACTION 'a\\'; commit; --'`,
-    'comments first': '/* /* */ ; */ -- x\n COMMIT',
-    'a comment that ends with a carriage return': '-- x\rCOMMIT',
-    'semicolons first': ';;; COMMIT ; ;',
-    'unreadable, with semicolons and a carriage return first': `;--x\r/**/;COMMIT AND NOTHING`,
-    'unreadable PREPARE': `;PREPARE/**/TRANSACTION U&'x' UESCAPE 'y' 1`,
-    'a DO block': `DO $$ BEGIN COMMIT; END $$`,
-    'a procedure': 'CALL ends()',
-    'a procedure that rolls back': 'CALL undoes()',
-    'dynamic SQL': `DO $$ BEGIN EXECUTE 'COMMIT'; END $$`,
-    'two statements': 'SELECT 1; COMMIT; COMMIT; ROLLBACK; BEGIN; ROLLBACK',
-    'a savepoint that is not there': 'ROLLBACK TO SAVEPOINT atomic_upgrade',
-    'its session': 'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY',
-    everything: 'CLOSE ALL; DEALLOCATE ALL; DISCARD TEMP; RESET ALL; ABORT; END',
-  }
-  for (const [name, sql] of Object.entries(tricks)) {
-    for (const strings of ['on', 'off']) {
-      test(`${name} (standard_conforming_strings = ${strings})`, async () => {
-        const open = await openGate(
-          `${table}; CREATE PROCEDURE ends() LANGUAGE plpgsql AS 'BEGIN COMMIT; END';
-           CREATE PROCEDURE undoes() LANGUAGE plpgsql AS 'BEGIN ROLLBACK; END'`,
-        )
-        const raw = await open.raw()
-        await raw.query('INSERT INTO t VALUES (1)')
-        await raw.query(`SET standard_conforming_strings = ${strings}`)
-        for (const transaction of [false, true]) {
-          if (transaction) await raw.query('BEGIN')
-          await raw.query(sql)
-          await raw.query('ROLLBACK')
-          if (transaction) await raw.query('BEGIN')
-          await raw.ask(wire.parse('', sql), ...run(''), wire.sync)
-          await raw.query('ROLLBACK')
-          await raw.ask(wire.parse(`n${transaction}`, sql), wire.sync)
-          await raw.ask(...run(`n${transaction}`), ...run(`n${transaction}`), wire.sync)
-          await raw.query('ROLLBACK')
-        }
-        await open.finish('ROLLBACK')
-        expect(await open.read(ids)).toBe('')
-        expect(await open.read('SELECT count(*)::int AS n FROM pg_prepared_xacts')).toBe(0)
-      })
-    }
-  }
-
+describe('what the parser does not understand, or the server refuses', () => {
   test('COMMIT in a DO block or a procedure is refused with 2D000', async () => {
     const open = await openGate(`CREATE PROCEDURE ends() LANGUAGE plpgsql AS 'BEGIN COMMIT; END'`)
     const raw = await open.raw()
@@ -376,20 +329,6 @@ describe('the extended protocol', () => {
     await open.finish('COMMIT')
   })
 
-  test('messages split at every byte', async () => {
-    const open = await openGate(table)
-    const raw = await open.raw()
-    const bytes = Buffer.concat([q('BEGIN; INSERT INTO t VALUES (1)'), prepareOf('', 'COMMIT'), ...run(''), wire.sync])
-    for (const byte of bytes) {
-      raw.socket.write(Buffer.from([byte]))
-      await new Promise(setImmediate)
-    }
-    expect(await raw.until('Z')).toEqual(['C BEGIN', 'C INSERT 0 1', 'Z T'])
-    expect(await raw.until('Z')).toEqual(['1', '2', 'C COMMIT', 'Z I'])
-    await open.finish('COMMIT')
-    expect(await open.read(ids)).toBe('1')
-  })
-
   test('big values both ways, and many small ones that the client reads late', async () => {
     const open = await openGate(table)
     const client = await open.connect()
@@ -522,7 +461,7 @@ describe('a COPY that PostgreSQL refuses', () => {
     DO $$ BEGIN CREATE ROLE copier; EXCEPTION WHEN duplicate_object THEN END $$; GRANT ALL ON t, v, angry TO copier; GRANT CREATE ON SCHEMA public TO copier`
   for (const [why, { to, before, code }] of Object.entries(refusals)) {
     test(`${why}: by the simple protocol`, async () => {
-      const open = await openGate(prepare, { role: 'copier' })
+      const open = await openGate(prepare, { before: 'SET SESSION AUTHORIZATION copier' })
       const raw = await open.raw()
       for (const [begin, status, end] of [
         ['', 'Z I', []],
@@ -540,7 +479,7 @@ describe('a COPY that PostgreSQL refuses', () => {
     })
 
     test(`${why}: by the extended protocol`, async () => {
-      const open = await openGate(prepare, { role: 'copier' })
+      const open = await openGate(prepare, { before: 'SET SESSION AUTHORIZATION copier' })
       const raw = await open.raw()
       const copy = [prepareOf('', `COPY ${to} FROM STDIN`), ...run('')]
       const refused = ['1', '2', ...before, `E ${code}`]
@@ -1061,7 +1000,7 @@ describe('deferred constraints', () => {
        CREATE SCHEMA closed; CREATE TABLE closed.u (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
        CREATE ROLE limited; GRANT ALL ON SCHEMA public TO limited; GRANT ALL ON ALL TABLES IN SCHEMA public TO limited;
        CREATE TABLE second (id int UNIQUE DEFERRABLE INITIALLY DEFERRED); GRANT ALL ON second TO limited`,
-      { role: 'limited' },
+      { before: 'SET SESSION AUTHORIZATION limited' },
     )
     const raw = await open.raw()
     expect(await raw.query('BEGIN; INSERT INTO parent VALUES (1); COMMIT')).toEqual([

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Upstream } from './upstream'
-import type * as wire from './wire'
+import * as wire from './wire'
 
 /** Who takes the client's messages. */
 export interface Hearer {
@@ -38,7 +38,7 @@ export class ClientSocket {
           return
         }
         if (this.#isCongested) return
-        const message = this.reader.message()
+        const message = this.reader.message(wire.limitOf)
         if (!message) break
         this.hearer.receive(message)
       }

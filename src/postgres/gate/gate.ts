@@ -6,7 +6,7 @@ import { Handover } from './handover'
 import { Nesting } from './nesting'
 import { Savepoints } from './savepoints'
 import { Session, type Shared } from './session'
-import { reported, Settings, type Values } from './settings'
+import { reported, Settings, sessionSettings, type Values } from './settings'
 import type { Tape } from './tape'
 import { Turns } from './turns'
 import { Upstream } from './upstream'
@@ -21,6 +21,9 @@ export interface GateOptions {
   /** Cancels the statement that runs upstream. */
   cancel: () => Promise<void>
 }
+
+/** How many may be connected that have not said the password. */
+const strangersAllowed = 50
 
 /** Where the scripts find the gate. */
 export interface GateAddress {
@@ -45,6 +48,8 @@ export class Gate {
   readonly #parameters: [string, string][]
   readonly #pid: number
   readonly #sockets = new Set<Socket>()
+  /** Those that have not said the password, the oldest first. */
+  readonly #strangers = new Set<Socket>()
   #counter = 0
   #closed: Promise<void> | undefined
 
@@ -55,6 +60,7 @@ export class Gate {
        UNION ALL SELECT 'session_authorization', session_user::text
        UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser')
        UNION ALL SELECT 'atomic_upgrade.pid', pg_catalog.pg_backend_pid()::text
+       UNION ALL SELECT 'atomic_upgrade.settings', (${sessionSettings()})
        UNION ALL SELECT 'atomic_upgrade.plpgsql', 'usable' FROM pg_catalog.pg_language
          WHERE lanname = 'plpgsql' AND pg_catalog.has_language_privilege(oid, 'USAGE')`,
       [reported],
@@ -90,7 +96,7 @@ export class Gate {
       lost: (error, frame) => this.#lose(error, frame),
     })
     const savepoints = new Savepoints(upstream)
-    const settings = new Settings(own)
+    const settings = new Settings(own, JSON.parse(known.get('atomic_upgrade.settings') ?? '{}'))
     const nesting = new Nesting(upstream)
     this.#turns = new Turns(upstream, nesting, new Handover(upstream, savepoints, settings, nesting), cancel)
     this.#upstream = upstream
@@ -104,6 +110,8 @@ export class Gate {
       canCheckConstraints: known.has('atomic_upgrade.plpgsql'),
     }
     server.on('connection', socket => this.#accept(socket))
+    // An accept that fails is the client's loss.
+    server.on('error', () => {})
   }
 
   /** Why the upstream connection was lost, if it was. */
@@ -132,8 +140,14 @@ export class Gate {
 
   #accept(socket: Socket): void {
     this.#sockets.add(socket)
-    socket.on('close', () => this.#sockets.delete(socket))
+    this.#strangers.add(socket)
+    socket.on('close', () => {
+      this.#sockets.delete(socket)
+      this.#strangers.delete(socket)
+    })
     socket.on('error', () => socket.destroy())
+    // Any process of this machine may connect and say nothing; it cannot use up our file descriptors.
+    if (this.#strangers.size > strangersAllowed) for (const oldest of [...this.#strangers].slice(0, 1)) oldest.destroy()
     greet(socket, this.#reception)
   }
 
@@ -156,6 +170,7 @@ export class Gate {
   #welcome(socket: Socket, reader: wire.MessageReader, settings: Values): Session {
     const session = new Session(socket, reader, ++this.#counter, settings, this.#shared)
     this.#turns.sessions.add(session)
+    this.#strangers.delete(socket)
     socket.write(
       Buffer.concat([
         wire.authenticationOk,

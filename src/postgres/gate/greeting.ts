@@ -26,9 +26,15 @@ export function greet(socket: Socket, reception: Reception): void {
     socket.end(wire.errorResponse('FATAL', code, message))
   }
 
+  /** SSLRequest and GSSENCRequest, each of which is answered once. */
+  const declined = new Set<number>()
+
   const start = (body: Buffer): void => {
     const code = body.readInt32BE(0)
-    if (code === wire.startupCode.ssl || code === wire.startupCode.gss) return void socket.write('N')
+    if ((code === wire.startupCode.ssl || code === wire.startupCode.gss) && !declined.has(code)) {
+      declined.add(code)
+      return void socket.write('N')
+    }
     if (code === wire.startupCode.cancel)
       return reception.cancel(body.readInt32BE(4), body.subarray(8), () => socket.end())
     if (code >> 16 !== 3) throw new Error(`protocol version ${code >> 16}`)
@@ -52,7 +58,7 @@ export function greet(socket: Socket, reception: Reception): void {
   const read = (): void => {
     for (let body = settings ? undefined : reader.startup(); body; body = settings ? undefined : reader.startup())
       start(body)
-    const message = settings && reader.message(10_000)
+    const message = settings && reader.message(() => 10_000)
     if (message) authenticate(message, settings!)
   }
 

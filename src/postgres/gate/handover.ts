@@ -73,9 +73,13 @@ export class Handover {
     this.nesting.loseAbove(session)
     this.nesting.closed(session)
     const { reset } = this.settings
+    // By now: another client may come while this one is tidied after.
+    const isLast = others.size === 0
     const tables = session.statements.leftTables.map(dropTable)
-    const steps = others.size === 0 ? [reset, discard, ['DISCARD TEMP']] : tables.length > 0 ? [reset, tables] : []
-    const tidy = () => this.savepoints.attempt(steps, done)
+    const tidy = () => {
+      if (isLast) this.savepoints.insist(reset, () => this.savepoints.attempt([discard, ['DISCARD TEMP']], done))
+      else this.savepoints.attempt(tables.length > 0 ? [reset, tables] : [], done)
+    }
     this.upstream.send(
       join(
         staying && !failed ? this.#save(staying) : join(),

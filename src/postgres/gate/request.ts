@@ -19,11 +19,13 @@ export function statement(sql: string, { row, done, error }: Handlers = {}): Req
   }
   return {
     bytes: Buffer.concat([
+      // A client's SQL may have used the name, and an EXECUTE of its own must not find ours.
       wire.closePortal(own),
       wire.closeStatement(own),
       wire.parse(own, sql),
       wire.bind(own, own),
       wire.execute(own),
+      wire.closeStatement(own),
     ]),
     expected: [
       { ends: '3', deliver },
@@ -31,6 +33,7 @@ export function statement(sql: string, { row, done, error }: Handlers = {}): Req
       { ends: '1', deliver },
       { ends: '2', deliver },
       { ends: 'CI', deliver, done: () => done?.() },
+      { ends: '3' },
     ],
   }
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { join, statement, statements, syncPoint } from './request'
+import { join, statement, syncPoint } from './request'
 import type { Upstream } from './upstream'
 import * as wire from './wire'
 
@@ -38,12 +38,29 @@ export class Savepoints {
   /** Carries out each list of statements, or nothing of it. */
   attempt([sql, ...rest]: string[][], done: () => void): void {
     if (!sql) return done()
-    const savepoint = this.newName()
     const next = () => this.attempt(rest, done)
+    this.#try(sql, next, next)
+  }
+
+  /** Carries them out; a connection on which that cannot be done is given up. */
+  insist(sql: string[], done: () => void, attempts = 10): void {
+    this.#try(sql, done, refused => {
+      if (attempts > 1) this.insist(sql, done, attempts - 1)
+      else this.upstream.abandon(new Error(`PostgreSQL would not ${sql[0]}: ${refused}`))
+    })
+  }
+
+  #try(sql: string[], done: () => void, failed: (refused: string) => void): void {
+    const savepoint = this.newName()
+    let refused = ''
+    const error = (message: wire.Message) => {
+      refused = wire.readFields(message.body).M ?? ''
+    }
+    const all = [`SAVEPOINT ${savepoint}`, ...sql, `RELEASE SAVEPOINT ${savepoint}`]
     this.upstream.send(
       join(
-        statements(`SAVEPOINT ${savepoint}`, ...sql, `RELEASE SAVEPOINT ${savepoint}`),
-        syncPoint(status => (status === 'T' ? next() : this.undo(savepoint, next))),
+        ...all.map(text => statement(text, { error })),
+        syncPoint(status => (status === 'T' ? done() : this.undo(savepoint, () => failed(refused)))),
       ),
     )
   }

@@ -124,7 +124,7 @@ export class Session {
     }
     this.#flushed = 'no'
     if (type === 'S') return this.#endUnit()
-    if (type === 'H') return this.#flush(message)
+    if (type === 'H') return this.#flush()
     // PostgreSQL, too, skips everything up to the Sync; a message that is a unit by itself is refused and ended.
     if (this.#unit.failed && this.#underWay) return
     if (type === 'Q') return this.#simple.query(message)
@@ -176,9 +176,9 @@ export class Session {
     upstream.send(syncPoint(status => this.#ready(status)))
   }
 
-  #flush({ frame }: wire.Message): void {
+  #flush(): void {
     this.#underWay = true
-    this.shared.upstream.send({ bytes: frame, expected: [] })
+    this.shared.upstream.send({ bytes: wire.flush, expected: [] })
     this.#flushed = 'asked'
     if (this.#unit.failed) return this.#hasFlushed()
     this.#unit.inOrder(() => this.#hasFlushed())

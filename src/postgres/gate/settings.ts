@@ -10,8 +10,17 @@ export class Settings {
   /** Names with a dot in them, which pg_settings does not show. */
   readonly #custom = new Set<string>()
 
+  /** What a pooler, or we, had set for the connection before the gate was opened. */
+  readonly #before: string[]
+
   /** `own`: the `SET LOCAL` statements of this step, which hold whatever clients set or reset. */
-  constructor(private readonly own: string[]) {}
+  constructor(
+    private readonly own: string[],
+    before: Values,
+  ) {
+    const ours = own.map(sql => sql.split(/\s+/)[2])
+    this.#before = setting(Object.entries(before).filter(([name]) => !ours.includes(name)))
+  }
 
   /** A client sets it. */
   note(name: string): void {
@@ -26,7 +35,7 @@ export class Settings {
 
   /** What makes the connection forget those of all clients. */
   get reset(): string[] {
-    return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.own]
+    return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#before, ...this.own]
   }
 
   /** Reads what the client at hand has set. */
@@ -36,19 +45,22 @@ export class Settings {
   }
 
   restore(values: Values, error: (message: wire.Message) => void): Request {
-    const wanted = Object.entries(values).map(
-      ([name, value]) => `pg_catalog.set_config(${literal(name)}, ${literal(value)}, false)`,
-    )
-    const set = wanted.length > 0 ? [`SELECT ${wanted.join(', ')}`] : []
-    return join(...[...this.reset, ...set].map(sql => statement(sql, { error })))
+    return join(...[...this.reset, ...setting(Object.entries(values))].map(sql => statement(sql, { error })))
   }
 }
 
-/** What the session has set, as JSON; not all of it is in pg_settings. */
-const sessionSettings = (
-  custom: string[],
+/** The statement that sets them for the session, if there are any. */
+function setting(values: [string, string][]): string[] {
+  const calls = values.map(([name, value]) => `pg_catalog.set_config(${literal(name)}, ${literal(value)}, false)`)
+  return calls.length > 0 ? [`SELECT ${calls.join(', ')}`] : []
+}
+
+/** Reads what the session has set, as one row with JSON; not all of it is in pg_settings. */
+export const sessionSettings = (
+  custom: string[] = [],
 ) => `SELECT pg_catalog.json_object_agg(name, setting ORDER BY rank)::text FROM (
   SELECT 1 AS rank, name, setting FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('user', 'superuser')
+    AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
   UNION ALL SELECT 2, name, pg_catalog.current_setting(name, true)
     FROM pg_catalog.unnest(ARRAY[${custom.map(literal).join(', ')}]::text[]) AS custom (name)
     WHERE pg_catalog.current_setting(name, true) <> ''

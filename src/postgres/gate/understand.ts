@@ -78,7 +78,7 @@ function read(bytes: Buffer, text: string, tree: Statement['tree']): Understood 
   return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured })
 }
 
-const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.*?,\s*(true|false)\s*\)/gis
+const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis
 
 function gateEffectOf(tree: Statement['tree']): GateEffect {
   if ('VariableSetStmt' in tree) {

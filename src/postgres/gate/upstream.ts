@@ -126,18 +126,19 @@ export class Upstream {
     const { type } = message
     if (this.lost) return
     if (type === 'N' || type === 'S' || type === 'A') return this.listener.asynchronous(message)
+    const fields = type === 'E' ? readFields(message.body) : undefined
+    if (fields && /^(FATAL|PANIC)$/.test(fields.V ?? '')) return this.#lose(new Error(fields.M), message.frame)
     const head = this.#queue[0]
-    if (type === 'E') {
-      const { V: severity = '', M: words } = readFields(message.body)
-      if (/^(FATAL|PANIC)$/.test(severity)) return this.#lose(new Error(words), message.frame)
+    if (!head || (type === 'Z' && head.ends !== 'Z'))
+      throw new Error(`PostgreSQL sent a ${type} message that nothing asked for${fields ? `: ${fields.M}` : ''}`)
+    if (fields) {
       // The server now skips everything up to the next Sync, and so do we.
       const next = this.#queue.findIndex(expected => expected.ends === 'Z')
       this.#queue.splice(0, next < 0 ? this.#queue.length : next)
-      head?.deliver?.(message)
+      head.deliver?.(message)
       return
     }
     if (type === 'Z') this.status = String.fromCharCode(message.body[0]!)
-    if (!head) throw new Error(`PostgreSQL sent a ${type} message that nothing asked for`)
     const asksForData = type === 'G' || type === 'W'
     if (asksForData && !head.copyIn) throw new Error('PostgreSQL waits for COPY data that nobody was going to send')
     head.deliver?.(message)

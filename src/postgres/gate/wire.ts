@@ -36,14 +36,15 @@ export class MessageReader {
     return this.#take(size)?.subarray(4)
   }
 
-  /** A whole message, or nothing yet. */
-  message(limit = Number.POSITIVE_INFINITY): Message | undefined {
+  /** A whole message, or nothing yet; throws where one is longer than messages of its type may be. */
+  message(limitOf: (type: string) => number = () => Number.POSITIVE_INFINITY): Message | undefined {
     const head = this.#peek(5)
     if (!head) return undefined
+    const type = String.fromCharCode(head[0]!)
     const size = head.readInt32BE(1)
-    if (size < 4 || size > limit) throw new Error(`a message of ${size} bytes`)
+    if (size < 4 || size > limitOf(type)) throw new Error(`a ${type} message of ${size} bytes`)
     const frame = this.#take(size + 1)
-    return frame && { type: String.fromCharCode(frame[0]!), body: frame.subarray(5), frame }
+    return frame && { type, body: frame.subarray(5), frame }
   }
 
   #peek(size: number): Buffer | undefined {
@@ -66,6 +67,12 @@ export class MessageReader {
     this.#chunks = [Buffer.concat(this.#chunks)]
   }
 }
+
+/**
+ * The length from which PostgreSQL ends the connection, less what the gate adds to a name: 10,000 bytes, or a gigabyte
+ * where there is SQL or data in the message. Source: PQ_SMALL_MESSAGE_LIMIT in libpq.h, SocketBackend in postgres.c.
+ */
+export const limitOf = (type: string): number => ('QPBFd'.includes(type) ? 0x3fff0000 : 9_900)
 
 /** Frames a message of the given type. */
 export function frame(type: string, ...parts: Buffer[]): Buffer {
