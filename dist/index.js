@@ -50350,8 +50350,145 @@ function defaultOf(name) {
     return action.inputs[name].default;
 }
 
+;// CONCATENATED MODULE: ./src/plan/result.ts
+/** Heads for people. */
+const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
+/** What became of one database. */
+const outcomeOf = (database, result) => database.outcome ?? result.outcome;
+/** The ids of the batch, in the order they run, each once. */
+function revisionsOf({ databases }) {
+    return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))];
+}
+
+;// CONCATENATED MODULE: ./src/report/words.ts
+
+const count = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
+function seconds(milliseconds) {
+    return milliseconds < 9_950 ? `${(milliseconds / 1000).toFixed(2)} s` : `${(milliseconds / 1000).toFixed(0)} s`;
+}
+/** One line that says what will happen, or what has. */
+function headline(result) {
+    const { outcome, mode, direction, failure, databases } = result;
+    const cancelled = failure?.reason === 'cancelled';
+    const on = databases.length > 1 ? ` on ${count(databases.length, 'database')}` : '';
+    const batch = `by ${count(revisionsOf(result).length, 'revision')}${on}`;
+    const [doing, done] = direction === 'downgrade' ? ['downgrading', 'downgraded'] : ['upgrading', 'upgraded'];
+    if (outcome === undefined)
+        return mode === 'rehearse' ? `rehearsing the ${direction} ${batch}` : `${doing} ${batch}`;
+    switch (outcome) {
+        case 'up-to-date':
+            return 'nothing to do';
+        case 'previewed':
+            return `${direction} ${batch}`;
+        case 'rehearsed':
+            return `${direction} ${batch} rehearsed, nothing of it kept`;
+        case 'applied':
+            return `${done} ${batch}`;
+        case 'rolled-back':
+            return cancelled ? 'cancelled, everything rolled back' : 'failed, everything rolled back';
+        case 'refused':
+            return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran';
+        case 'in-doubt':
+            return 'in doubt, no answer to the COMMIT';
+        case 'partly-applied':
+            return 'partly applied, some databases have moved and others have not';
+    }
+}
+/** The state of the databases, a sentence for each; empty where there is none to speak of. */
+function stateOf(result, name) {
+    return result.databases
+        .map(database => stateOfOne(database, result, name))
+        .filter(Boolean)
+        .join(result.databases.length > 1 ? '\n' : ' ');
+}
+/** The state of one database in one sentence; empty where there is none to speak of. */
+function stateOfOne(state, result, name = nameHeads) {
+    const { plan, priorHeads, newHeads, name: database, reread, bind } = state;
+    const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
+    const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])];
+    const outcome = outcomeOf(state, result);
+    if (outcome === undefined)
+        return `${the} is at ${before}.`;
+    switch (outcome) {
+        case 'up-to-date':
+            return database ? `${the} is at ${after}.` : `No database was asked; the batch from ${before} is empty.`;
+        case 'previewed':
+            return database ? `${the} is at ${before}; nothing was written to it.` : 'No database was asked.';
+        case 'rehearsed':
+            return `${the} is at ${before}, as before.`;
+        case 'applied':
+        case 'partly-applied':
+            return `${the} is at ${after}.`;
+        case 'in-doubt':
+            return `${the} is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`;
+        case 'rolled-back':
+        case 'refused': {
+            if (!newHeads)
+                return outcome === 'rolled-back' ? `${the} is as it was before.` : `${the} was not touched.`;
+            if (!database)
+                return '';
+            const read = reread ? '' : ' (not re-read: it could not be reached)';
+            const unchanged = priorHeads && newHeads.join() === priorHeads.join();
+            return unchanged
+                ? `${the} is at ${after}, as before${read}.`
+                : `${the} is now at ${after}; this step changed nothing in it.`;
+        }
+    }
+}
+/** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
+function explain(result) {
+    const { message, details } = result.failure;
+    return [message, details.statement && describeStatement(details.statement), stateOf(result), details.advice]
+        .filter(Boolean)
+        .join('\n');
+}
+/** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */
+function describeStatement({ sql, code, message, detail, hint, position }) {
+    return [
+        code && `ERROR ${code}: ${clip(message, longest)}`,
+        detail && `DETAIL: ${clip(detail, longest)}`,
+        hint && `HINT: ${clip(hint, longest)}`,
+        ...excerpt(sql, position),
+    ]
+        .filter(line => line !== undefined && line !== '')
+        .join('\n');
+}
+/** How much to show of a message, a detail and a hint; a script can raise what it likes. */
+const longest = 1_500;
+/** The longest piece of a line to show, in characters, and the most lines. */
+const width = 160;
+const height = 8;
+function excerpt(sql, position) {
+    if (position === undefined) {
+        const lines = sql.split(/\r?\n/);
+        const shown = lines.slice(0, height).map(line => `  ${clip(line, width)}`);
+        return lines.length > height ? [...shown, '  …'] : shown;
+    }
+    // PostgreSQL counts characters, not UTF-16 units.
+    const before = [...sql].slice(0, Math.max(0, position - 1)).join('');
+    const start = before.lastIndexOf('\n') + 1;
+    const end = sql.indexOf('\n', start);
+    // A tab would move the caret; psql shows it as a space too.
+    const line = [
+        ...sql
+            .slice(start, end < 0 ? undefined : end)
+            .replace(/\r$/, '')
+            .replaceAll('\t', ' '),
+    ];
+    const column = [...before.slice(start)].length;
+    const from = Math.max(0, column - width / 2);
+    const head = `LINE ${before.split('\n').length}: ${from > 0 ? '…' : ''}`;
+    const shown = line.slice(from, from + width).join('');
+    return [`${head}${shown}${from + width < line.length ? '…' : ''}`, `${' '.repeat(head.length + column - from)}^`];
+}
+/** At most `length` UTF-16 units and a mark that something is missing; no character is cut in two. */
+const clip = (text, length) => text.length > length ? `${text.slice(0, length).replace(/[\ud800-\udbff]$/, '')}…` : text;
+
 ;// CONCATENATED MODULE: ./src/log.ts
 
+
+/** A statement may have megabytes; its start tells enough, in characters. */
+const log_longest = 10_000;
 /** The step's log. Whatever is passed in is shown, and never taken for a workflow command. */
 const log = {
     info(text) {
@@ -50360,7 +50497,7 @@ const log = {
     group(title, lines) {
         startGroup(harmless(title).replaceAll('\n', ' '));
         for (const line of lines)
-            info(harmless(line));
+            info(harmless(clip(line, log_longest)));
         endGroup();
     },
     warning(text) {
@@ -50402,16 +50539,6 @@ class PrintOut {
         this.#lines = [];
         this.#dropped = 0;
     }
-}
-
-;// CONCATENATED MODULE: ./src/plan/result.ts
-/** Heads for people. */
-const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
-/** What became of one database. */
-const outcomeOf = (database, result) => database.outcome ?? result.outcome;
-/** The ids of the batch, in the order they run, each once. */
-function revisionsOf({ databases }) {
-    return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))];
 }
 
 ;// CONCATENATED MODULE: ./src/outputs.ts
@@ -55717,130 +55844,6 @@ const folded = (summary, body) => `<details><summary>${summary}</summary>\n\n${b
 /** Text for an HTML context, on one line. */
 const html = (text) => defused(oneLine(text)).replaceAll(/[&<>"]/g, character => `&#${character.codePointAt(0)};`);
 
-;// CONCATENATED MODULE: ./src/report/words.ts
-
-const count = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
-function seconds(milliseconds) {
-    return milliseconds < 9_950 ? `${(milliseconds / 1000).toFixed(2)} s` : `${(milliseconds / 1000).toFixed(0)} s`;
-}
-/** One line that says what will happen, or what has. */
-function headline(result) {
-    const { outcome, mode, direction, failure, databases } = result;
-    const cancelled = failure?.reason === 'cancelled';
-    const on = databases.length > 1 ? ` on ${count(databases.length, 'database')}` : '';
-    const batch = `by ${count(revisionsOf(result).length, 'revision')}${on}`;
-    const [doing, done] = direction === 'downgrade' ? ['downgrading', 'downgraded'] : ['upgrading', 'upgraded'];
-    if (outcome === undefined)
-        return mode === 'rehearse' ? `rehearsing the ${direction} ${batch}` : `${doing} ${batch}`;
-    switch (outcome) {
-        case 'up-to-date':
-            return 'nothing to do';
-        case 'previewed':
-            return `${direction} ${batch}`;
-        case 'rehearsed':
-            return `${direction} ${batch} rehearsed, nothing of it kept`;
-        case 'applied':
-            return `${done} ${batch}`;
-        case 'rolled-back':
-            return cancelled ? 'cancelled, everything rolled back' : 'failed, everything rolled back';
-        case 'refused':
-            return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran';
-        case 'in-doubt':
-            return 'in doubt, no answer to the COMMIT';
-        case 'partly-applied':
-            return 'partly applied, some databases have moved and others have not';
-    }
-}
-/** The state of the databases, a sentence for each; empty where there is none to speak of. */
-function stateOf(result, name) {
-    return result.databases
-        .map(database => stateOfOne(database, result, name))
-        .filter(Boolean)
-        .join(result.databases.length > 1 ? '\n' : ' ');
-}
-/** The state of one database in one sentence; empty where there is none to speak of. */
-function stateOfOne(state, result, name = nameHeads) {
-    const { plan, priorHeads, newHeads, name: database, reread, bind } = state;
-    const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
-    const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])];
-    const outcome = outcomeOf(state, result);
-    if (outcome === undefined)
-        return `${the} is at ${before}.`;
-    switch (outcome) {
-        case 'up-to-date':
-            return database ? `${the} is at ${after}.` : `No database was asked; the batch from ${before} is empty.`;
-        case 'previewed':
-            return database ? `${the} is at ${before}; nothing was written to it.` : 'No database was asked.';
-        case 'rehearsed':
-            return `${the} is at ${before}, as before.`;
-        case 'applied':
-        case 'partly-applied':
-            return `${the} is at ${after}.`;
-        case 'in-doubt':
-            return `${the} is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`;
-        case 'rolled-back':
-        case 'refused': {
-            if (!newHeads)
-                return outcome === 'rolled-back' ? `${the} is as it was before.` : `${the} was not touched.`;
-            if (!database)
-                return '';
-            const read = reread ? '' : ' (not re-read: it could not be reached)';
-            const unchanged = priorHeads && newHeads.join() === priorHeads.join();
-            return unchanged
-                ? `${the} is at ${after}, as before${read}.`
-                : `${the} is now at ${after}; this step changed nothing in it.`;
-        }
-    }
-}
-/** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
-function explain(result) {
-    const { message, details } = result.failure;
-    return [message, details.statement && describeStatement(details.statement), stateOf(result), details.advice]
-        .filter(Boolean)
-        .join('\n');
-}
-/** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */
-function describeStatement({ sql, code, message, detail, hint, position }) {
-    return [
-        code && `ERROR ${code}: ${clip(message, longest)}`,
-        detail && `DETAIL: ${clip(detail, longest)}`,
-        hint && `HINT: ${clip(hint, longest)}`,
-        ...excerpt(sql, position),
-    ]
-        .filter(line => line !== undefined && line !== '')
-        .join('\n');
-}
-/** How much to show of a message, a detail and a hint; a script can raise what it likes. */
-const longest = 1_500;
-/** The longest piece of a line to show, in characters, and the most lines. */
-const width = 160;
-const height = 8;
-function excerpt(sql, position) {
-    if (position === undefined) {
-        const lines = sql.split(/\r?\n/);
-        const shown = lines.slice(0, height).map(line => `  ${clip(line, width)}`);
-        return lines.length > height ? [...shown, '  …'] : shown;
-    }
-    // PostgreSQL counts characters, not UTF-16 units.
-    const before = [...sql].slice(0, Math.max(0, position - 1)).join('');
-    const start = before.lastIndexOf('\n') + 1;
-    const end = sql.indexOf('\n', start);
-    // A tab would move the caret; psql shows it as a space too.
-    const line = [
-        ...sql
-            .slice(start, end < 0 ? undefined : end)
-            .replace(/\r$/, '')
-            .replaceAll('\t', ' '),
-    ];
-    const column = [...before.slice(start)].length;
-    const from = Math.max(0, column - width / 2);
-    const head = `LINE ${before.split('\n').length}: ${from > 0 ? '…' : ''}`;
-    const shown = line.slice(from, from + width).join('');
-    return [`${head}${shown}${from + width < line.length ? '…' : ''}`, `${' '.repeat(head.length + column - from)}^`];
-}
-/** At most `length` UTF-16 units and a mark that something is missing; no character is cut in two. */
-const clip = (text, length) => text.length > length ? `${text.slice(0, length).replace(/[\ud800-\udbff]$/, '')}…` : text;
-
 ;// CONCATENATED MODULE: ./src/report/comment.ts
 
 
@@ -55955,7 +55958,9 @@ function openingOf(database, result) {
     const whole = several ? 'together with the others: all of it or nothing' : 'in one transaction: all of it or nothing';
     switch (outcome) {
         case undefined:
-            return `${state} This run brings it to ${target} ${whole}.`;
+            return result.mode === 'rehearse'
+                ? `${state} This run takes it to ${target} in one transaction, and then rolls that back.`
+                : `${state} This run brings it to ${target} ${whole}.`;
         case 'previewed':
             return database.name
                 ? `${state} An apply brings it to ${target} ${whole}.`
@@ -56119,8 +56124,13 @@ class Publisher {
         this.#problem = '';
         try {
             const comment = await this.#comment;
+            if (!comment) {
+                if (result.outcome && this.#pullRequest)
+                    this.log.info('No pull request was found for this commit.');
+                return '';
+            }
             // Most pull requests have no migration, and nobody wants to be told so.
-            if (!comment || (result.outcome === 'up-to-date' && !comment.exists))
+            if (result.outcome === 'up-to-date' && !comment.exists)
                 return '';
             return await comment.write(renderReport(result, { run: this.event.runUrl }, commentLimit));
         }
@@ -56157,6 +56167,11 @@ class Publisher {
         return found;
     }
 }
+
+;// CONCATENATED MODULE: ./src/plan/plan.ts
+/** Whether the whole batch could be rendered. */
+const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
+const sameHeads = (a, b) => a.join() === b.join();
 
 // EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
 var wasm = __nccwpck_require__(2627);
@@ -56384,7 +56399,7 @@ function failureOf({ message, revision, place, fromDatabase }, last, plan, block
         return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
             ...details,
             transient: true,
-            advice: 'Run the step again when the table is less busy, or raise lock-timeout or retries.',
+            advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
         });
     }
     return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
@@ -56413,7 +56428,7 @@ function warningsOf({ databases }) {
     const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
     return [...refused, ...mentioned];
 }
-const waysOut = 'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (CREATE INDEX without CONCURRENTLY, for one).';
+const waysOut = 'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one).';
 /** Ends with a full stop, whether or not the error's own words do. */
 const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 /** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
@@ -56903,11 +56918,6 @@ function untrusted(why) {
     });
 }
 
-;// CONCATENATED MODULE: ./src/plan/plan.ts
-/** Whether the whole batch could be rendered. */
-const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
-const sameHeads = (a, b) => a.join() === b.join();
-
 ;// CONCATENATED MODULE: ./src/plan/transactional.ts
 
 /**
@@ -57044,12 +57054,14 @@ function nameOf(names) {
 ;// CONCATENATED MODULE: ./src/postgres/heads.ts
 
 const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
+/** The version table as SQL names it. */
+const heads_nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
 /**
  * Reads the rows of Alembic's version table.
  * Throws a Failure `not-permitted` where the role may not read it.
  */
-async function readHeads(client, { name, schema }) {
-    const table = schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
+async function readHeads(client, versionTable) {
+    const table = heads_nameOf(versionTable);
     try {
         const found = await client.query('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [table]);
         if (!found.rows[0].found)
@@ -57069,8 +57081,9 @@ async function readHeads(client, { name, schema }) {
 /**
  * Throws a Failure `not-permitted` where the role may not change the version table, or create it where there is none.
  */
-async function checkWritable(client, { name, schema }, exists) {
-    const table = schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
+async function checkWritable(client, versionTable, exists) {
+    const { schema } = versionTable;
+    const table = heads_nameOf(versionTable);
     const { rows } = exists
         ? await client.query(`SELECT pg_catalog.has_table_privilege($1, 'INSERT') AND pg_catalog.has_table_privilege($1, 'DELETE')
             AND pg_catalog.has_table_privilege($1, 'UPDATE') AS allowed`, [table])
@@ -57836,6 +57849,8 @@ async function statusOf(client, id) {
 ;// CONCATENATED MODULE: ./src/commit.ts
 
 
+
+
 /** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
 const commit_patience = 60_000;
 /**
@@ -57887,7 +57902,7 @@ async function commit(step, target) {
         result.outcome = state.outcome = 'in-doubt';
         delete state.newHeads;
         throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-            advice: `When the database can be reached again, ask it: SELECT pg_xact_status('${id}'::xid8), and look at the heads with SELECT version_num FROM ${versionTable.name}.`,
+            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. Then ${nameHeads(newHeads)} means that the whole batch is there, ${nameHeads(priorHeads)} that nothing of it is.`,
         });
     }
 }
@@ -57921,18 +57936,24 @@ const lockPatience = 15 * 60_000;
  */
 class Transaction {
     client;
+    pid;
     settings;
     lockTimeout;
     constructor(client, 
+    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
+    pid, 
     /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
     settings, 
     /** Milliseconds; 0 is no limit. */
     lockTimeout) {
         this.client = client;
+        this.pid = pid;
         this.settings = settings;
         this.lockTimeout = lockTimeout;
     }
     #id;
+    /** Committed or prepared: nothing of it is left on the connection. */
+    #over = false;
     /** The transaction's id (xid8), once it is locked. */
     get id() {
         return this.#id;
@@ -57944,8 +57965,9 @@ class Transaction {
         const { rows } = await client.query(`SELECT
       pg_catalog.current_setting('transaction_read_only') AS read_only,
       pg_catalog.pg_is_in_recovery()::text AS standby,
-      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit`);
-        const { read_only, standby, synchronous_commit } = rows[0];
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
+      pg_catalog.pg_backend_pid()::text AS pid`);
+        const { read_only, standby, synchronous_commit, pid } = rows[0];
         if (read_only === 'on') {
             throw new Failure('not-permitted', standby === 'true'
                 ? 'The server is a standby: nothing can be written to it.'
@@ -57974,7 +57996,7 @@ class Transaction {
         if (await isAccepted(client, checkConnection))
             settings.push(checkConnection);
         const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
-        return new Transaction(client, settings, Number(timeouts[0].setting));
+        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
     }
     /**
      * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
@@ -58014,9 +58036,10 @@ class Transaction {
             advice: 'Please report this with the script that ran.',
         });
     }
-    /** A script's SET would outlive the transaction on a pooled connection. */
-    async clearSettings() {
-        for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings])
+    /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
+    async clearSession() {
+        const clear = ['RESET SESSION AUTHORIZATION', 'RESET ALL', 'DEALLOCATE ALL'];
+        for (const sql of [...clear, ...this.settings])
             await this.client.query(sql);
     }
     /**
@@ -58045,6 +58068,7 @@ class Transaction {
         if (command !== 'COMMIT') {
             throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
         }
+        this.#over = true;
     }
     /**
      * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
@@ -58063,13 +58087,17 @@ class Transaction {
         if (command !== 'PREPARE') {
             throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
         }
+        this.#over = true;
     }
     /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
     async end() {
-        await Promise.race([
-            this.client.query('ROLLBACK').catch(() => { }),
-            new Promise(resolve => setTimeout(resolve, 2_000).unref()),
-        ]);
+        if (!this.#over) {
+            await Promise.race([
+                // In one message, since a pooler may give the next one to another server connection.
+                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
+                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
+            ]);
+        }
         await disconnect(this.client);
     }
     async #currentId() {
@@ -58136,14 +58164,12 @@ async function lockHolder(client) {
         return undefined;
     return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`;
 }
-/** The server process of a client: pg knows it from its BackendKeyData, but does not say so in its types. */
-const processIdOf = (client) => client.processID;
-/** Cancels what runs on a client's connection, over another one; a server that cannot be asked sees the connection end. */
-async function cancelStatement(client, connect) {
+/** Cancels what a server process runs, over another connection; a server that cannot be asked sees ours end. */
+async function cancelStatement(pid, connect) {
     try {
         const other = await connect();
         try {
-            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processIdOf(client)]);
+            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [pid]);
         }
         finally {
             await disconnect(other);
@@ -58263,16 +58289,17 @@ class MessageReader {
             throw new Error(`a startup packet of ${size} bytes`);
         return this.#take(size)?.subarray(4);
     }
-    /** A whole message, or nothing yet. */
-    message(limit = Number.POSITIVE_INFINITY) {
+    /** A whole message, or nothing yet; throws where one is longer than messages of its type may be. */
+    message(limitOf = () => Number.POSITIVE_INFINITY) {
         const head = this.#peek(5);
         if (!head)
             return undefined;
+        const type = String.fromCharCode(head[0]);
         const size = head.readInt32BE(1);
-        if (size < 4 || size > limit)
-            throw new Error(`a message of ${size} bytes`);
+        if (size < 4 || size > limitOf(type))
+            throw new Error(`a ${type} message of ${size} bytes`);
         const frame = this.#take(size + 1);
-        return frame && { type: String.fromCharCode(frame[0]), body: frame.subarray(5), frame };
+        return frame && { type, body: frame.subarray(5), frame };
     }
     #peek(size) {
         if (this.#length < size)
@@ -58298,6 +58325,11 @@ class MessageReader {
         this.#chunks = [Buffer.concat(this.#chunks)];
     }
 }
+/**
+ * The length from which PostgreSQL ends the connection, less what the gate adds to a name: 10,000 bytes, or a gigabyte
+ * where there is SQL or data in the message. Source: PQ_SMALL_MESSAGE_LIMIT in libpq.h, SocketBackend in postgres.c.
+ */
+const limitOf = (type) => ('QPBFd'.includes(type) ? 0x3fff0000 : 9_900);
 /** Frames a message of the given type. */
 function wire_frame(type, ...parts) {
     const length = parts.reduce((sum, part) => sum + part.length, 4);
@@ -58425,11 +58457,13 @@ function statement(sql, { row, done, error } = {}) {
     };
     return {
         bytes: Buffer.concat([
+            // A client's SQL may have used the name, and an EXECUTE of its own must not find ours.
             closePortal(own),
             closeStatement(own),
             wire_parse(own, sql),
             wire_bind(own, own),
             wire_execute(own),
+            closeStatement(own),
         ]),
         expected: [
             { ends: '3', deliver },
@@ -58437,6 +58471,7 @@ function statement(sql, { row, done, error } = {}) {
             { ends: '1', deliver },
             { ends: '2', deliver },
             { ends: 'CI', deliver, done: () => done?.() },
+            { ends: '3' },
         ],
     };
 }
@@ -58491,9 +58526,13 @@ class Settings {
     own;
     /** Names with a dot in them, which pg_settings does not show. */
     #custom = new Set();
+    /** What a pooler, or we, had set for the connection before the gate was opened. */
+    #before;
     /** `own`: the `SET LOCAL` statements of this step, which hold whatever clients set or reset. */
-    constructor(own) {
+    constructor(own, before) {
         this.own = own;
+        const ours = own.map(sql => sql.split(/\s+/)[2]);
+        this.#before = setting(Object.entries(before).filter(([name]) => !ours.includes(name)));
     }
     /** A client sets it. */
     note(name) {
@@ -58508,7 +58547,7 @@ class Settings {
     }
     /** What makes the connection forget those of all clients. */
     get reset() {
-        return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.own];
+        return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#before, ...this.own];
     }
     /** Reads what the client at hand has set. */
     save(saved) {
@@ -58516,14 +58555,18 @@ class Settings {
         return statement(sessionSettings([...this.#custom]), { row });
     }
     restore(values, error) {
-        const wanted = Object.entries(values).map(([name, value]) => `pg_catalog.set_config(${literal(name)}, ${literal(value)}, false)`);
-        const set = wanted.length > 0 ? [`SELECT ${wanted.join(', ')}`] : [];
-        return join(...[...this.reset, ...set].map(sql => statement(sql, { error })));
+        return join(...[...this.reset, ...setting(Object.entries(values))].map(sql => statement(sql, { error })));
     }
 }
-/** What the session has set, as JSON; not all of it is in pg_settings. */
-const sessionSettings = (custom) => `SELECT pg_catalog.json_object_agg(name, setting ORDER BY rank)::text FROM (
+/** The statement that sets them for the session, if there are any. */
+function setting(values) {
+    const calls = values.map(([name, value]) => `pg_catalog.set_config(${literal(name)}, ${literal(value)}, false)`);
+    return calls.length > 0 ? [`SELECT ${calls.join(', ')}`] : [];
+}
+/** Reads what the session has set, as one row with JSON; not all of it is in pg_settings. */
+const sessionSettings = (custom = []) => `SELECT pg_catalog.json_object_agg(name, setting ORDER BY rank)::text FROM (
   SELECT 1 AS rank, name, setting FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('user', 'superuser')
+    AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
   UNION ALL SELECT 2, name, pg_catalog.current_setting(name, true)
     FROM pg_catalog.unnest(ARRAY[${custom.map(literal).join(', ')}]::text[]) AS custom (name)
     WHERE pg_catalog.current_setting(name, true) <> ''
@@ -58572,10 +58615,14 @@ function greet(socket, reception) {
         socket.off('data', receive);
         socket.end(errorResponse('FATAL', code, message));
     };
+    /** SSLRequest and GSSENCRequest, each of which is answered once. */
+    const declined = new Set();
     const start = (body) => {
         const code = body.readInt32BE(0);
-        if (code === startupCode.ssl || code === startupCode.gss)
+        if ((code === startupCode.ssl || code === startupCode.gss) && !declined.has(code)) {
+            declined.add(code);
             return void socket.write('N');
+        }
         if (code === startupCode.cancel)
             return reception.cancel(body.readInt32BE(4), body.subarray(8), () => socket.end());
         if (code >> 16 !== 3)
@@ -58600,7 +58647,7 @@ function greet(socket, reception) {
     const read = () => {
         for (let body = settings ? undefined : reader.startup(); body; body = settings ? undefined : reader.startup())
             start(body);
-        const message = settings && reader.message(10_000);
+        const message = settings && reader.message(() => 10_000);
         if (message)
             authenticate(message, settings);
     };
@@ -58721,9 +58768,15 @@ class Handover {
         this.nesting.loseAbove(session);
         this.nesting.closed(session);
         const { reset } = this.settings;
+        // By now: another client may come while this one is tidied after.
+        const isLast = others.size === 0;
         const tables = session.statements.leftTables.map(dropTable);
-        const steps = others.size === 0 ? [reset, discard, ['DISCARD TEMP']] : tables.length > 0 ? [reset, tables] : [];
-        const tidy = () => this.savepoints.attempt(steps, done);
+        const tidy = () => {
+            if (isLast)
+                this.savepoints.insist(reset, () => this.savepoints.attempt([discard, ['DISCARD TEMP']], done));
+            else
+                this.savepoints.attempt(tables.length > 0 ? [reset, tables] : [], done);
+        };
         this.upstream.send(join(staying && !failed ? this.#save(staying) : join(), session.nested.farewell(), ...session.statements.farewell(), syncPoint(status => {
             if (status === 'T')
                 tidy();
@@ -58829,13 +58882,31 @@ class Savepoints {
     attempt([sql, ...rest], done) {
         if (!sql)
             return done();
-        const savepoint = this.newName();
         const next = () => this.attempt(rest, done);
-        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`, ...sql, `RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => (status === 'T' ? next() : this.undo(savepoint, next)))));
+        this.#try(sql, next, next);
+    }
+    /** Carries them out; a connection on which that cannot be done is given up. */
+    insist(sql, done, attempts = 10) {
+        this.#try(sql, done, refused => {
+            if (attempts > 1)
+                this.insist(sql, done, attempts - 1);
+            else
+                this.upstream.abandon(new Error(`PostgreSQL would not ${sql[0]}: ${refused}`));
+        });
+    }
+    #try(sql, done, failed) {
+        const savepoint = this.newName();
+        let refused = '';
+        const error = (message) => {
+            refused = readFields(message.body).M ?? '';
+        };
+        const all = [`SAVEPOINT ${savepoint}`, ...sql, `RELEASE SAVEPOINT ${savepoint}`];
+        this.upstream.send(join(...all.map(text => statement(text, { error })), syncPoint(status => (status === 'T' ? done() : this.undo(savepoint, () => failed(refused))))));
     }
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/client.ts
+
 /** Bytes that are taken in from a client that has to wait. */
 const client_patience = 1_000_000;
 /** A client's socket. Who writes faster than the other side reads is held back, client and server alike. */
@@ -58867,7 +58938,7 @@ class ClientSocket {
                 }
                 if (this.#isCongested)
                     return;
-                const message = this.reader.message();
+                const message = this.reader.message(limitOf);
                 if (!message)
                     break;
                 this.hearer.receive(message);
@@ -59492,7 +59563,7 @@ function read(bytes, text, tree) {
     }));
     return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured });
 }
-const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.*?,\s*(true|false)\s*\)/gis;
+const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis;
 function gateEffectOf(tree) {
     if ('VariableSetStmt' in tree) {
         const { kind, name = '', is_local = false } = tree.VariableSetStmt;
@@ -60067,7 +60138,7 @@ class Session {
         if (type === 'S')
             return this.#endUnit();
         if (type === 'H')
-            return this.#flush(message);
+            return this.#flush();
         // PostgreSQL, too, skips everything up to the Sync; a message that is a unit by itself is refused and ended.
         if (this.#unit.failed && this.#underWay)
             return;
@@ -60124,9 +60195,9 @@ class Session {
         this.#turn = 'yielding';
         upstream.send(syncPoint(status => this.#ready(status)));
     }
-    #flush({ frame }) {
+    #flush() {
         this.#underWay = true;
-        this.shared.upstream.send({ bytes: frame, expected: [] });
+        this.shared.upstream.send({ bytes: flush, expected: [] });
         this.#flushed = 'asked';
         if (this.#unit.failed)
             return this.#hasFlushed();
@@ -60397,21 +60468,21 @@ class Upstream {
             return;
         if (type === 'N' || type === 'S' || type === 'A')
             return this.listener.asynchronous(message);
+        const fields = type === 'E' ? readFields(message.body) : undefined;
+        if (fields && /^(FATAL|PANIC)$/.test(fields.V ?? ''))
+            return this.#lose(new Error(fields.M), message.frame);
         const head = this.#queue[0];
-        if (type === 'E') {
-            const { V: severity = '', M: words } = readFields(message.body);
-            if (/^(FATAL|PANIC)$/.test(severity))
-                return this.#lose(new Error(words), message.frame);
+        if (!head || (type === 'Z' && head.ends !== 'Z'))
+            throw new Error(`PostgreSQL sent a ${type} message that nothing asked for${fields ? `: ${fields.M}` : ''}`);
+        if (fields) {
             // The server now skips everything up to the next Sync, and so do we.
             const next = this.#queue.findIndex(expected => expected.ends === 'Z');
             this.#queue.splice(0, next < 0 ? this.#queue.length : next);
-            head?.deliver?.(message);
+            head.deliver?.(message);
             return;
         }
         if (type === 'Z')
             this.status = String.fromCharCode(message.body[0]);
-        if (!head)
-            throw new Error(`PostgreSQL sent a ${type} message that nothing asked for`);
         const asksForData = type === 'G' || type === 'W';
         if (asksForData && !head.copyIn)
             throw new Error('PostgreSQL waits for COPY data that nobody was going to send');
@@ -60442,6 +60513,8 @@ class Upstream {
 
 
 
+/** How many may be connected that have not said the password. */
+const strangersAllowed = 50;
 /**
  * A PostgreSQL server on loopback in front of one upstream connection, which is inside a transaction.
  *
@@ -60458,6 +60531,8 @@ class Gate {
     #parameters;
     #pid;
     #sockets = new Set();
+    /** Those that have not said the password, the oldest first. */
+    #strangers = new Set();
     #counter = 0;
     #closed;
     /** Opens the gate on a free port of 127.0.0.1. Throws what PostgreSQL answers when the connection is not usable. */
@@ -60466,6 +60541,7 @@ class Gate {
        UNION ALL SELECT 'session_authorization', session_user::text
        UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser')
        UNION ALL SELECT 'atomic_upgrade.pid', pg_catalog.pg_backend_pid()::text
+       UNION ALL SELECT 'atomic_upgrade.settings', (${sessionSettings()})
        UNION ALL SELECT 'atomic_upgrade.plpgsql', 'usable' FROM pg_catalog.pg_language
          WHERE lanname = 'plpgsql' AND pg_catalog.has_language_privilege(oid, 'USAGE')`, [reported]);
         const server = external_node_net_default().createServer({ noDelay: true });
@@ -60495,7 +60571,7 @@ class Gate {
             lost: (error, frame) => this.#lose(error, frame),
         });
         const savepoints = new Savepoints(upstream);
-        const settings = new Settings(own);
+        const settings = new Settings(own, JSON.parse(known.get('atomic_upgrade.settings') ?? '{}'));
         const nesting = new Nesting(upstream);
         this.#turns = new Turns(upstream, nesting, new Handover(upstream, savepoints, settings, nesting), cancel);
         this.#upstream = upstream;
@@ -60509,6 +60585,8 @@ class Gate {
             canCheckConstraints: known.has('atomic_upgrade.plpgsql'),
         };
         server.on('connection', socket => this.#accept(socket));
+        // An accept that fails is the client's loss.
+        server.on('error', () => { });
     }
     /** Why the upstream connection was lost, if it was. */
     get lost() {
@@ -60536,8 +60614,16 @@ class Gate {
     }
     #accept(socket) {
         this.#sockets.add(socket);
-        socket.on('close', () => this.#sockets.delete(socket));
+        this.#strangers.add(socket);
+        socket.on('close', () => {
+            this.#sockets.delete(socket);
+            this.#strangers.delete(socket);
+        });
         socket.on('error', () => socket.destroy());
+        // Any process of this machine may connect and say nothing; it cannot use up our file descriptors.
+        if (this.#strangers.size > strangersAllowed)
+            for (const oldest of [...this.#strangers].slice(0, 1))
+                oldest.destroy();
         greet(socket, this.#reception);
     }
     get #reception() {
@@ -60561,6 +60647,7 @@ class Gate {
     #welcome(socket, reader, settings) {
         const session = new Session(socket, reader, ++this.#counter, settings, this.#shared);
         this.#turns.sessions.add(session);
+        this.#strangers.delete(socket);
         socket.write(Buffer.concat([
             authenticationOk,
             ...this.#parameters.map(([name, value]) => parameterStatus(name, value)),
@@ -60687,12 +60774,12 @@ async function runThroughGates(step) {
 }
 async function through_gates_open(step, target) {
     const { log } = step.surroundings;
-    const { client, settings, lockTimeout } = target.transaction;
-    const cancel = () => cancelStatement(client, () => target.connect());
+    const { client, pid, settings, lockTimeout } = target.transaction;
+    const cancel = () => cancelStatement(pid, () => target.connect());
     const tape = new Tape(target.versionTable.name);
     const gate = await Gate.open({ client, tape, settings, cancel });
     const watch = new LockWatch({
-        pid: processIdOf(client),
+        pid,
         quietSince: () => tape.quietSince,
         lockTimeout,
         connect: () => target.connect(),
@@ -61046,7 +61133,7 @@ async function verify({ transaction, versionTable, state }) {
     if (!sameHeads(heads, newHeads)) {
         throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
     }
-    await transaction.clearSettings();
+    await transaction.clearSession();
 }
 
 ;// CONCATENATED MODULE: ./src/transact.ts
@@ -61192,6 +61279,7 @@ async function tellAndSettle(step, target) {
 
 
 
+
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
  * Never throws: a failure is part of the result, with the heads as the databases have them then.
@@ -61234,12 +61322,15 @@ async function run(inputs, surroundings) {
         result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error));
         result.outcome ??= step.started ? 'rolled-back' : 'refused';
         await step.rereadHeads();
+        result.failure = driftOf(result) ?? result.failure;
     }
     finally {
         await step.end();
     }
     result.commentUrl = (await publisher.comment(result)) || result.commentUrl || '';
     await publisher.summarize(result);
+    if (result.commentUrl)
+        log.info(`Comment: ${result.commentUrl}`);
     log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd());
     return result;
 }
@@ -61248,6 +61339,21 @@ function refuseObstacles({ databases }) {
     const [first, ...more] = databases.flatMap(({ obstacles = [] }) => obstacles);
     if (first)
         throw notTransactionalFailure([first, ...more]);
+}
+/** The batch failed while somebody moved the heads who does not take the deploy lock, such as a raw `flask db upgrade`. */
+function driftOf({ outcome, failure, databases }) {
+    if (outcome !== 'rolled-back' || failure?.reason !== 'migration-failed')
+        return undefined;
+    for (const { priorHeads, newHeads, reread } of databases) {
+        if (!reread || !priorHeads || !newHeads || sameHeads(priorHeads, newHeads))
+            continue;
+        const moved = `The database was moved from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)} while the batch ran.`;
+        return new Failure('drift', `${moved} ${failure.message}`, {
+            ...failure.details,
+            advice: 'Let nobody else migrate this database at the same time, and run the step again: it will plan from the new heads.',
+        });
+    }
+    return undefined;
 }
 
 ;// CONCATENATED MODULE: ./src/main.ts

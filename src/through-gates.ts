@@ -3,7 +3,7 @@ import { LockWatch } from './postgres/blockers'
 import { connectionLost } from './postgres/connection'
 import { Gate } from './postgres/gate/gate'
 import { Tape } from './postgres/gate/tape'
-import { cancelStatement, processIdOf } from './postgres/sessions'
+import { cancelStatement } from './postgres/sessions'
 import { Progress } from './progress'
 import { failureOf } from './report/blame'
 import { count } from './report/words'
@@ -65,12 +65,12 @@ export async function runThroughGates(step: Step): Promise<void> {
 
 async function open(step: Step, target: Target): Promise<Passage> {
   const { log } = step.surroundings
-  const { client, settings, lockTimeout } = target.transaction
-  const cancel = () => cancelStatement(client, () => target.connect())
+  const { client, pid, settings, lockTimeout } = target.transaction
+  const cancel = () => cancelStatement(pid, () => target.connect())
   const tape = new Tape(target.versionTable.name)
   const gate = await Gate.open({ client, tape, settings, cancel })
   const watch = new LockWatch({
-    pid: processIdOf(client),
+    pid,
     quietSince: () => tape.quietSince,
     lockTimeout,
     connect: () => target.connect(),

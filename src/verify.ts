@@ -32,5 +32,5 @@ export async function verify({ transaction, versionTable, state }: Target): Prom
       { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
     )
   }
-  await transaction.clearSettings()
+  await transaction.clearSession()
 }

@@ -20,15 +20,12 @@ export async function lockHolder(client: Client): Promise<string | undefined> {
   return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`
 }
 
-/** The server process of a client: pg knows it from its BackendKeyData, but does not say so in its types. */
-export const processIdOf = (client: Client): number => (client as unknown as { processID: number }).processID
-
-/** Cancels what runs on a client's connection, over another one; a server that cannot be asked sees the connection end. */
-export async function cancelStatement(client: Client, connect: () => Promise<Client>): Promise<void> {
+/** Cancels what a server process runs, over another connection; a server that cannot be asked sees ours end. */
+export async function cancelStatement(pid: number, connect: () => Promise<Client>): Promise<void> {
   try {
     const other = await connect()
     try {
-      await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processIdOf(client)])
+      await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [pid])
     } finally {
       await disconnect(other)
     }

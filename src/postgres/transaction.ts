@@ -24,6 +24,8 @@ const lockPatience = 15 * 60_000
 export class Transaction {
   private constructor(
     readonly client: Client,
+    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
+    readonly pid: number,
     /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
     readonly settings: string[],
     /** Milliseconds; 0 is no limit. */
@@ -31,6 +33,8 @@ export class Transaction {
   ) {}
 
   #id: string | undefined
+  /** Committed or prepared: nothing of it is left on the connection. */
+  #over = false
 
   /** The transaction's id (xid8), once it is locked. */
   get id(): string {
@@ -44,8 +48,9 @@ export class Transaction {
     const { rows } = await client.query<Record<string, string>>(`SELECT
       pg_catalog.current_setting('transaction_read_only') AS read_only,
       pg_catalog.pg_is_in_recovery()::text AS standby,
-      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit`)
-    const { read_only, standby, synchronous_commit } = rows[0]!
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
+      pg_catalog.pg_backend_pid()::text AS pid`)
+    const { read_only, standby, synchronous_commit, pid } = rows[0]!
     if (read_only === 'on') {
       throw new Failure(
         'not-permitted',
@@ -79,7 +84,7 @@ export class Transaction {
     const { rows: timeouts } = await client.query<{ setting: string }>(
       "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'",
     )
-    return new Transaction(client, settings, Number(timeouts[0]!.setting))
+    return new Transaction(client, Number(pid), settings, Number(timeouts[0]!.setting))
   }
 
   /**
@@ -120,9 +125,10 @@ export class Transaction {
     })
   }
 
-  /** A script's SET would outlive the transaction on a pooled connection. */
-  async clearSettings(): Promise<void> {
-    for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings]) await this.client.query(sql)
+  /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
+  async clearSession(): Promise<void> {
+    const clear = ['RESET SESSION AUTHORIZATION', 'RESET ALL', 'DEALLOCATE ALL']
+    for (const sql of [...clear, ...this.settings]) await this.client.query(sql)
   }
 
   /**
@@ -149,6 +155,7 @@ export class Transaction {
     if (command !== 'COMMIT') {
       throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`)
     }
+    this.#over = true
   }
 
   /**
@@ -166,14 +173,18 @@ export class Transaction {
     if (command !== 'PREPARE') {
       throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`)
     }
+    this.#over = true
   }
 
   /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
   async end(): Promise<void> {
-    await Promise.race([
-      this.client.query('ROLLBACK').catch(() => {}),
-      new Promise<void>(resolve => setTimeout(resolve, 2_000).unref()),
-    ])
+    if (!this.#over) {
+      await Promise.race([
+        // In one message, since a pooler may give the next one to another server connection.
+        this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => {}),
+        new Promise<void>(resolve => setTimeout(resolve, 2_000).unref()),
+      ])
+    }
     await disconnect(this.client)
   }
 

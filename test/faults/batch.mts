@@ -69,7 +69,7 @@ if "FAULTS_FOLDER" in os.environ:
   let created = 0
   const fresh = async () => {
     const name = `batch_${++created}`
-    await query(admin, `CREATE DATABASE ${name} TEMPLATE before_the_batch STRATEGY file_copy`)
+    await query(admin, `CREATE DATABASE ${name} TEMPLATE before_the_batch`)
     return server.url(name)
   }
   const drop = async (url: string) => {

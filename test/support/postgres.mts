@@ -31,14 +31,13 @@ export const superuser = { user: 'postgres', password: 'p@ss:w/rd%41' }
  */
 export async function startServer(settings: string[] = [], files: Record<string, string> = {}): Promise<Server> {
   const home = mkdtempSync(join(tmpdir(), 'atomic-upgrade-postgres-'))
-  const root = process.getuid?.() === 0
-  const nobody = root ? { uid: idOf('-u'), gid: idOf('-g') } : {}
+  const owner = nobody()
   let native = await nativeDirectory()
-  if (root) {
+  if (owner) {
     chmodSync(home, 0o755)
     cpSync(native, join(home, 'native'), { recursive: true, verbatimSymlinks: true })
     native = join(home, 'native')
-    chownSync(home, nobody.uid!, nobody.gid!)
+    chownSync(home, owner.uid, owner.gid)
   }
   const data = join(home, 'data')
   const passwordFile = join(home, 'password')
@@ -48,11 +47,11 @@ export async function startServer(settings: string[] = [], files: Record<string,
   execFileSync(
     join(native, 'bin', 'initdb'),
     [...initdb, '--auth=scram-sha-256', '--encoding=UTF8', '--locale=C', '--no-sync'],
-    { ...nobody, env: environment, stdio: ['ignore', 'ignore', 'pipe'] },
+    { ...owner, env: environment, stdio: ['ignore', 'ignore', 'pipe'] },
   )
   for (const [name, content] of Object.entries(files)) {
     writeFileSync(join(data, name), content, { mode: 0o600 })
-    if (root) chownSync(join(data, name), nobody.uid!, nobody.gid!)
+    if (owner) chownSync(join(data, name), owner.uid, owner.gid)
   }
   const port = await freePort()
   appendFileSync(
@@ -69,7 +68,7 @@ export async function startServer(settings: string[] = [], files: Record<string,
   )
   const launch = async (): Promise<ChildProcess> => {
     const started = spawn(join(native, 'bin', 'postgres'), ['-D', data], {
-      ...nobody,
+      ...owner,
       env: environment,
       stdio: ['ignore', 'ignore', 'pipe'],
     })
@@ -134,9 +133,13 @@ async function nativeDirectory(): Promise<string> {
   return dirname(dirname(postgres))
 }
 
-const idOf = (flag: string): number => Number(execFileSync('id', [flag, 'nobody'], { encoding: 'utf8' }))
+/** Whom a server is to run as that refuses to run as root; undefined for a plain user. */
+export function nobody(): { uid: number; gid: number } | undefined {
+  const idOf = (flag: string) => Number(execFileSync('id', [flag, 'nobody'], { encoding: 'utf8' }))
+  return process.getuid?.() === 0 ? { uid: idOf('-u'), gid: idOf('-g') } : undefined
+}
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer().once('error', reject)
     probe.listen(0, '127.0.0.1', () => {
