@@ -57101,7 +57101,23 @@ async function checkWritable(client, versionTable, exists) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/postgres/identity.ts
+const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
+/** Asks a database who it is. Throws what PostgreSQL answers. */
+async function identify(client) {
+    const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid
+     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
+    return rows[0];
+}
+/** An order that is the same in every run, whatever the order of the inputs. */
+function byIdentity(a, b) {
+    const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`);
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+
 ;// CONCATENATED MODULE: ./src/target.ts
+
+
 
 
 /** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
@@ -57116,8 +57132,7 @@ class Target {
     client;
     versionTable;
     transaction;
-    /** Asked for where there are several databases. */
-    identity;
+    #identity;
     /** Whether a COMMIT was sent. */
     committing = false;
     constructor(state, 
@@ -57142,6 +57157,15 @@ class Target {
     connect() {
         const { signal, applicationName } = this;
         return connect(this.database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
+    }
+    /** Which database this is; it is asked once. */
+    async identify() {
+        this.#identity ??= await identify(this.client);
+        return this.#identity;
+    }
+    /** After `identify`. */
+    get identity() {
+        return this.#identity;
     }
     /** Does something on a connection of its own. */
     async aside(action) {
@@ -57168,6 +57192,17 @@ class Target {
         }
         catch {
             state.reread = false;
+        }
+    }
+}
+/** The order in which locks are taken and commits are sent: the same in every run, so that two runs cannot deadlock. */
+const inLockOrder = (targets) => targets.length === 1 ? targets : [...targets].sort((a, b) => byIdentity(a.identity, b.identity));
+/** Throws a Failure `invalid-input` where two binds are one database. */
+function requireDistinct(targets) {
+    for (const [index, target] of targets.entries()) {
+        const same = targets.slice(0, index).find(other => sameIdentity(other.identity, target.identity));
+        if (same) {
+            throw new Failure('invalid-input', `The binds ${same.state.bind} and ${target.state.bind} are the same database, and would wait for each other.`, { advice: 'Give each bind of database-url a database of its own.' });
         }
     }
 }
@@ -57251,9 +57286,14 @@ class Step {
         await this.open();
         await this.#python(() => this.driver.project(), 'Output of the app');
     }
-    /** Connects to every database. */
+    /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
     async open() {
-        await allOf(this.targets.map(target => target.open()));
+        const { targets } = this;
+        await allOf(targets.map(target => target.open()));
+        if (targets.length === 1)
+            return;
+        await allOf(targets.map(target => target.identify()));
+        requireDistinct(targets);
     }
     /** Resolves the batch of each database from its prior heads to the target, with its SQL. */
     async plan() {
@@ -57905,20 +57945,6 @@ async function commit(step, target) {
             advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. Then ${nameHeads(newHeads)} means that the whole batch is there, ${nameHeads(priorHeads)} that nothing of it is.`,
         });
     }
-}
-
-;// CONCATENATED MODULE: ./src/postgres/identity.ts
-const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
-/** Asks a database who it is. Throws what PostgreSQL answers. */
-async function identify(client) {
-    const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid
-     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
-    return rows[0];
-}
-/** An order that is the same in every run, whatever the order of the inputs. */
-function byIdentity(a, b) {
-    const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`);
-    return one < other ? -1 : one > other ? 1 : 0;
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/transaction.ts
@@ -61039,8 +61065,7 @@ async function settleLeftovers(step) {
         if (inputs.mode !== 'apply') {
             return log.warning(`An earlier apply has left a prepared transaction (${names}); the next apply settles it.`);
         }
-        for (const target of targets)
-            target.identity ??= await identify(target.client);
+        await allOf(targets.map(target => target.identify()));
         let busy = false;
         for (const group of Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()) {
             busy = !(await settleGroup(step, group)) || busy;
@@ -61111,6 +61136,7 @@ function undecidable({ result }, group, why) {
 
 /** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
 async function verify({ transaction, versionTable, state }) {
+    const where = state.bind === 'default' ? '' : ` in the database ${state.bind}`;
     try {
         await transaction.checkConstraints();
     }
@@ -61121,7 +61147,7 @@ async function verify({ transaction, versionTable, state }) {
             const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
             throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
         }
-        throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
+        throw new Failure('migration-failed', `A deferred constraint is violated${where}: ${messageOf(error)}.`, {
             advice: 'Mend the data in the migration before the constraint is checked.',
             bind: state.bind,
             cause: error,
@@ -61199,7 +61225,7 @@ async function attemptOnce(step) {
         if (inputs.mode === 'rehearse') {
             surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.');
         }
-        const targets = await inOrder(step.targets);
+        const targets = inLockOrder(step.targets);
         for (const target of targets) {
             await target.transaction.lock(() => tellAndSettle(step, target), surroundings.signal);
         }
@@ -61219,22 +61245,6 @@ async function attemptOnce(step) {
     finally {
         await allOf(begun.map(transaction => transaction.end()));
     }
-}
-/** The order in which locks are taken and commits are sent: the same in every run, so that two runs cannot deadlock. */
-async function inOrder(targets) {
-    if (targets.length === 1)
-        return targets;
-    await allOf(targets.map(async (target) => {
-        target.identity = await identify(target.client);
-    }));
-    const ordered = [...targets].sort((a, b) => byIdentity(a.identity, b.identity));
-    for (const [index, target] of ordered.slice(1).entries()) {
-        const before = ordered[index];
-        if (sameIdentity(before.identity, target.identity)) {
-            throw new Failure('invalid-input', `The binds ${before.state.bind} and ${target.state.bind} are the same database, and would wait for each other.`, { advice: 'Give each bind of database-url a database of its own.' });
-        }
-    }
-    return ordered;
 }
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
 async function isAlreadyThere({ surroundings, targets }, { state, client, versionTable }) {

@@ -17,7 +17,7 @@ import { type Heads, readHeads } from './postgres/heads'
 import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
 import { count } from './report/words'
-import { Target } from './target'
+import { requireDistinct, Target } from './target'
 
 /** The name of a project's only database. */
 const onlyBind = 'default'
@@ -101,9 +101,13 @@ export class Step {
     await this.#python(() => this.driver.project(), 'Output of the app')
   }
 
-  /** Connects to every database. */
+  /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
   async open(): Promise<void> {
-    await allOf(this.targets.map(target => target.open()))
+    const { targets } = this
+    await allOf(targets.map(target => target.open()))
+    if (targets.length === 1) return
+    await allOf(targets.map(target => target.identify()))
+    requireDistinct(targets)
   }
 
   /** Resolves the batch of each database from its prior heads to the target, with its SQL. */

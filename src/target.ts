@@ -1,8 +1,9 @@
 import type { Client } from 'pg'
+import { Failure } from './failure'
 import type { DatabaseState } from './plan/result'
 import { connect, disconnect, sever } from './postgres/connection'
 import { readHeads, type VersionTable } from './postgres/heads'
-import type { Identity } from './postgres/identity'
+import { byIdentity, type Identity, identify, sameIdentity } from './postgres/identity'
 import type { Transaction } from './postgres/transaction'
 import type { Database } from './postgres/url'
 
@@ -15,8 +16,7 @@ export class Target {
   client: Client | undefined
   versionTable!: VersionTable
   transaction!: Transaction
-  /** Asked for where there are several databases. */
-  identity!: Identity
+  #identity: Identity | undefined
   /** Whether a COMMIT was sent. */
   committing = false
 
@@ -45,6 +45,17 @@ export class Target {
     return connect(this.database!, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal)
   }
 
+  /** Which database this is; it is asked once. */
+  async identify(): Promise<Identity> {
+    this.#identity ??= await identify(this.client!)
+    return this.#identity
+  }
+
+  /** After `identify`. */
+  get identity(): Identity {
+    return this.#identity!
+  }
+
   /** Does something on a connection of its own. */
   async aside<T>(action: (client: Client) => Promise<T>): Promise<T> {
     const client = await this.connect()
@@ -67,6 +78,24 @@ export class Target {
       state.reread = true
     } catch {
       state.reread = false
+    }
+  }
+}
+
+/** The order in which locks are taken and commits are sent: the same in every run, so that two runs cannot deadlock. */
+export const inLockOrder = (targets: Target[]): Target[] =>
+  targets.length === 1 ? targets : [...targets].sort((a, b) => byIdentity(a.identity, b.identity))
+
+/** Throws a Failure `invalid-input` where two binds are one database. */
+export function requireDistinct(targets: Target[]): void {
+  for (const [index, target] of targets.entries()) {
+    const same = targets.slice(0, index).find(other => sameIdentity(other.identity, target.identity))
+    if (same) {
+      throw new Failure(
+        'invalid-input',
+        `The binds ${same.state.bind} and ${target.state.bind} are the same database, and would wait for each other.`,
+        { advice: 'Give each bind of database-url a database of its own.' },
+      )
     }
   }
 }

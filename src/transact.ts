@@ -4,12 +4,11 @@ import { Failure } from './failure'
 import { sameHeads } from './plan/plan'
 import { nameHeads } from './plan/result'
 import { checkWritable, readHeads } from './postgres/heads'
-import { byIdentity, identify, sameIdentity } from './postgres/identity'
 import { lockHolder } from './postgres/sessions'
 import { Transaction } from './postgres/transaction'
 import { seconds } from './report/words'
 import { allOf, type Step } from './step'
-import type { Target } from './target'
+import { inLockOrder, type Target } from './target'
 import { runThroughGates } from './through-gates'
 import { canPrepare, commitTogether, settleLeftovers } from './two-phase'
 import { verify } from './verify'
@@ -65,7 +64,7 @@ async function attemptOnce(step: Step): Promise<Ending> {
     if (inputs.mode === 'rehearse') {
       surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.')
     }
-    const targets = await inOrder(step.targets)
+    const targets = inLockOrder(step.targets)
     for (const target of targets) {
       await target.transaction.lock(() => tellAndSettle(step, target), surroundings.signal)
     }
@@ -82,28 +81,6 @@ async function attemptOnce(step: Step): Promise<Ending> {
   } finally {
     await allOf(begun.map(transaction => transaction.end()))
   }
-}
-
-/** The order in which locks are taken and commits are sent: the same in every run, so that two runs cannot deadlock. */
-async function inOrder(targets: Target[]): Promise<Target[]> {
-  if (targets.length === 1) return targets
-  await allOf(
-    targets.map(async target => {
-      target.identity = await identify(target.client!)
-    }),
-  )
-  const ordered = [...targets].sort((a, b) => byIdentity(a.identity, b.identity))
-  for (const [index, target] of ordered.slice(1).entries()) {
-    const before = ordered[index]!
-    if (sameIdentity(before.identity, target.identity)) {
-      throw new Failure(
-        'invalid-input',
-        `The binds ${before.state.bind} and ${target.state.bind} are the same database, and would wait for each other.`,
-        { advice: 'Give each bind of database-url a database of its own.' },
-      )
-    }
-  }
-  return ordered
 }
 
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { patience } from './commit'
 import { Failure, messageOf } from './failure'
 import { isServerError } from './postgres/connection'
-import { identify, sameIdentity } from './postgres/identity'
+import { sameIdentity } from './postgres/identity'
 import { keepAsking } from './postgres/patience'
 import {
   type Decision,
@@ -215,7 +215,7 @@ export async function settleLeftovers(step: Step): Promise<void> {
     if (inputs.mode !== 'apply') {
       return log.warning(`An earlier apply has left a prepared transaction (${names}); the next apply settles it.`)
     }
-    for (const target of targets) target.identity ??= await identify(target.client!)
+    await allOf(targets.map(target => target.identify()))
     let busy = false
     for (const group of Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()) {
       busy = !(await settleGroup(step, group)) || busy

@@ -8,6 +8,7 @@ import type { Target } from './target'
 
 /** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
 export async function verify({ transaction, versionTable, state }: Target): Promise<void> {
+  const where = state.bind === 'default' ? '' : ` in the database ${state.bind}`
   try {
     await transaction.checkConstraints()
   } catch (error) {
@@ -16,7 +17,7 @@ export async function verify({ transaction, versionTable, state }: Target): Prom
       const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`
       throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error })
     }
-    throw new Failure('migration-failed', `A deferred constraint is violated: ${messageOf(error)}.`, {
+    throw new Failure('migration-failed', `A deferred constraint is violated${where}: ${messageOf(error)}.`, {
       advice: 'Mend the data in the migration before the constraint is checked.',
       bind: state.bind,
       cause: error,

@@ -189,7 +189,7 @@ describe('refused', () => {
     ['one URL without a bind', () => shop, /database-url lacks reporting/],
     [
       'a bind that the project has not',
-      () => `default=${shop}\nreporting=${reporting}\naudit=${reporting}`,
+      () => `default=${shop}\nreporting=${reporting}\naudit=${shop.replace(/\w+$/, 'postgres')}`,
       /database-url names audit, which the project does not migrate/,
     ],
     ['a bind that is there twice', () => `default=${shop}\ndefault=${reporting}`, /the bind default is there twice/],
@@ -201,9 +201,11 @@ describe('refused', () => {
     ],
   ])('%s', async (_, url, words) => {
     const before = await both()
-    const step = await start(several, url(), { mode: 'apply', comment: 'false', revision: second! }, { environment })
-    expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'invalid-input' })
-    expect(step.commands.find(({ name }) => name === 'error')!.text).toMatch(words)
+    for (const mode of ['preview', 'apply']) {
+      const step = await start(several, url(), { mode, comment: 'false', revision: second! }, { environment })
+      expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'invalid-input' })
+      expect(step.commands.find(({ name }) => name === 'error')!.text).toMatch(words)
+    }
     expect(await both()).toEqual(before)
   })
 })
