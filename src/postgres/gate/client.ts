@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import type { Upstream } from './upstream'
+import { type Upstream, writeTogether } from './upstream'
 import * as wire from './wire'
 
 /** Who takes the client's messages. */
@@ -61,7 +61,7 @@ export class ClientSocket {
 
   write(bytes: Buffer): void {
     if (this.ended || this.socket.destroyed) return
-    if (this.socket.write(bytes) || this.#clogged) return
+    if (writeTogether(this.socket, bytes) || this.#clogged) return
     this.#clogged = true
     this.upstream.pause()
     this.socket.once('drain', this.#unclog)

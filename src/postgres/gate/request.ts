@@ -75,6 +75,7 @@ export const identifier = (name: string): string => `"${name.replaceAll('"', '""
 export const checkDeferredConstraints = `DO LANGUAGE plpgsql $$
 DECLARE every text; deferred text;
 BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable) THEN RETURN; END IF;
   SELECT pg_catalog.string_agg(name, ', '), pg_catalog.string_agg(name, ', ') FILTER (WHERE condeferred)
     INTO every, deferred
     FROM (SELECT pg_catalog.format('%I.%I', n.nspname, c.conname) AS name, pg_catalog.bool_and(c.condeferred) AS condeferred

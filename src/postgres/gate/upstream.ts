@@ -23,6 +23,15 @@ export interface Request {
   expected: Expected[]
 }
 
+/** What is written in one go leaves in one piece: a system call costs more than all else that the gate does. */
+export function writeTogether(socket: Duplex, bytes: Buffer): boolean {
+  if (socket.writableCorked === 0) {
+    socket.cork()
+    process.nextTick(() => socket.uncork())
+  }
+  return socket.write(bytes)
+}
+
 /** What PostgreSQL may send at any time, for whoever has the turn. */
 export interface Listener {
   asynchronous(message: Message): void
@@ -83,7 +92,7 @@ export class Upstream {
   send(request: Request): void {
     if (this.lost) return
     this.#queue.push(...request.expected)
-    if (request.bytes.length > 0) this.#socket.write(request.bytes)
+    if (request.bytes.length > 0) writeTogether(this.#socket, request.bytes)
     this.#settle()
   }
 
