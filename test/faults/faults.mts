@@ -39,6 +39,7 @@ const stall = 700
 const patience = 3_000
 
 const cut: Fault['strike'] = passing => passing.cut()
+const cutBehind: Fault['strike'] = passing => passing.cutBehind()
 const reset: Fault['strike'] = passing => passing.reset()
 const hold: Fault['strike'] = passing => passing.hold(pause(stall))
 const cancel: Fault['strike'] = (_passing, { cancelStep }) => cancelStep()
@@ -51,6 +52,13 @@ const signal =
 const crash: Fault['strike'] = async (passing, { server, afterwards }) => {
   await server.crash()
   passing.cut()
+  afterwards(server.restart())
+}
+
+/** The answer passes, from a server that is gone by then. */
+const crashBehind: Fault['strike'] = async (passing, { server, afterwards }) => {
+  await server.crash()
+  passing.cutBehind()
   afterwards(server.restart())
 }
 
@@ -71,6 +79,7 @@ const ended: Fault['reasons'] = ['', 'render-failed', 'migration-failed']
 export const faults: Fault[] = [
   { name: 'connection cut, request lost', direction: 'up', at: 'message', reasons: broken, strike: cut },
   { name: 'connection cut, answer lost', direction: 'down', at: 'message', reasons: broken, strike: cut },
+  { name: 'connection cut behind an answer', direction: 'down', at: 'statement', reasons: broken, strike: cutBehind },
   { name: 'connection reset, request lost', direction: 'up', at: 'statement', reasons: broken, strike: reset },
   { name: 'connection reset, answer lost', direction: 'down', at: 'statement', reasons: broken, strike: reset },
   { name: 'request stalled, then goes on', direction: 'up', at: 'statement', reasons: [''], strike: hold },
@@ -100,6 +109,7 @@ export const faults: Fault[] = [
   },
   { name: 'user’s Python gets SIGKILL', direction: 'up', at: 'statement', reasons: ended, strike: killPython },
   { name: 'server crashes, request lost', direction: 'up', at: 'statement', reasons: broken, strike: crash },
+  { name: 'server crashes behind an answer', direction: 'down', at: 'statement', reasons: broken, strike: crashBehind },
   { name: 'server crashes, answer lost', direction: 'down', at: 'statement', reasons: broken, strike: crash },
 ]
 

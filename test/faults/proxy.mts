@@ -15,7 +15,9 @@ export interface Passing {
   sql: string
   /** Ends the connection in both directions with FIN; nothing more passes, this message included. */
   cut(): void
-  /** The same with RST. */
+  /** The same, but this message does pass. */
+  cutBehind(): void
+  /** As `cut`, with RST. */
   reset(): void
   /** Something else passes in this message's place. */
   replace(bytes: Buffer): void
@@ -76,10 +78,16 @@ export async function startProxy(
             const replace = (other: Buffer) => {
               passed = other
             }
+            let last = false
+            const cutBehind = () => {
+              last = true
+            }
             asked = sql || asked
-            await watch({ direction, n: ++counted[direction], connection, type, sql: asked, replace, ...controls })
+            const control = { replace, cutBehind, ...controls }
+            await watch({ direction, n: ++counted[direction], connection, type, sql: asked, ...control })
             await held
             if (!over) to.write(passed)
+            if (last) controls.cut()
           }
         }
         await held

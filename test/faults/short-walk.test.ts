@@ -16,6 +16,7 @@ afterAll(() => server.stop())
 
 const moments = {
   'while the heads are read': /^SELECT version_num/,
+  'as the gate opens': /FROM pg_catalog.pg_settings WHERE name = ANY/,
   'in the third revision': /copy-of-bob/,
   'at the last statement before the COMMIT': /^RESET ALL$/,
   'at the COMMIT': /^COMMIT$/,
@@ -24,6 +25,7 @@ const moments = {
 /** What the database holds after a fault at a moment; `script/faults` walks every point. */
 const short: [fault: string, moment: keyof typeof moments, holds: 'old' | 'new'][] = [
   ['connection cut, request lost', 'while the heads are read', 'old'],
+  ['server crashes behind an answer', 'as the gate opens', 'old'],
   ['connection cut, answer lost', 'in the third revision', 'old'],
   ['connection reset, request lost', 'at the last statement before the COMMIT', 'old'],
   ['answer stalled, then goes on', 'at the COMMIT', 'new'],
