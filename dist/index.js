@@ -50306,6 +50306,10 @@ function readInputs(environment) {
     const retries = input('retries');
     if (!/^\d{1,2}$/.test(retries))
         mistake(`retries is “${retries}”; it can be a number from 0 to 99.`);
+    const review = input('require-review');
+    const since = /^since:(\S+)$/.exec(review)?.[1];
+    if (!since && !['true', 'false'].includes(review))
+        mistake(`require-review is “${review}”; it can be true, false or since:REVISION.`);
     const twoPhase = oneOf('two-phase', twoPhases);
     const allowUntrusted = oneOf('allow-untrusted', ['true', 'false']);
     if (mistakes.length === 1)
@@ -50337,6 +50341,7 @@ function readInputs(environment) {
         statementTimeout: input('statement-timeout'),
         retries: Number(retries),
         allowUntrusted: allowUntrusted === 'true',
+        requireReview: since ? { since } : review === 'true',
     };
 }
 const list = (values) => `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`;
@@ -56438,10 +56443,228 @@ const waited = new Set(['55P03', '40P01', '40001']);
 /** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
 const isTransient = (code = '') => waited.has(code);
 
-;// CONCATENATED MODULE: external "node:child_process"
-const external_node_child_process_namespaceObject = require("node:child_process");
 // EXTERNAL MODULE: external "node:crypto"
 var external_node_crypto_ = __nccwpck_require__(7598);
+;// CONCATENATED MODULE: external "node:child_process"
+const external_node_child_process_namespaceObject = require("node:child_process");
+// EXTERNAL MODULE: external "node:util"
+var external_node_util_ = __nccwpck_require__(7975);
+;// CONCATENATED MODULE: ./src/git/repository.ts
+
+
+const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
+/**
+ * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
+ * somebody has committed into it is not, and no program of a repository's own choice is run.
+ */
+const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
+    '-c',
+    each,
+]);
+/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
+async function git(directory, args) {
+    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
+    const { stdout } = await execute('git', [...settings, ...args], options);
+    return stdout;
+}
+/** Whether git can do that, whatever it prints. */
+const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
+
+;// CONCATENATED MODULE: ./src/git/history.ts
+
+
+
+
+
+/**
+ * Where the bytes of a file that is about to run came from. `file` is absolute.
+ * Throws a Failure `not-reviewed` where git does not know it, `invalid-input` where the clone is too shallow to tell.
+ */
+async function versionOf(file) {
+    const directory = (0,external_node_path_namespaceObject.dirname)(file);
+    const root = await git(directory, ['rev-parse', '--show-toplevel']).then(text => (0,external_node_fs_.realpathSync)(text.trim()), () => undefined);
+    if (root === undefined)
+        throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
+    const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
+    if (!(await succeeds(root, ['cat-file', '-e', `HEAD:${path}`]))) {
+        throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
+    }
+    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
+    if ((await shallowCommits(root)).has(commit)) {
+        throw new Failure('invalid-input', `The clone is too shallow to tell which commit has changed ${path} last.`, {
+            advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+        });
+    }
+    const bytes = (0,external_node_fs_.readFileSync)(file);
+    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
+    return { path, commit, blobs: [blobOf(bytes), blobOf(stored)] };
+}
+/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
+async function shallowCommits(root) {
+    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
+    try {
+        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
+    }
+    catch {
+        return new Set();
+    }
+}
+/** The name of a blob object; source: the page "Git Objects" of the Git book. */
+const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+
+;// CONCATENATED MODULE: ./src/github/reviews.ts
+
+
+/** Who may approve: those with a role in the repository or its organization. Anybody can review a public one. */
+const reviewers = new Set(['OWNER', 'MEMBER', 'COLLABORATOR']);
+/** Looks up reviews, each pull request once. */
+class Reviews {
+    repository;
+    cancelled;
+    #octokit;
+    #problems = new Map();
+    #files = new Map();
+    constructor(token, repository, cancelled) {
+        this.repository = repository;
+        this.cancelled = cancelled;
+        this.#octokit = client(token);
+    }
+    /**
+     * What is missing for a file to have been reviewed: a merged pull request that brought it, approved in its final head
+     * commit by somebody else than its author, with these very bytes in that head. undefined: nothing.
+     * Throws what GitHub answers.
+     */
+    async missing({ path, commit, blobs }) {
+        const { data: pulls } = await this.#octokit.rest.repos.listPullRequestsAssociatedWithCommit({
+            ...this.repository,
+            commit_sha: commit,
+            request: this.#request(),
+        });
+        const merged = pulls.filter(pull => pull.merged_at);
+        if (merged.length === 0) {
+            const what = `no merged pull request has brought it (it was last changed by commit ${commit.slice(0, 12)})`;
+            return pulls[0] ? { pullRequest: pulls[0].number, what } : { what };
+        }
+        let closest;
+        for (const { number } of merged) {
+            const what = await this.#problemWith(number, path, blobs);
+            if (!what)
+                return undefined;
+            closest ??= { pullRequest: number, what };
+        }
+        return closest;
+    }
+    async #problemWith(number, path, blobs) {
+        const blob = (await remembered(this.#files, number, () => this.#filesOf(number))).get(path);
+        if (blob === undefined)
+            return 'it does not change this script';
+        if (blob === null || !blobs.includes(blob))
+            return 'its final head has another version of this script than will run';
+        return remembered(this.#problems, number, () => this.#approvalProblem(number));
+    }
+    async #approvalProblem(number) {
+        const at = { ...this.repository, pull_number: number, request: this.#request() };
+        const { data: pull } = await this.#octokit.rest.pulls.get(at);
+        const reviews = await this.#octokit.paginate(this.#octokit.rest.pulls.listReviews, { ...at, per_page: 100 });
+        const [author, head] = [pull.user?.login, pull.head.sha];
+        // Oldest first; a comment takes no opinion back.
+        const latest = new Map(reviews
+            .filter(({ state }) => !['COMMENTED', 'PENDING'].includes(state))
+            .map(review => [review.user?.login ?? '', review]));
+        const approvals = [...latest.values()].filter(({ state }) => state === 'APPROVED');
+        if (approvals.length === 0)
+            return 'it has no approval';
+        const byOthers = approvals.filter(({ user }) => user && user.login !== author);
+        if (byOthers.length === 0)
+            return 'nobody but its author has approved it';
+        const byMembers = byOthers.filter(review => !review.author_association || reviewers.has(review.author_association));
+        if (byMembers.length === 0)
+            return 'it is approved only by people without a role in this repository';
+        const ofHead = byMembers.filter(review => review.commit_id === head);
+        return ofHead.length > 0 ? '' : `its approval is not of its final head commit ${head.slice(0, 12)}`;
+    }
+    /** The blobs of a pull request's files, by path; null for one that it removes. */
+    async #filesOf(number) {
+        const files = await this.#octokit.paginate(this.#octokit.rest.pulls.listFiles, {
+            ...this.repository,
+            pull_number: number,
+            per_page: 100,
+            request: this.#request(),
+        });
+        return new Map(files.map(({ filename, sha, status }) => [filename, status === 'removed' ? null : sha]));
+    }
+    #request() {
+        return { signal: deadline(this.cancelled) };
+    }
+}
+function remembered(known, number, find) {
+    const found = known.get(number) ?? find();
+    known.set(number, found);
+    return found;
+}
+/** Why GitHub could not be asked, and what would help, in words. */
+function reviewProblem(error) {
+    const { status } = error;
+    const problem = `GitHub could not be asked for the reviews: ${messageOf(error)}.`;
+    return status === 403 || status === 404
+        ? `${problem} The job needs \`permissions: { contents: read, pull-requests: read }\`.`
+        : problem;
+}
+
+;// CONCATENATED MODULE: ./src/review.ts
+
+
+
+/**
+ * Demands of every script of the batch that it came by a reviewed pull request; those that are older than the adoption
+ * of the rule are exempt. Throws a Failure `not-reviewed` that names each revision, its pull request and what is missing.
+ */
+async function requireReview({ inputs, surroundings, scripts, result }) {
+    const { requireReview: rule, githubToken } = inputs;
+    if (!rule)
+        return;
+    const exempt = rule === true ? new Set() : olderThan(rule.since, scripts);
+    const [owner = '', repo = ''] = surroundings.repository.split('/');
+    const reviews = new Reviews(githubToken, { owner, repo }, surroundings.signal);
+    const batch = new Map(result.databases.flatMap(({ plan }) => plan?.revisions ?? []).map(each => [each.id, each]));
+    const lines = [];
+    for (const { id, message, path, file } of batch.values()) {
+        if (exempt.has(id))
+            continue;
+        const version = await versionOf(file);
+        const missing = await reviews.missing(version).catch(error => {
+            throw new Failure('not-reviewed', reviewProblem(error), { cause: error });
+        });
+        if (!missing)
+            continue;
+        const pullRequest = missing.pullRequest ? `pull request #${missing.pullRequest}: ` : '';
+        lines.push(`Revision ${id}${message && ` (${message})`}, ${path}: ${pullRequest}${missing.what}.`);
+    }
+    if (lines.length === 0)
+        return surroundings.log.info('Every script of the batch was reviewed.');
+    throw new Failure('not-reviewed', lines.join('\n'), {
+        advice: 'Bring each script by a pull request that somebody else approves in its final state. Scripts older than this rule are exempt with `require-review: since:REVISION`.',
+    });
+}
+/** The revisions below this one, by `down_revision`. */
+function olderThan(since, scripts) {
+    const found = [...scripts.keys()].filter(id => id === since || id.startsWith(since));
+    if (found.length !== 1) {
+        throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`);
+    }
+    const older = new Set();
+    const visit = (id) => {
+        for (const down of scripts.get(id)?.down ?? []) {
+            if (older.has(down))
+                continue;
+            older.add(down);
+            visit(down);
+        }
+    };
+    visit(found[0]);
+    return older;
+}
+
 ;// CONCATENATED MODULE: external "node:readline"
 const external_node_readline_namespaceObject = require("node:readline");
 ;// CONCATENATED MODULE: ./src/plan/heads.ts
@@ -56606,7 +56829,16 @@ class Driver {
             }),
             scripts: new Map(loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, created }) => [
                 id,
-                { id, down, dependsOn, labels, message: message.split('\n')[0].trim(), path: this.#file(path), created },
+                {
+                    id,
+                    down,
+                    dependsOn,
+                    labels,
+                    message: message.split('\n')[0].trim(),
+                    path: this.#file(path),
+                    file: (0,external_node_path_namespaceObject.resolve)(this.options.workingDirectory, path),
+                    created,
+                },
             ])),
         };
         return this.#project;
@@ -56815,29 +57047,6 @@ function withoutCredentials(name, value, secrets, token) {
 }
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
-
-// EXTERNAL MODULE: external "node:util"
-var external_node_util_ = __nccwpck_require__(7975);
-;// CONCATENATED MODULE: ./src/git/repository.ts
-
-
-const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
-/**
- * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
- * somebody has committed into it is not, and no program of a repository's own choice is run.
- */
-const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
-    '-c',
-    each,
-]);
-/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
-async function git(directory, args) {
-    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
-    const { stdout } = await execute('git', [...settings, ...args], options);
-    return stdout;
-}
-/** Whether git can do that, whatever it prints. */
-const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
 
 ;// CONCATENATED MODULE: ./src/git/base.ts
 
@@ -57238,6 +57447,8 @@ class Step {
     /** Set by `startPython`. */
     driver;
     targets;
+    /** Every script of the project by its id, once it is loaded. */
+    scripts = new Map();
     constructor(inputs, surroundings, result) {
         this.inputs = inputs;
         this.surroundings = surroundings;
@@ -57301,6 +57512,7 @@ class Step {
         const { result } = this;
         const project = await this.#python(() => this.driver.project(), 'Output of the app');
         this.#match(project);
+        this.scripts = project.scripts;
         const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision);
         const asked = this.targets.map(async ({ state, client, versionTable }) => {
             const { heads, tableExists } = given ?? (await readHeads(client, versionTable));
@@ -58532,6 +58744,7 @@ const request_identifier = (name) => `"${name.replaceAll('"', '""')}"`;
 const checkDeferredConstraints = `DO LANGUAGE plpgsql $$
 DECLARE every text; deferred text;
 BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable) THEN RETURN; END IF;
   SELECT pg_catalog.string_agg(name, ', '), pg_catalog.string_agg(name, ', ') FILTER (WHERE condeferred)
     INTO every, deferred
     FROM (SELECT pg_catalog.format('%I.%I', n.nspname, c.conname) AS name, pg_catalog.bool_and(c.condeferred) AS condeferred
@@ -58931,7 +59144,142 @@ class Savepoints {
     }
 }
 
+;// CONCATENATED MODULE: ./src/postgres/gate/upstream.ts
+
+/** What is written in one go leaves in one piece: a system call costs more than all else that the gate does. */
+function writeTogether(socket, bytes) {
+    if (socket.writableCorked === 0) {
+        socket.cork();
+        process.nextTick(() => socket.uncork());
+    }
+    return socket.write(bytes);
+}
+/**
+ * The socket of a connected, idle `pg` client, spoken to in raw messages.
+ *
+ * This is the one place that leans on pg's inside: `client.connection.stream` is its socket, and its parser listens
+ * there for 'data'. While the gate is open we listen instead; `release()` gives the socket back, between two messages.
+ */
+class Upstream {
+    listener;
+    #socket;
+    #reader = new MessageReader();
+    #pgListeners;
+    #queue = [];
+    /** Why the connection was lost, if it was. */
+    lost;
+    /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed. */
+    status = 'T';
+    constructor(client, listener) {
+        this.listener = listener;
+        this.#socket = client.connection.stream;
+        this.#pgListeners = this.#socket.listeners('data');
+        if (this.#pgListeners.length !== 1)
+            throw new Error('pg does not read its socket in the way this version knows');
+        this.#socket.removeAllListeners('data');
+        this.#socket.on('data', this.#onData);
+        this.#socket.on('close', this.#onClose);
+        this.#socket.on('error', this.#onClose);
+    }
+    get idle() {
+        return this.#queue.length === 0;
+    }
+    /** Bytes wait to be written: who has many more of them waits for `drained`. */
+    get congested() {
+        return this.#socket.writableNeedDrain;
+    }
+    drained(resume) {
+        this.#socket.once('drain', resume);
+    }
+    pause() {
+        this.#socket.pause();
+    }
+    resume() {
+        this.#socket.resume();
+    }
+    send(request) {
+        if (this.lost)
+            return;
+        this.#queue.push(...request.expected);
+        if (request.bytes.length > 0)
+            writeTogether(this.#socket, request.bytes);
+        this.#settle();
+    }
+    /** Gives the socket back to pg; only when `idle`. */
+    release() {
+        this.#socket.off('data', this.#onData);
+        this.#socket.off('close', this.#onClose);
+        this.#socket.off('error', this.#onClose);
+        for (const listener of this.#pgListeners)
+            this.#socket.on('data', listener);
+        this.#socket.resume();
+    }
+    /** Ends the connection: its state is not what we think, and PostgreSQL then rolls back. */
+    abandon(error) {
+        this.#lose(error);
+        this.#socket.destroy();
+    }
+    #onClose = (error) => {
+        this.#lose(error instanceof Error ? error : new Error('the server closed the connection'));
+    };
+    #lose(error, frame) {
+        if (this.lost)
+            return;
+        this.lost = error;
+        this.#queue = [];
+        this.listener.lost(error, frame);
+    }
+    #onData = (chunk) => {
+        this.#reader.push(chunk);
+        try {
+            for (let message = this.#reader.message(); message; message = this.#reader.message())
+                this.#receive(message);
+        }
+        catch (error) {
+            this.abandon(error instanceof Error ? error : new Error(String(error)));
+        }
+    };
+    #receive(message) {
+        const { type } = message;
+        if (this.lost)
+            return;
+        if (type === 'N' || type === 'S' || type === 'A')
+            return this.listener.asynchronous(message);
+        const fields = type === 'E' ? readFields(message.body) : undefined;
+        if (fields && /^(FATAL|PANIC)$/.test(fields.V ?? ''))
+            return this.#lose(new Error(fields.M), message.frame);
+        const head = this.#queue[0];
+        if (!head || (type === 'Z' && head.ends !== 'Z'))
+            throw new Error(`PostgreSQL sent a ${type} message that nothing asked for${fields ? `: ${fields.M}` : ''}`);
+        if (fields) {
+            // The server now skips everything up to the next Sync, and so do we.
+            const next = this.#queue.findIndex(expected => expected.ends === 'Z');
+            this.#queue.splice(0, next < 0 ? this.#queue.length : next);
+            head.deliver?.(message);
+            return;
+        }
+        if (type === 'Z')
+            this.status = String.fromCharCode(message.body[0]);
+        const asksForData = type === 'G' || type === 'W';
+        if (asksForData && !head.copyIn)
+            throw new Error('PostgreSQL waits for COPY data that nobody was going to send');
+        head.deliver?.(message);
+        if (asksForData)
+            head.copyIn();
+        if (head.ends.includes(type)) {
+            this.#queue.shift();
+            head.done?.(message);
+            this.#settle();
+        }
+    }
+    #settle() {
+        while (this.#queue[0]?.ends === '')
+            this.#queue.shift().done?.();
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/postgres/gate/client.ts
+
 
 /** Bytes that are taken in from a client that has to wait. */
 const client_patience = 1_000_000;
@@ -58990,7 +59338,7 @@ class ClientSocket {
     write(bytes) {
         if (this.ended || this.socket.destroyed)
             return;
-        if (this.socket.write(bytes) || this.#clogged)
+        if (writeTogether(this.socket, bytes) || this.#clogged)
             return;
         this.#clogged = true;
         this.upstream.pause();
@@ -60401,132 +60749,6 @@ class Turns {
     }
 }
 
-;// CONCATENATED MODULE: ./src/postgres/gate/upstream.ts
-
-/**
- * The socket of a connected, idle `pg` client, spoken to in raw messages.
- *
- * This is the one place that leans on pg's inside: `client.connection.stream` is its socket, and its parser listens
- * there for 'data'. While the gate is open we listen instead; `release()` gives the socket back, between two messages.
- */
-class Upstream {
-    listener;
-    #socket;
-    #reader = new MessageReader();
-    #pgListeners;
-    #queue = [];
-    /** Why the connection was lost, if it was. */
-    lost;
-    /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed. */
-    status = 'T';
-    constructor(client, listener) {
-        this.listener = listener;
-        this.#socket = client.connection.stream;
-        this.#pgListeners = this.#socket.listeners('data');
-        if (this.#pgListeners.length !== 1)
-            throw new Error('pg does not read its socket in the way this version knows');
-        this.#socket.removeAllListeners('data');
-        this.#socket.on('data', this.#onData);
-        this.#socket.on('close', this.#onClose);
-        this.#socket.on('error', this.#onClose);
-    }
-    get idle() {
-        return this.#queue.length === 0;
-    }
-    /** Bytes wait to be written: who has many more of them waits for `drained`. */
-    get congested() {
-        return this.#socket.writableNeedDrain;
-    }
-    drained(resume) {
-        this.#socket.once('drain', resume);
-    }
-    pause() {
-        this.#socket.pause();
-    }
-    resume() {
-        this.#socket.resume();
-    }
-    send(request) {
-        if (this.lost)
-            return;
-        this.#queue.push(...request.expected);
-        if (request.bytes.length > 0)
-            this.#socket.write(request.bytes);
-        this.#settle();
-    }
-    /** Gives the socket back to pg; only when `idle`. */
-    release() {
-        this.#socket.off('data', this.#onData);
-        this.#socket.off('close', this.#onClose);
-        this.#socket.off('error', this.#onClose);
-        for (const listener of this.#pgListeners)
-            this.#socket.on('data', listener);
-        this.#socket.resume();
-    }
-    /** Ends the connection: its state is not what we think, and PostgreSQL then rolls back. */
-    abandon(error) {
-        this.#lose(error);
-        this.#socket.destroy();
-    }
-    #onClose = (error) => {
-        this.#lose(error instanceof Error ? error : new Error('the server closed the connection'));
-    };
-    #lose(error, frame) {
-        if (this.lost)
-            return;
-        this.lost = error;
-        this.#queue = [];
-        this.listener.lost(error, frame);
-    }
-    #onData = (chunk) => {
-        this.#reader.push(chunk);
-        try {
-            for (let message = this.#reader.message(); message; message = this.#reader.message())
-                this.#receive(message);
-        }
-        catch (error) {
-            this.abandon(error instanceof Error ? error : new Error(String(error)));
-        }
-    };
-    #receive(message) {
-        const { type } = message;
-        if (this.lost)
-            return;
-        if (type === 'N' || type === 'S' || type === 'A')
-            return this.listener.asynchronous(message);
-        const fields = type === 'E' ? readFields(message.body) : undefined;
-        if (fields && /^(FATAL|PANIC)$/.test(fields.V ?? ''))
-            return this.#lose(new Error(fields.M), message.frame);
-        const head = this.#queue[0];
-        if (!head || (type === 'Z' && head.ends !== 'Z'))
-            throw new Error(`PostgreSQL sent a ${type} message that nothing asked for${fields ? `: ${fields.M}` : ''}`);
-        if (fields) {
-            // The server now skips everything up to the next Sync, and so do we.
-            const next = this.#queue.findIndex(expected => expected.ends === 'Z');
-            this.#queue.splice(0, next < 0 ? this.#queue.length : next);
-            head.deliver?.(message);
-            return;
-        }
-        if (type === 'Z')
-            this.status = String.fromCharCode(message.body[0]);
-        const asksForData = type === 'G' || type === 'W';
-        if (asksForData && !head.copyIn)
-            throw new Error('PostgreSQL waits for COPY data that nobody was going to send');
-        head.deliver?.(message);
-        if (asksForData)
-            head.copyIn();
-        if (head.ends.includes(type)) {
-            this.#queue.shift();
-            head.done?.(message);
-            this.#settle();
-        }
-    }
-    #settle() {
-        while (this.#queue[0]?.ends === '')
-            this.#queue.shift().done?.();
-    }
-}
-
 ;// CONCATENATED MODULE: ./src/postgres/gate/gate.ts
 
 
@@ -61290,6 +61512,7 @@ async function tellAndSettle(step, target) {
 
 
 
+
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
  * Never throws: a failure is part of the result, with the heads as the databases have them then.
@@ -61318,6 +61541,7 @@ async function run(inputs, surroundings) {
         }
         else {
             refuseObstacles(result);
+            await requireReview(step);
             result.commentUrl = await publisher.comment(result);
             result.outcome = await transact(step);
         }
@@ -61394,6 +61618,7 @@ async function main() {
         const event = readEvent(process.env);
         result = await run(inputs, {
             environment: process.env,
+            repository: event.repository,
             applicationName: applicationName(event.repository, event.runId),
             temporaryDirectory: process.env.RUNNER_TEMP ?? (0,external_node_os_namespaceObject.tmpdir)(),
             publisher: new Publisher(event, inputs, log, cancelled.signal),

@@ -35,6 +35,8 @@ export interface Inputs {
   /** Further tries of the batch when another session was in the way. */
   retries: number
   allowUntrusted: boolean
+  /** Of every script, or of those from a revision on. */
+  requireReview: boolean | { since: string }
 }
 
 export type TwoPhase = (typeof twoPhases)[number]
@@ -91,6 +93,10 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   const versionTable = input('version-table')
   const retries = input('retries')
   if (!/^\d{1,2}$/.test(retries)) mistake(`retries is “${retries}”; it can be a number from 0 to 99.`)
+  const review = input('require-review')
+  const since = /^since:(\S+)$/.exec(review)?.[1]
+  if (!since && !['true', 'false'].includes(review))
+    mistake(`require-review is “${review}”; it can be true, false or since:REVISION.`)
   const twoPhase = oneOf('two-phase', twoPhases)
   const allowUntrusted = oneOf('allow-untrusted', ['true', 'false'])
 
@@ -122,6 +128,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     statementTimeout: input('statement-timeout'),
     retries: Number(retries),
     allowUntrusted: allowUntrusted === 'true',
+    requireReview: since ? { since } : review === 'true',
   }
 }
 

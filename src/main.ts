@@ -24,6 +24,7 @@ async function main(): Promise<void> {
     const event = readEvent(process.env)
     result = await run(inputs, {
       environment: process.env,
+      repository: event.repository,
       applicationName: applicationName(event.repository, event.runId),
       temporaryDirectory: process.env.RUNNER_TEMP ?? tmpdir(),
       publisher: new Publisher(event, inputs, log, cancelled.signal),

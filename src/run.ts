@@ -6,6 +6,7 @@ import { loadParser } from './plan/statements'
 import { lossOf } from './postgres/connection'
 import { notTransactionalFailure, warningsOf } from './report/blame'
 import { stateOf } from './report/words'
+import { requireReview } from './review'
 import { Step, type Surroundings } from './step'
 import { transact } from './transact'
 import { settleLeftovers } from './two-phase'
@@ -33,6 +34,7 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
       for (const warning of warningsOf(result)) log.warning(warning)
     } else {
       refuseObstacles(result)
+      await requireReview(step)
       result.commentUrl = await publisher.comment(result)
       result.outcome = await transact(step)
     }

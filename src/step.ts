@@ -8,7 +8,7 @@ import { requireBaseCheckout } from './git/trust'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
 import { headsOf } from './plan/heads'
-import { isRendered, type Plan } from './plan/plan'
+import { isRendered, type Plan, type Script } from './plan/plan'
 import { type DatabaseState, nameHeads, type Result, revisionsOf } from './plan/result'
 import { ownStatements, sqlComment, sqlScript, terminated } from './plan/sql'
 import { obstaclesOf } from './plan/transactional'
@@ -25,6 +25,8 @@ const onlyBind = 'default'
 /** What a step runs in; main.ts gives it. */
 export interface Surroundings {
   environment: NodeJS.ProcessEnv
+  /** `owner/name`; empty outside of GitHub. */
+  repository: string
   /** What others see in pg_stat_activity while we are connected. */
   applicationName: string
   /** Where the SQL file goes. */
@@ -47,6 +49,8 @@ export class Step {
   /** Set by `startPython`. */
   driver!: Driver
   targets: Target[]
+  /** Every script of the project by its id, once it is loaded. */
+  scripts = new Map<string, Script>()
 
   constructor(
     readonly inputs: Inputs,
@@ -116,6 +120,7 @@ export class Step {
     const { result } = this
     const project = await this.#python(() => this.driver.project(), 'Output of the app')
     this.#match(project)
+    this.scripts = project.scripts
     const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision)
     const asked = this.targets.map(async ({ state, client, versionTable }) => {
       const { heads, tableExists } = given ?? (await readHeads(client!, versionTable))

@@ -200,7 +200,16 @@ export class Driver {
       scripts: new Map(
         loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, created }) => [
           id,
-          { id, down, dependsOn, labels, message: message.split('\n')[0]!.trim(), path: this.#file(path), created },
+          {
+            id,
+            down,
+            dependsOn,
+            labels,
+            message: message.split('\n')[0]!.trim(),
+            path: this.#file(path),
+            file: resolve(this.options.workingDirectory, path),
+            created,
+          },
         ]),
       ),
     }

@@ -11,6 +11,8 @@ export interface Script {
   message: string
   /** Relative to the workspace where it lies inside it. */
   path: string
+  /** Where it lies on this machine. */
+  file: string
   /** Its `Create Date`, as the script's docstring has it; empty where it has none. */
   created: string
 }

@@ -13,7 +13,11 @@ export type Comment = Pick<
 export type PullRequest = Pick<
   Schemas['pull-request-simple'],
   'number' | 'state' | 'title' | 'merged_at' | 'merge_commit_sha'
-> & { head: Pick<Schemas['pull-request-simple']['head'], 'label' | 'ref' | 'sha'> }
+> & { head: Pick<Schemas['pull-request-simple']['head'], 'label' | 'ref' | 'sha'>; user: User }
+export type File = Pick<Schemas['diff-entry'], 'filename' | 'sha' | 'status'>
+export type Review = Pick<Schemas['pull-request-review'], 'id' | 'state' | 'commit_id' | 'author_association'> & {
+  user: User
+}
 
 /** A local HTTP server in GitHub's place, as far as the action leans on its API. */
 export interface GitHub {
@@ -23,6 +27,9 @@ export interface GitHub {
   pulls: Map<string, PullRequest[]>
   /** The pull requests that are proposed from a branch, by `owner:branch`. */
   proposed: Map<string, PullRequest[]>
+  /** The files of a pull request, and its reviews, oldest first. */
+  files: Map<number, File[]>
+  reviews: Map<number, Review[]>
   /** Every request that came, as `METHOD path`. */
   requests: string[]
   /** Every text that the action has written into a comment. */
@@ -44,6 +51,7 @@ export const pullRequest = (number: number, change: Partial<PullRequest> = {}): 
   merged_at: null,
   merge_commit_sha: null,
   head: { label: 'acme:feature', ref: 'feature', sha: 'a'.repeat(40) },
+  user: { login: 'author', id: 1, type: 'User' },
   ...change,
 })
 
@@ -94,6 +102,14 @@ export async function startGitHub({ root = '', graphql = '/graphql' } = {}): Pro
       found.body = body
       return answer(200, found)
     }
+    const pull = /^\/pulls\/(\d+)(\/files|\/reviews)?$/.exec(path)
+    if (pull && method === 'GET') {
+      const number = Number(pull[1])
+      if (pull[2] === '/files') return answer(200, github.files.get(number) ?? [])
+      if (pull[2] === '/reviews') return answer(200, github.reviews.get(number) ?? [])
+      const found = [...github.pulls.values()].flat().find(each => each.number === number)
+      return found ? answer(200, found) : answer(404, { message: 'Not Found' })
+    }
     if (commit && method === 'GET') return answer(200, github.pulls.get(commit) ?? [])
     if (asked === `GET ${root}/repos/acme/shop/pulls`)
       return answer(200, github.proposed.get(searchParams.get('head') ?? '') ?? [])
@@ -106,6 +122,8 @@ export async function startGitHub({ root = '', graphql = '/graphql' } = {}): Pro
     comments: new Map(),
     pulls: new Map(),
     proposed: new Map(),
+    files: new Map(),
+    reviews: new Map(),
     requests: [],
     written: [],
     fails: () => undefined,

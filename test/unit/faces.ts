@@ -12,7 +12,7 @@ const run = 'https://github.com/acme/shop/actions/runs/4711'
 
 function script(id: string, message: string, down: string[]): Script {
   const path = `migrations/versions/${id}_${message.replaceAll(/\W+/g, '_')}.py`
-  return { id, message, path, down, dependsOn: [], labels: [], created: '2026-03-02 09:00:00' }
+  return { id, message, path, file: `/work/${path}`, down, dependsOn: [], labels: [], created: '2026-03-02 09:00:00' }
 }
 
 const rendered = (of: Script, ...sql: string[]): Revision => ({

@@ -109,6 +109,7 @@ export const revision = (change: Partial<Revision> & { id: string }): Revision =
   message: 'create customers',
   created: '',
   path: `migrations/versions/${change.id}.py`,
+  file: `/work/migrations/versions/${change.id}.py`,
   ...(!change.notRenderable && { statements: [{ sql: 'CREATE TABLE t (id int)', line: 7, own: false }] }),
   ...change,
 })

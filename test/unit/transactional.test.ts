@@ -12,6 +12,7 @@ const revision = (id: string, ...statements: string[]): Revision => ({
   labels: [],
   message: '',
   path: `${id}.py`,
+  file: `/${id}.py`,
   created: '',
   statements: statements.map((sql, index) => ({ sql, line: 10 + index, own: false })),
 })

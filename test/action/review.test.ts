@@ -1,0 +1,199 @@
+import { execFileSync } from 'node:child_process'
+import { appendFileSync, cpSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { createDatabase, start } from '../support/action.mts'
+import { contents } from '../support/database.mts'
+import { type GitHub, pullRequest, type Review, startGitHub } from '../support/github.mts'
+import { writeProject } from '../support/project.mts'
+import type { Step } from '../support/runner.mts'
+
+const scripts = ['a1', 'b2', 'c3'].map(id => ({ id, upgrade: `op.execute("CREATE TABLE t_${id} (id int)")` }))
+const number = 7
+const path = (id: string) => `migrations/versions/${id}.py`
+
+let folder: string
+let github: GitHub
+let url: string
+let head: string
+
+const git = (...args: string[]): string => {
+  const who = ['-c', 'user.name=A', '-c', 'user.email=a@example.com', '-c', 'commit.gpgsign=false']
+  return execFileSync('git', [...who, ...args], { cwd: folder, encoding: 'utf8', stdio: 'pipe' }).trim()
+}
+
+/** Brings scripts to main by a pull request, as the button that was pressed on GitHub does. */
+function merge(how: 'merge' | 'squash' | 'rebase', ids = ['b2']): void {
+  const all = writeProject({ scripts })
+  git('checkout', '-q', '-b', 'change')
+  for (const id of ids) cpSync(join(all, path(id)), join(folder, path(id)))
+  git('add', '.')
+  git('commit', '-q', '-m', 'change')
+  head = git('rev-parse', 'HEAD')
+  git('checkout', '-q', 'main')
+  git('commit', '-q', '--allow-empty', '-m', 'main moves on')
+  if (how === 'merge') git('merge', '-q', '--no-ff', '-m', 'merge', 'change')
+  if (how === 'squash') {
+    git('merge', '-q', '--squash', 'change')
+    git('commit', '-q', '-m', 'squashed')
+  }
+  if (how === 'rebase') git('cherry-pick', 'change')
+  // GitHub knows the commit that is on main, and for a merge the branch's own.
+  const known = how === 'merge' ? head : git('rev-parse', 'HEAD')
+  const pull = pullRequest(number, {
+    state: 'closed',
+    merged_at: '2026-01-01T00:00:00Z',
+    head: { label: 'acme:change', ref: 'change', sha: head },
+  })
+  github.pulls.set(known, [pull])
+  const blob = (id: string) => git('rev-parse', `change:${path(id)}`)
+  github.files.set(
+    number,
+    ids.map(id => ({ filename: path(id), sha: blob(id), status: 'added' })),
+  )
+  github.reviews.set(number, [review()])
+}
+
+const review = (change: Partial<Review> = {}): Review => ({
+  id: 1,
+  state: 'APPROVED',
+  commit_id: head,
+  author_association: 'MEMBER',
+  user: { login: 'colleague', id: 2, type: 'User' },
+  ...change,
+})
+
+function apply(rule = 'true', inputs: Record<string, string> = {}): Promise<Step> {
+  return start(folder, url, { mode: 'apply', 'require-review': rule, ...inputs }, { github: github.url })
+}
+
+async function expectRefused(step: Step, words: string): Promise<void> {
+  expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'not-reviewed' })
+  expect(step.exitCode).toBe(1)
+  expect(step.commands.find(({ name }) => name === 'error')!.text).toContain(words)
+  expect(await contents(url)).not.toContain('t_b2')
+}
+
+beforeEach(async () => {
+  github = await startGitHub()
+  url = await createDatabase()
+  folder = writeProject({ scripts: scripts.slice(0, 1) })
+  writeFileSync(join(folder, '.gitignore'), '__pycache__/\n')
+  git('init', '-q', '-b', 'main')
+  git('add', '.')
+  git('commit', '-q', '-m', 'base')
+  await start(folder, url, { mode: 'apply' })
+})
+afterEach(() => github.stop())
+
+test.each(['merge', 'squash', 'rebase'] as const)('a script that was reviewed runs, merged by %s', async how => {
+  merge(how)
+  const step = await apply()
+  expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': 'b2' })
+})
+
+describe('refused, the database untouched', () => {
+  beforeEach(() => merge('squash'))
+  const other = { login: 'author', id: 1, type: 'User' }
+  test.each<[string, () => void, string]>([
+    ['no approval', () => github.reviews.delete(number), 'pull request #7: it has no approval'],
+    [
+      'only a comment',
+      () => github.reviews.set(number, [review({ state: 'COMMENTED' })]),
+      'pull request #7: it has no approval',
+    ],
+    [
+      'an approval that was dismissed',
+      () => github.reviews.set(number, [review({ state: 'DISMISSED' })]),
+      'it has no approval',
+    ],
+    [
+      'an approval that was taken back',
+      () => github.reviews.set(number, [review(), review({ id: 2, state: 'CHANGES_REQUESTED' })]),
+      'it has no approval',
+    ],
+    ['the author’s own', () => github.reviews.set(number, [review({ user: other })]), 'nobody but its author'],
+    [
+      'a passer-by’s',
+      () => github.reviews.set(number, [review({ author_association: 'NONE' })]),
+      'only by people without a role',
+    ],
+    [
+      'an approval of an earlier commit: somebody pushed behind it',
+      () => github.reviews.set(number, [review({ commit_id: 'c'.repeat(40) })]),
+      'its approval is not of its final head commit',
+    ],
+    [
+      'a script that is not as it was approved',
+      () => {
+        appendFileSync(join(folder, path('b2')), '\n# one more line\n')
+        git('commit', '-q', '-a', '-m', 'straight to main')
+        github.pulls.set(git('rev-parse', 'HEAD'), github.pulls.values().next().value!)
+      },
+      'another version of this script than will run',
+    ],
+    [
+      'a script changed in the checkout alone',
+      () => appendFileSync(join(folder, path('b2')), '\n# one more line\n'),
+      'another version of this script than will run',
+    ],
+    ['a commit that came without a pull request', () => github.pulls.clear(), 'no merged pull request has brought it'],
+    [
+      'a pull request that is not merged',
+      () => github.pulls.set(git('rev-parse', 'HEAD'), [pullRequest(number)]),
+      'no merged pull request has brought it',
+    ],
+    ['a script that is not committed', () => void git('rm', '-q', '--cached', path('b2')), 'is not committed'],
+  ])('%s', async (_, arrange, words) => {
+    arrange()
+    if (words === 'is not committed') git('commit', '-q', '-m', 'forgotten')
+    await expectRefused(await apply(), words)
+  })
+})
+
+test('every revision of the batch needs it: one that came without is named', async () => {
+  merge('squash')
+  const all = writeProject({ scripts })
+  cpSync(join(all, path('c3')), join(folder, path('c3')))
+  git('add', '.')
+  git('commit', '-q', '-m', 'straight to main')
+  const step = await apply()
+  await expectRefused(step, 'Revision c3')
+  expect(step.log).not.toContain('Revision b2 (b2), migrations')
+})
+
+test('scripts older than the adoption of the rule are exempt, and no others', async () => {
+  merge('squash', ['b2', 'c3'])
+  github.files.set(number, github.files.get(number)!.slice(1))
+  await expectRefused(await apply('true'), 'Revision b2')
+  await expectRefused(await apply('since:b2'), 'Revision b2')
+  const unknown = await apply('since:zz')
+  expect(unknown.outputs).toMatchObject({ outcome: 'refused', 'failure-reason': 'invalid-input' })
+  expect((await apply('since:c3')).outputs).toMatchObject({ outcome: 'applied', 'new-head': 'c3' })
+})
+
+test('nothing to do needs no review; a preview does not ask for one', async () => {
+  expect((await apply()).outputs.outcome).toBe('up-to-date')
+  merge('squash')
+  github.reviews.clear()
+  expect((await apply('true', { mode: 'preview' })).outputs.outcome).toBe('previewed')
+})
+
+test('a shallow clone says what to set', async () => {
+  merge('squash')
+  const clone = mkdtempSync(join(tmpdir(), 'atomic-upgrade-clone-'))
+  execFileSync('git', ['clone', '-q', '--depth', '1', `file://${folder}`, clone], { stdio: 'pipe' })
+  folder = clone
+  const step = await apply()
+  expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'invalid-input' })
+  expect(step.log).toContain('fetch-depth: 0')
+})
+
+test('GitHub that cannot be asked is no review', async () => {
+  merge('squash')
+  github.fails = (_, at) => (at.endsWith('/pulls') ? 403 : undefined)
+  const step = await apply()
+  await expectRefused(step, 'GitHub could not be asked for the reviews')
+  expect(step.log).toContain('pull-requests: read')
+})
