@@ -124,7 +124,8 @@ describe('the pull request is found for', () => {
       if (pulls) github.pulls.set(sha, pulls)
       if (proposed) github.proposed.set('fork:feature', proposed)
       // A refusal is published as everything is, and sooner.
-      const step = await preview({ python: 'there-is-no-python', ...inputs }, { event: { name: event, payload } })
+      const given = { python: 'there-is-no-python', 'allow-untrusted': 'true', ...inputs }
+      const step = await preview(given, { event: { name: event, payload } })
       expect(step.outputs).toMatchObject({ outcome: 'refused', 'failure-reason': 'render-failed' })
       expect([...github.comments.keys()]).toEqual(number === undefined ? [] : [number])
       const address = number === undefined ? '' : github.comments.get(number)![0]!.html_url
