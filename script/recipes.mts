@@ -15,11 +15,13 @@ const [postgres, github] = [await startServer(), await startGitHub()]
 async function preview(): Promise<void> {
   const url = await postgres.create('preview')
   const event = { pull_request: proposedFrom('acme/shop') }
-  await run('preview.yml', 'pull_request', event, { MIGRATIONS_PREVIEW_URL: url })
-  holds('the comment', comment('production'), '2 revisions to upgrade')
+  const withDatabase = await run('preview.yml', 'pull_request', event, { MIGRATIONS_PREVIEW_URL: url })
+  holds('the batch', withDatabase, '::set-output:: revisions=["a1","b2"]')
+  holds('the comment', comment('production'), /CREATE TABLE first.*CREATE TABLE second/s)
   holds('nothing is written', await tables(url), /^$/)
-  await run('preview-without-database.yml', 'pull_request', event, {})
-  holds('the comment', comment(''), '1 revision to upgrade')
+  const without = await run('preview-without-database.yml', 'pull_request', event, {})
+  holds('the batch', without, '::set-output:: revisions=["b2"]')
+  holds('the comment', comment(''), /^(?!.*CREATE TABLE first).*CREATE TABLE second/s)
 }
 
 /** It is merged: the database is upgraded, once. */
@@ -27,10 +29,10 @@ async function deploy(): Promise<void> {
   const url = await postgres.create('deployed')
   const secrets = { MIGRATIONS_URL: url }
   const log = await run('deploy.yml', 'push', {}, secrets)
-  holds('the comment', comment('production'), '2 revisions applied')
+  holds('the comment', comment('production'), /✅.*`base`.*`b2`/s)
   holds('the tables', await tables(url), /^alembic_version, first, second$/)
   holds('the step after it', log, 'The database is at b2.')
-  holds('a second deploy', await run('deploy.yml', 'push', {}, secrets), 'Outcome: up-to-date.')
+  holds('a second deploy', await run('deploy.yml', 'push', {}, secrets), '::set-output:: outcome=up-to-date')
 }
 
 /** act has no secrets of an environment, so both jobs that apply have the same database here. */
@@ -38,9 +40,9 @@ async function stagingThenProduction(): Promise<void> {
   const [staging, production] = [await postgres.create('staging'), await postgres.create('production')]
   const secrets = { MIGRATIONS_URL: staging, MIGRATIONS_PREVIEW_URL: production }
   const log = await run('staging-production.yml', 'push', {}, secrets)
-  holds('staging', comment('staging'), '2 revisions applied')
+  holds('staging', comment('staging'), /✅.*`base`.*`b2`/s)
   holds('the tables of staging', await tables(staging), /^alembic_version, first, second$/)
-  holds('production is shown', log, 'Outcome: previewed.')
+  holds('production is shown', log, /\[Deploy\/preview *\].*::set-output:: outcome=previewed/)
   holds('the job for production runs', log, '[Deploy/production] 🏁  Job succeeded')
   const nothing = await run('staging-production.yml', 'push', {}, { ...secrets, MIGRATIONS_PREVIEW_URL: staging })
   holds('with nothing pending, production is left out', nothing, /^(?!.*\[Deploy\/production\] ⭐)/s)
