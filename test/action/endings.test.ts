@@ -37,7 +37,7 @@ op.execute("INSERT INTO pair VALUES (1, 2)")`,
     env: stock =>
       stock.replace(
         /with context\.begin_transaction\(\):\n( +)context\.run_migrations\(\)\n\n\nif/,
-        'context.run_migrations()\n        connection.rollback()\n\n\nif',
+        'transaction = connection.begin()\n        context.run_migrations()\n        transaction.rollback()\n\n\nif',
       ),
   },
   'a statement that PostgreSQL forbids in a transaction': {
@@ -131,11 +131,18 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 
 describe('cancelled while the server does not answer, as the runner does it: the outputs are written before the kill', () => {
   /** A TCP proxy that passes nothing on any more once it is told to. */
-  async function stalling(url: string): Promise<{ url: string; stall: () => void; close: () => void }> {
+  async function stalling(
+    url: string,
+  ): Promise<{ url: string; connected: Promise<void>; stall: () => void; close: () => void }> {
     const { hostname, port } = new URL(url)
     let stalled = false
     const sockets: Socket[] = []
+    let arrive = () => {}
+    const connected = new Promise<void>(resolve => {
+      arrive = resolve
+    })
     const proxy = createServer(client => {
+      arrive()
       const server = connect(Number(port), hostname)
       sockets.push(client, server)
       client.on('data', chunk => stalled || server.write(chunk)).on('error', () => {})
@@ -144,6 +151,7 @@ describe('cancelled while the server does not answer, as the runner does it: the
     await new Promise<void>(resolve => proxy.listen(0, '127.0.0.1', resolve))
     return {
       url: url.replace(`:${port}/`, `:${(proxy.address() as AddressInfo).port}/`),
+      connected,
       stall: () => {
         stalled = true
       },
@@ -182,7 +190,7 @@ describe('cancelled while the server does not answer, as the runner does it: the
       const sleeping = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`
       while ((await query(url, sleeping)).rowCount === 0) await new Promise(resolve => setTimeout(resolve, 50))
       proxy.stall()
-    } else await new Promise(resolve => setTimeout(resolve, 500))
+    } else await proxy.connected
     timers = cancel(pid)
     const step = await running
     for (const timer of timers) clearTimeout(timer)

@@ -5,8 +5,13 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { root } from './runner.mts'
 
-/** The Python that script/bootstrap sets up, with the fixture's packages and every driver that is tested. */
-export const python = join(root, '.venv', process.platform === 'win32' ? 'Scripts/python.exe' : 'bin/python')
+/**
+ * The Python that script/bootstrap sets up, with the fixture's packages and every driver that is tested; script/matrix
+ * names others.
+ */
+export const python =
+  process.env.ATOMIC_UPGRADE_PYTHON ??
+  join(root, '.venv', process.platform === 'win32' ? 'Scripts/python.exe' : 'bin/python')
 
 export interface Script {
   id: string

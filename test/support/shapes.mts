@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { python, type Script, writeProject } from './project.mts'
+import { anyDriver, has } from './stack.mts'
 
 /** A project of some shape: how the action is told of it, and how a raw upgrade is run in it. */
 export interface Shape {
@@ -75,7 +76,7 @@ function flask(driver: string, options: Partial<Parameters<typeof writeProject>[
 
 /** A Flask app made by a factory, in a package, named as FLASK_APP names it. */
 function factory(flaskApp: string, given: 'input' | 'environment' | '.flaskenv'): Shape {
-  const shape = flask('psycopg')
+  const shape = flask(anyDriver)
   const app = readFileSync(join(shape.folder, 'app.py'), 'utf8')
   mkdirSync(join(shape.folder, 'shop'))
   writeFileSync(
@@ -103,7 +104,7 @@ def create_app(name="shop"):
     ...shape,
     inputs: given === 'input' ? { 'flask-app': flaskApp } : {},
     ...(given === 'environment' && { environment }),
-    raw: (url, ...words) => runRaw(['-m', 'flask', 'db', ...words], shape.folder, 'psycopg', url, environment),
+    raw: (url, ...words) => runRaw(['-m', 'flask', 'db', ...words], shape.folder, anyDriver, url, environment),
   }
 }
 
@@ -205,24 +206,29 @@ const merged = [
   table('ee02', { downs: ['ee01'], dependsOn: 'bb01' }),
 ]
 
-/** Twelve projects and more, of the shapes that are met in the wild. */
+/** Twelve projects and more, of the shapes that are met in the wild, as far as the stack under test can have them. */
 export const shapes: Record<string, () => Shape> = {
-  'Flask-Migrate with psycopg 3': () => flask('psycopg'),
+  ...(has.psycopg3 && {
+    'Flask-Migrate with psycopg 3': () => flask('psycopg'),
+    'plain Alembic, template generic, psycopg 3': () => alembic('generic', 'psycopg'),
+    'plain Alembic, template async, psycopg 3': () => alembic('async', 'psycopg'),
+  }),
   'Flask-Migrate with psycopg2': () => flask('psycopg2'),
   'Flask-Migrate with pg8000': () => flask('pg8000'),
   'Flask-Migrate, revisions that commit by themselves': () =>
-    flask('psycopg', { migrate: 'transaction_per_migration=True' }),
+    flask(anyDriver, { migrate: 'transaction_per_migration=True' }),
   'Flask-Migrate, version table named in Migrate(…)': () =>
-    flask('psycopg', { migrate: 'version_table="schema_version"' }),
+    flask(anyDriver, { migrate: 'version_table="schema_version"' }),
   'an app factory, named in the input': () => factory('shop:create_app', 'input'),
   'an app factory with an argument, named in FLASK_APP': () => factory("shop:create_app('mine')", 'environment'),
-  'plain Alembic, template generic, psycopg 3': () => alembic('generic', 'psycopg'),
+  'plain Alembic, template generic, psycopg2': () => alembic('generic', 'psycopg2'),
   'plain Alembic, template generic, pg8000': () => alembic('generic', 'pg8000'),
   'plain Alembic, template async, asyncpg': () => alembic('async', 'asyncpg'),
-  'plain Alembic, template async, psycopg 3': () => alembic('async', 'psycopg'),
-  'plain Alembic, template pyproject': () => alembic('pyproject', 'psycopg', { config: 'pyproject.toml' }),
+  ...(has.pyproject && {
+    'plain Alembic, template pyproject': () => alembic('pyproject', anyDriver, { config: 'pyproject.toml' }),
+  }),
   'plain Alembic, version table and schema named in env.py': () =>
-    alembic('generic', 'psycopg', {
+    alembic('generic', anyDriver, {
       env: stock =>
         stock
           .replaceAll(
@@ -231,17 +237,17 @@ export const shapes: Record<string, () => Shape> = {
           )
           .replace(
             'with connectable.connect() as connection:\n',
-            'with connectable.connect() as connection:\n        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS meta")\n        connection.commit()\n',
+            'with connectable.connect() as connection:\n        with connection.begin():\n            connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS meta")\n',
           ),
     }),
   'several version locations': () =>
-    alembic('generic', 'psycopg', {
+    alembic('generic', anyDriver, {
       locations: ['one/versions', 'two/versions'],
       ini: stock =>
         stock
           .replace(/^# version_locations.*$/m, 'version_locations = %(here)s/one/versions:%(here)s/two/versions')
-          .replace(/^(path_separator|version_path_separator).*$/m, 'path_separator = :'),
+          .replace(/^((?:version_)?path_separator).*$/m, '$1 = :'),
     }),
-  'two heads': () => alembic('generic', 'psycopg', { scripts: forked }),
-  'branches, a dependency and a merge': () => alembic('generic', 'psycopg', { scripts: merged }),
+  'two heads': () => alembic('generic', anyDriver, { scripts: forked }),
+  'branches, a dependency and a merge': () => alembic('generic', anyDriver, { scripts: merged }),
 }

@@ -1,0 +1,179 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { homedir, tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import { allRuns, inShort, type Run, type Runs, withPart } from './compatibility.mts'
+
+const root = join(import.meta.dirname, '..')
+const tests = ['seed', 'projects', 'twin', 'endings'].map(name => `test/action/${name}.test.ts`)
+
+interface Combination {
+  name: string
+  postgres: string
+  python: string
+  requirements: string
+}
+
+/** Not those that are about the runner's seconds: a machine under load would say more about itself than of versions. */
+const pattern = '^(?!cancelled while|killed)'
+
+const newest = 'test/requirements.txt'
+const between = 'test/requirements-sqlalchemy-2.0.txt'
+const oldest = 'test/requirements-oldest.txt'
+
+/** Every PostgreSQL and every Python with the newest packages, and older packages with the Pythons of their time. */
+const combinations: Combination[] = [
+  ...['14', '15', '16', '17', '18'].map(postgres => ({
+    name: `PostgreSQL ${postgres}, newest packages`,
+    postgres,
+    python: '3.13',
+    requirements: newest,
+  })),
+  ...['3.11', '3.12', '3.14'].map(python => ({
+    name: `Python ${python}, newest packages`,
+    postgres: '18',
+    python,
+    requirements: newest,
+  })),
+  ...['3.10', '3.12'].map(python => ({
+    name: `Python ${python}, SQLAlchemy 2.0`,
+    postgres: '18',
+    python,
+    requirements: between,
+  })),
+  ...['3.9', '3.10', '3.11'].map(python => ({
+    name: `Python ${python}, oldest packages`,
+    postgres: '18',
+    python,
+    requirements: oldest,
+  })),
+]
+
+const asked = process.argv[2]
+const chosen = combinations.filter(({ name }) => !asked || name.includes(asked))
+if (chosen.length === 0) fail(`there is no “${asked}”; there is:\n${combinations.map(({ name }) => name).join('\n')}`)
+const pythons = new Map(chosen.map(({ python }) => [python, findPython(python)]))
+const lacking = [...pythons].filter(([, command]) => !command).map(([version]) => `Python ${version}`)
+if (lacking.length > 0) {
+  const told = `this machine lacks ${lacking.join(', ')}.`
+  if (asked) fail(told)
+  console.log(`script/matrix: ${told}`)
+}
+
+const path = join(root, 'docs/compatibility.json')
+const known = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Runs) : {}
+for (const combination of chosen) {
+  const python = pythons.get(combination.python)
+  if (!python) continue
+  console.log(`\n━━ ${combination.name}`)
+  known[combination.name] = run(combination, environmentOf(combination, python))
+  // After each, for this takes long.
+  const runs = Object.fromEntries(combinations.flatMap(({ name }) => (known[name] ? [[name, known[name]]] : [])))
+  writeFileSync(path, `${JSON.stringify(runs, null, 2)}\n`)
+}
+
+const runs = JSON.parse(readFileSync(path, 'utf8')) as Runs
+fill('docs/compatibility.md', 'runs', allRuns(runs))
+fill('README.md', 'compatibility', inShort(runs))
+
+/** Runs the tests and says how they went. */
+function run({ postgres, requirements }: Combination, python: string): Run {
+  const report = join(tmpdir(), `atomic-upgrade-matrix-${process.pid}.json`)
+  const module = execFileSync('script/postgres', [postgres], { cwd: root, encoding: 'utf8' }).trim()
+  const environment = { ...process.env, ATOMIC_UPGRADE_PYTHON: python, ATOMIC_UPGRADE_POSTGRES: module }
+  const args = [
+    'run',
+    ...tests,
+    '--testNamePattern',
+    pattern,
+    '--reporter=dot',
+    '--reporter=json',
+    `--outputFile.json=${report}`,
+  ]
+  const { stdout } = spawnSync('vitest', args, { cwd: root, env: environment, encoding: 'utf8' })
+  if (!existsSync(report)) fail(`the tests did not run:\n${stdout}`)
+  const told = JSON.parse(readFileSync(report, 'utf8')) as Report
+  rmSync(report)
+  for (const { assertionResults } of told.testResults) {
+    for (const { status, fullName } of assertionResults) if (status === 'failed') console.log(`✗ ${fullName}`)
+  }
+  const { numPassedTests: passed, numPendingTests: leftOut, numTotalTests } = told
+  const failed = numTotalTests - leftOut - passed
+  console.log(`${passed} passed, ${failed} failed`)
+  return {
+    postgres: /^PostgreSQL (\S+)$/m.exec(stdout)![1]!,
+    python: execFileSync(python, ['-c', 'import platform; print(platform.python_version())'], {
+      encoding: 'utf8',
+    }).trim(),
+    packages: installed(python, requirements),
+    passed,
+    failed,
+  }
+}
+
+interface Report {
+  numPassedTests: number
+  /** Left out by the pattern. */
+  numPendingTests: number
+  numTotalTests: number
+  testResults: { assertionResults: { status: string; fullName: string }[] }[]
+}
+
+/** A virtual environment in .cache/ with these packages. */
+function environmentOf({ python: version, requirements }: Combination, python: string): string {
+  const folder = join(root, '.cache', `python-${version}-${basename(requirements, '.txt')}`)
+  const command = join(folder, 'bin', 'python')
+  const stamp = join(folder, 'requirements.txt')
+  const wanted = [requirements, 'migrations-fixture/requirements.txt'].map(name =>
+    readFileSync(join(root, name), 'utf8'),
+  )
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted.join()) return command
+  rmSync(folder, { recursive: true, force: true })
+  mkdirSync(join(root, '.cache'), { recursive: true })
+  execFileSync(python, ['-m', 'venv', folder], { stdio: 'inherit' })
+  const args = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', requirements]
+  execFileSync(command, args, { cwd: root, stdio: 'inherit' })
+  writeFileSync(stamp, wanted.join())
+  return command
+}
+
+/** The versions of what the requirements name. */
+function installed(python: string, requirements: string): Record<string, string> {
+  const pinned = (name: string): [string, string][] =>
+    readFileSync(join(root, name), 'utf8')
+      .split('\n')
+      .flatMap(line => {
+        if (line.startsWith('-r ../')) return pinned(line.slice('-r ../'.length))
+        const [, packageName, version] = /^([\w-]+)(?:\[\w+\])?==(\S+)$/.exec(line) ?? []
+        return packageName ? [[packageName, version!]] : []
+      })
+  const packages = Object.fromEntries(pinned(requirements))
+  const script = 'import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))'
+  const found = execFileSync(python, ['-c', script, ...Object.keys(packages)], { encoding: 'utf8' })
+    .trim()
+    .split(' ')
+  const different = Object.values(packages).filter((version, index) => version !== found[index])
+  if (different.length > 0) fail(`${python} has other packages than ${requirements} says.`)
+  return packages
+}
+
+/** The command of a Python of this minor version, on the PATH or among pyenv's. */
+function findPython(version: string): string | undefined {
+  const pyenv = join(process.env.PYENV_ROOT ?? join(homedir(), '.pyenv'), 'versions')
+  const fromPyenv = existsSync(pyenv) ? readdirSync(pyenv).filter(name => name.startsWith(`${version}.`)) : []
+  const candidates = [`python${version}`, ...fromPyenv.map(name => join(pyenv, name, 'bin', 'python'))]
+  const script = 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])'
+  return candidates.find(command => {
+    const { stdout } = spawnSync(command, ['-c', script], { encoding: 'utf8' })
+    return stdout?.trim() === version
+  })
+}
+
+function fill(name: string, part: string, text: string): void {
+  writeFileSync(join(root, name), withPart(readFileSync(join(root, name), 'utf8'), part, text))
+}
+
+function fail(message: string): never {
+  console.error(`script/matrix: ${message}`)
+  process.exit(1)
+}
