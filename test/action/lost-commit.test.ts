@@ -134,6 +134,60 @@ describe('the server crashes at the COMMIT and is down for a while', () => {
     expect(await contents(url)).toBe(before)
     expectApplied(await start(secondProject, url, { mode: 'apply' }))
   })
+
+  test('it comes back as a standby, which may not know yet: not believed, in doubt', async () => {
+    server = await startServer()
+    const url = await server.create('shop')
+    let pid = 0
+    let up: Promise<void> | undefined
+    const watch = async (passing: Passing) => {
+      if (!up && isCommit(passing, 'down')) {
+        await server.crash()
+        passing.cut()
+        up = server.restart({ standby: true })
+      }
+      // It has been asked once: that will do.
+      if (up && passing.direction === 'down' && passing.sql.includes('pg_is_in_recovery')) process.kill(pid, 'SIGINT')
+    }
+    const admit = async () => {
+      await up
+      return true
+    }
+    proxy = await startProxy(url, watch, admit)
+    const started = (child: number) => {
+      pid = child
+    }
+    const step = await start(secondProject, proxy.through(url), { mode: 'apply' }, { started })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'in-doubt', 'failure-reason': 'commit-failed' })
+    expect(step.log).toContain('no answer came: the server that answers is a standby')
+  })
+})
+
+test('somebody else moves the heads before the action can ask: rolled back, and the heads are told as they are now', async () => {
+  const url = await createDatabase()
+  let moved: Promise<Step> | undefined
+  const step = await apply(
+    url,
+    'up',
+    passing => {
+      passing.reset()
+      moved = start(secondProject, url, { mode: 'apply', revision: '3f1a9c07be21' })
+    },
+    {
+      admit: async () => {
+        await moved
+        return true
+      },
+    },
+  )
+  expect((await moved)!.outputs.outcome).toBe('applied')
+  expect(step.outputs, step.log).toMatchObject({
+    outcome: 'rolled-back',
+    'failure-reason': 'commit-failed',
+    'prior-head': '',
+    'new-head': '3f1a9c07be21',
+  })
+  expect(step.log).toContain('The database is now at 3f1a9c07be21; this step changed nothing in it.')
 })
 
 /** The id of the action's open transaction. */

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -38,8 +38,7 @@ server_reset_query_always = 0
     for (const path of [folder, ...Object.keys(files).map(name => join(folder, name))])
       chownSync(path, owner.uid, owner.gid)
   }
-  const command = execFileSync('sh', ['-c', 'command -v pgbouncer || echo /usr/sbin/pgbouncer'], { encoding: 'utf8' })
-  const child = spawn(command.trim(), [join(folder, 'ini')], { ...owner, stdio: ['ignore', 'ignore', 'pipe'] })
+  const child = spawn('pgbouncer', [join(folder, 'ini')], { ...owner, stdio: ['ignore', 'ignore', 'pipe'] })
   let log = ''
   const ended = new Promise<void>(resolve => child.once('close', () => resolve()))
   let running = true
