@@ -15,6 +15,7 @@ export function outputsOf(result: Result): Record<string, string> {
     'new-head': heads('newHeads'),
     revisions: JSON.stringify(revisions),
     pending: String(revisions.length),
+    digest: result.digest ?? '',
     'sql-file': result.sqlFile ?? '',
     'comment-url': result.commentUrl ?? '',
     databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
@@ -23,10 +24,12 @@ export function outputsOf(result: Result): Record<string, string> {
 
 function databaseOutput(database: DatabaseState, result: Result) {
   const { priorHeads, newHeads, plan } = database
+  const revisions = plan?.revisions ?? []
   return {
     'prior-head': priorHeads?.join(',') ?? '',
     'new-head': newHeads?.join(',') ?? '',
-    revisions: plan?.revisions.map(({ id }) => id) ?? [],
+    revisions: revisions.map(({ id }) => id),
     outcome: outcomeOf(database, result) ?? 'refused',
+    digests: Object.fromEntries(revisions.map(({ id, digest }) => [id, digest])),
   }
 }

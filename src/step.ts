@@ -7,6 +7,7 @@ import { baseCommit, scriptsAt } from './git/base'
 import { requireBaseCheckout } from './git/trust'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
+import { digestedOf, digestOf } from './plan/digest'
 import { headsOf } from './plan/heads'
 import { isRendered, type Plan, type Script } from './plan/plan'
 import { type DatabaseState, nameHeads, type Result, revisionsOf } from './plan/result'
@@ -137,6 +138,7 @@ export class Step {
       state.newHeads = plan.newHeads
       this.#describe(plan, state)
     }
+    result.digest = digestOf(digestedOf(result))
     if (revisionsOf(result).length > 0) this.#writeSql()
   }
 

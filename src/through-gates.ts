@@ -83,7 +83,8 @@ async function open(step: Step, target: Target): Promise<Passage> {
 
 function batchOf({ target, gate }: Passage) {
   const { user = '', database = '' } = target.client!
-  return { revisions: target.state.plan!.revisions.map(({ id }) => id), gate: { ...gate.address, user, database } }
+  const revisions = target.state.plan!.revisions.map(({ id, digest }) => ({ id, digest }))
+  return { revisions, gate: { ...gate.address, user, database } }
 }
 
 /** The error of a script, with what PostgreSQL said to it. */

@@ -48,7 +48,8 @@ export interface PriorHeads {
 }
 
 export interface Batch {
-  revisions: string[]
+  /** With the digests of their scripts, as they were planned. */
+  revisions: { id: string; digest: string }[]
   gate: { host: string; port: number; user: string; password: string; database: string }
 }
 
@@ -102,6 +103,7 @@ interface PlannedBatch {
   new: string[]
   revisions: {
     id: string
+    digest: string
     statements: { sql: string; line: number | null; own: boolean }[]
     reason: string | null
     line: number | null
@@ -115,6 +117,7 @@ const modules = [
   'failures',
   'channel',
   'connections',
+  'scripts',
   'graph',
   'environment',
   'forbidden',
@@ -231,8 +234,9 @@ export class Driver {
     return new Map(plans)
   }
 
-  #revision({ id, statements, reason, line, concurrently, mentions }: PlannedBatch['revisions'][number]): Revision {
-    const script = this.#project!.scripts.get(id)!
+  #revision(planned: PlannedBatch['revisions'][number]): Revision {
+    const { id, digest, statements, reason, line, concurrently, mentions } = planned
+    const script = { ...this.#project!.scripts.get(id)!, digest }
     if (reason === null) return { ...script, statements }
     return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) }
   }
@@ -346,6 +350,8 @@ function adviceFor(kind: string): { advice?: string } {
         advice:
           'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
       }
+    case 'plan-changed':
+      return { advice: 'See to it that nothing writes into the scripts while they run, and run the step again.' }
     default:
       return {}
   }

@@ -34,6 +34,8 @@ export interface PlaceInScript {
 
 /** A revision of the batch, with its SQL or with the reason why there is none. */
 export interface Revision extends Script {
+  /** SHA-256 of the script's bytes, its line ends taken as LF; hexadecimal. */
+  digest: string
   statements?: RenderedStatement[]
   notRenderable?: { reason: string; line: number | null }
   /** Calls in a script without SQL that need to run outside of a transaction. */

@@ -55,6 +55,8 @@ export interface Result {
   /** Undefined while the step is under way. */
   outcome?: Outcome
   failure?: Failure
+  /** Of what was planned, whatever became of it. */
+  digest?: string
   /** Path of the batch's SQL. */
   sqlFile?: string
   commentUrl?: string

@@ -10,12 +10,23 @@ export const faces = new Map<string, string>()
 
 const run = 'https://github.com/acme/shop/actions/runs/4711'
 
-function script(id: string, message: string, down: string[]): Script {
+function script(id: string, message: string, down: string[]): Script & { digest: string } {
   const path = `migrations/versions/${id}_${message.replaceAll(/\W+/g, '_')}.py`
-  return { id, message, path, file: `/work/${path}`, down, dependsOn: [], labels: [], created: '2026-03-02 09:00:00' }
+  const file = `/work/${path}`
+  return {
+    id,
+    message,
+    path,
+    file,
+    down,
+    dependsOn: [],
+    labels: [],
+    created: '2026-03-02 09:00:00',
+    digest: 'd'.repeat(64),
+  }
 }
 
-const rendered = (of: Script, ...sql: string[]): Revision => ({
+const rendered = (of: Script & { digest: string }, ...sql: string[]): Revision => ({
   ...of,
   statements: [
     ...sql.map((each, i) => ({ sql: each, line: 20 + i, own: false })),

@@ -110,6 +110,7 @@ export const revision = (change: Partial<Revision> & { id: string }): Revision =
   created: '',
   path: `migrations/versions/${change.id}.py`,
   file: `/work/migrations/versions/${change.id}.py`,
+  digest: 'd'.repeat(64),
   ...(!change.notRenderable && { statements: [{ sql: 'CREATE TABLE t (id int)', line: 7, own: false }] }),
   ...change,
 })

@@ -236,7 +236,14 @@ describe('the outputs', () => {
     expect(
       outputsOf(
         nested(
-          resultOf({ outcome: 'applied', plan, priorHeads: ['x', 'y'], newHeads: ['b'], commentUrl: 'https://c' }),
+          resultOf({
+            outcome: 'applied',
+            plan,
+            priorHeads: ['x', 'y'],
+            newHeads: ['b'],
+            commentUrl: 'https://c',
+            digest: 'sha256:0',
+          }),
         ),
       ),
     ).toEqual({
@@ -246,10 +253,17 @@ describe('the outputs', () => {
       'new-head': 'b',
       revisions: '["a","b"]',
       pending: '2',
+      digest: 'sha256:0',
       'sql-file': '/tmp/atomic-upgrade.sql',
       'comment-url': 'https://c',
       databases: JSON.stringify({
-        default: { 'prior-head': 'x,y', 'new-head': 'b', revisions: ['a', 'b'], outcome: 'applied' },
+        default: {
+          'prior-head': 'x,y',
+          'new-head': 'b',
+          revisions: ['a', 'b'],
+          outcome: 'applied',
+          digests: { a: 'd'.repeat(64), b: 'd'.repeat(64) },
+        },
       }),
     })
   })
@@ -263,6 +277,7 @@ describe('the outputs', () => {
       'new-head': '',
       revisions: '[]',
       pending: '0',
+      digest: '',
       'sql-file': '',
       'comment-url': '',
       databases: '{}',

@@ -14,6 +14,7 @@ const revision = (id: string, ...statements: string[]): Revision => ({
   path: `${id}.py`,
   file: `/${id}.py`,
   created: '',
+  digest: '',
   statements: statements.map((sql, index) => ({ sql, line: 10 + index, own: false })),
 })
 

@@ -1,0 +1,50 @@
+"""The scripts as they are read: each compiled from bytes whose digest is known."""
+
+import contextlib
+import hashlib
+import os
+import sys
+from importlib.machinery import SourceFileLoader
+
+
+def watched(generate):
+    """Wraps Alembic's generator of scripts, which loads a module for each."""
+
+    def load():
+        with compiled_from_source():
+            yield from generate()
+
+    return load
+
+
+@contextlib.contextmanager
+def compiled_from_source():
+    """Notes the digest of what each module is made from; what lies in __pycache__ may be something else than the script."""
+    get_data, prefix, written = SourceFileLoader.get_data, sys.pycache_prefix, sys.dont_write_bytecode
+
+    def noted(self, path):
+        data = get_data(self, path)
+        if path == self.path:
+            self.digest = sha256(data)
+        return data
+
+    SourceFileLoader.get_data, sys.pycache_prefix, sys.dont_write_bytecode = noted, os.devnull, True
+    try:
+        yield
+    finally:
+        SourceFileLoader.get_data, sys.pycache_prefix, sys.dont_write_bytecode = get_data, prefix, written
+
+
+def digest_of(revision):
+    """The digest of the bytes that a loaded script was compiled from."""
+    digest = getattr(revision.module.__spec__.loader, "digest", None)
+    if digest is None:
+        # Alembic's `sourceless`: there is nothing but bytecode.
+        with open(revision.path, "rb") as file:
+            digest = sha256(file.read())
+    return digest
+
+
+def sha256(source):
+    """Line ends may differ from checkout to checkout."""
+    return hashlib.sha256(source.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).hexdigest()

@@ -1,0 +1,35 @@
+import { createHash } from 'node:crypto'
+import type { Direction } from './plan'
+import type { Result } from './result'
+
+/** What a digest is made from: where the batch starts and ends, and the scripts that are run, in order. */
+export interface Digested {
+  format: 'atomic-upgrade/digest'
+  version: 1
+  direction: Direction
+  /** Sorted by bind. */
+  databases: DigestedBatch[]
+}
+
+export interface DigestedBatch {
+  bind: string
+  'prior-heads': string[]
+  'new-heads': string[]
+  /** Each id with the digest of its script. */
+  revisions: [string, string][]
+}
+
+/** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
+export function digestedOf({ direction, databases }: Pick<Result, 'direction' | 'databases'>): Digested {
+  const planned = databases.flatMap(({ bind, plan }): DigestedBatch[] => {
+    if (!plan) return []
+    const revisions = plan.revisions.map(({ id, digest }): [string, string] => [id, digest])
+    return [{ bind, 'prior-heads': plan.priorHeads, 'new-heads': plan.newHeads, revisions }]
+  })
+  const sorted = planned.sort((a, b) => (a.bind < b.bind ? -1 : 1))
+  return { format: 'atomic-upgrade/digest', version: 1, direction, databases: sorted }
+}
+
+/** `sha256:` and the hexadecimal digest of the JSON without white space, in UTF-8. */
+export const digestOf = (digested: Digested): string =>
+  `sha256:${createHash('sha256').update(JSON.stringify(digested)).digest('hex')}`
