@@ -50563,6 +50563,7 @@ function outputsOf(result) {
         'new-head': heads('newHeads'),
         revisions: JSON.stringify(revisions),
         pending: String(revisions.length),
+        digest: result.digest ?? '',
         'sql-file': result.sqlFile ?? '',
         'comment-url': result.commentUrl ?? '',
         databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
@@ -50570,11 +50571,13 @@ function outputsOf(result) {
 }
 function databaseOutput(database, result) {
     const { priorHeads, newHeads, plan } = database;
+    const revisions = plan?.revisions ?? [];
     return {
         'prior-head': priorHeads?.join(',') ?? '',
         'new-head': newHeads?.join(',') ?? '',
-        revisions: plan?.revisions.map(({ id }) => id) ?? [],
+        revisions: revisions.map(({ id }) => id),
         outcome: outcomeOf(database, result) ?? 'refused',
+        digests: Object.fromEntries(revisions.map(({ id, digest }) => [id, digest])),
     };
 }
 
@@ -56747,6 +56750,7 @@ const modules = [
     'failures',
     'channel',
     'connections',
+    'scripts',
     'graph',
     'environment',
     'forbidden',
@@ -56858,8 +56862,9 @@ class Driver {
         });
         return new Map(plans);
     }
-    #revision({ id, statements, reason, line, concurrently, mentions }) {
-        const script = this.#project.scripts.get(id);
+    #revision(planned) {
+        const { id, digest, statements, reason, line, concurrently, mentions } = planned;
+        const script = { ...this.#project.scripts.get(id), digest };
         if (reason === null)
             return { ...script, statements };
         return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) };
@@ -56974,6 +56979,8 @@ function adviceFor(kind) {
             return {
                 advice: 'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
             };
+        case 'plan-changed':
+            return { advice: 'See to it that nothing writes into the scripts while they run, and run the step again.' };
         default:
             return {};
     }
@@ -57126,6 +57133,22 @@ function untrusted(why) {
         advice: 'Check out the base branch (actions/checkout without ref), or show pull requests in an event without secrets (pull_request). If you trust these scripts with what this job can reach, set allow-untrusted: true.',
     });
 }
+
+;// CONCATENATED MODULE: ./src/plan/digest.ts
+
+/** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
+function digestedOf({ direction, databases }) {
+    const planned = databases.flatMap(({ bind, plan }) => {
+        if (!plan)
+            return [];
+        const revisions = plan.revisions.map(({ id, digest }) => [id, digest]);
+        return [{ bind, 'prior-heads': plan.priorHeads, 'new-heads': plan.newHeads, revisions }];
+    });
+    const sorted = planned.sort((a, b) => (a.bind < b.bind ? -1 : 1));
+    return { format: 'atomic-upgrade/digest', version: 1, direction, databases: sorted };
+}
+/** `sha256:` and the hexadecimal digest of the JSON without white space, in UTF-8. */
+const digestOf = (digested) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(JSON.stringify(digested)).digest('hex')}`;
 
 ;// CONCATENATED MODULE: ./src/plan/transactional.ts
 
@@ -57434,6 +57457,7 @@ function requireDistinct(targets) {
 
 
 
+
 /** The name of a project's only database. */
 const onlyBind = 'default';
 /** One step with what it has open: the user's Python, and its databases. */
@@ -57530,6 +57554,7 @@ class Step {
             state.newHeads = plan.newHeads;
             this.#describe(plan, state);
         }
+        result.digest = digestOf(digestedOf(result));
         if (revisionsOf(result).length > 0)
             this.#writeSql();
     }
@@ -61039,7 +61064,8 @@ async function through_gates_open(step, target) {
 }
 function through_gates_batchOf({ target, gate }) {
     const { user = '', database = '' } = target.client;
-    return { revisions: target.state.plan.revisions.map(({ id }) => id), gate: { ...gate.address, user, database } };
+    const revisions = target.state.plan.revisions.map(({ id, digest }) => ({ id, digest }));
+    return { revisions, gate: { ...gate.address, user, database } };
 }
 /** The error of a script, with what PostgreSQL said to it. */
 function blame(error, passages) {

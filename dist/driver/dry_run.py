@@ -8,6 +8,7 @@ from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, NotRenderable, is_users, line_in, one_line
 from atomic_upgrade.forbidden import look_into
 from atomic_upgrade.graph import steps_to
+from atomic_upgrade.scripts import digest_of
 
 
 class Unreadable:
@@ -228,9 +229,9 @@ def plan(project, request):
 
 
 def look_at(revision, bind, script, direction):
-    if revision["reason"] is None:
-        return revision
-    return {**revision, **look_into(script.get_revision(revision["id"]).path, direction, bind)}
+    found = script.get_revision(revision["id"])
+    told = {**revision, "digest": digest_of(found)}
+    return told if revision["reason"] is None else {**told, **look_into(found.path, direction, bind)}
 
 
 class Discovery:

@@ -13,6 +13,7 @@ from atomic_upgrade.dry_run import databases_of
 from atomic_upgrade.environment import default
 from atomic_upgrade.failures import Failed, is_users
 from atomic_upgrade.graph import whole_graph
+from atomic_upgrade.scripts import watched
 
 
 class Project:
@@ -52,7 +53,9 @@ class Project:
     def scripts(self):
         from alembic.script import ScriptDirectory
 
-        return ScriptDirectory.from_config(self.config)
+        script = ScriptDirectory.from_config(self.config)
+        script.revision_map._generator = watched(script.revision_map._generator)
+        return script
 
 
 def load(request):
