@@ -1,5 +1,6 @@
 import * as core from '@actions/core'
 import type { Place } from './failure'
+import { printable } from './report/markdown'
 import { clip } from './report/words'
 
 /** A statement may have megabytes; its start tells enough, in characters. */
@@ -7,22 +8,23 @@ const longest = 10_000
 
 /** The step's log. Whatever is passed in is shown, and never taken for a workflow command. */
 export const log = {
+  /** Further lines are indented, so that none of them can be taken for a line of ours. */
   info(text: string): void {
-    core.info(harmless(text))
+    core.info(harmless(clip(text, longest)).replaceAll('\n', '\n  '))
   },
 
   group(title: string, lines: readonly string[]): void {
-    core.startGroup(harmless(title).replaceAll('\n', ' '))
+    core.startGroup(harmless(clip(title, longest)).replaceAll('\n', ' '))
     for (const line of lines) core.info(harmless(clip(line, longest)))
     core.endGroup()
   },
 
   warning(text: string): void {
-    core.warning(text)
+    core.warning(printable(clip(text, longest)))
   },
 
   error(text: string, title: string, place?: Place): void {
-    core.error(text, {
+    core.error(printable(clip(text, longest)), {
       title,
       ...(place && { file: place.file, ...(place.line !== null && { startLine: place.line }) }),
     })
@@ -31,17 +33,25 @@ export const log = {
 
 export type Log = typeof log
 
-/** The runner takes `::name::` at a line's start and `##[name]` anywhere for a command of ours. */
+/**
+ * The runner takes `::name::` at a line's start and `##[name]` anywhere for a command of ours. Of a terminal's commands
+ * only colours stay, and they end with their line.
+ */
 export function harmless(text: string): string {
-  return (
-    text
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: a carriage return would hide text; an escape may colour it
-      .replaceAll(/[\u0000-\u0008\u000b-\u001a\u001c-\u001f]/g, '\ufffd')
-      // .NET, in which the runner is written, counts U+0085 as white space too.
-      .replaceAll(/^([\s\u0085]*):(?=:)/gm, '$1:\u200b')
-      .replaceAll('##[', '##\u200b[')
-  )
+  return text
+    .split(colour)
+    .map((piece, i) => (i % 2 === 0 ? printable(piece) : piece))
+    .join('')
+    .replaceAll(fromColour, rest => (endsColourless.test(rest) ? rest : `${rest}\u001b[0m`))
+    .replaceAll(/^(\s*):(?=:)/gm, '$1:\u200b')
+    .replaceAll('##[', '##\u200b[')
 }
+
+// biome-ignore-start lint/suspicious/noControlCharactersInRegex: an escape character is the point
+const colour = /(\u001b\[[\d;]*m)/
+const fromColour = /\u001b.*$/gm
+const endsColourless = /\u001b\[0?m[^\u001b]*$/
+// biome-ignore-end lint/suspicious/noControlCharactersInRegex: an escape character is the point
 
 /** Keeps what the user's app prints until there is a group to show it in; bounded, whatever it prints. */
 export class PrintOut {

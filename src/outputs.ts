@@ -1,11 +1,12 @@
 import { type DatabaseState, outcomeOf, type Result, revisionsOf } from './plan/result'
+import { printable } from './report/markdown'
 
 /** The step's outputs by name, as GitHub gets them. */
 export function outputsOf(result: Result): Record<string, string> {
   const { databases } = result
   const revisions = revisionsOf(result)
   const heads = (which: 'priorHeads' | 'newHeads') => {
-    const lines = databases.map(each => (databases.length > 1 ? `${each.bind}=` : '') + (each[which]?.join(',') ?? ''))
+    const lines = databases.map(each => (databases.length > 1 ? `${each.bind}=` : '') + idsOf(each[which]))
     return lines.join('\n')
   }
   return {
@@ -22,12 +23,15 @@ export function outputsOf(result: Result): Record<string, string> {
   }
 }
 
+/** On one line: whoever writes it into a file of GitHub's, or reads it line by line, shall not get another one's. */
+const idsOf = (heads: string[] = []): string => printable(heads.join(',')).replaceAll('\n', '\ufffd')
+
 function databaseOutput(database: DatabaseState, result: Result) {
   const { priorHeads, newHeads, plan } = database
   const revisions = plan?.revisions ?? []
   return {
-    'prior-head': priorHeads?.join(',') ?? '',
-    'new-head': newHeads?.join(',') ?? '',
+    'prior-head': idsOf(priorHeads),
+    'new-head': idsOf(newHeads),
     revisions: revisions.map(({ id }) => id),
     outcome: outcomeOf(database, result) ?? 'refused',
     digests: Object.fromEntries(revisions.map(({ id, digest }) => [id, digest])),

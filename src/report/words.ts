@@ -82,9 +82,8 @@ export function stateOfOne(
 /** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
 export function explain(result: Result & { failure: Failure }): string {
   const { message, details } = result.failure
-  return [message, details.statement && describeStatement(details.statement), stateOf(result), details.advice]
-    .filter(Boolean)
-    .join('\n')
+  const statement = details.statement && describeStatement(details.statement)
+  return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n')
 }
 
 /** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */

@@ -17,6 +17,8 @@ export interface Script {
   id: string
   down?: string | null
   message?: string
+  /** Of its file. */
+  name?: string
   /** Python: the body of `upgrade()`, with `op`, `sa` and `db` at hand. */
   upgrade: string
   downgrade?: string
@@ -61,9 +63,9 @@ ${app}
 `,
   )
   let previous: string | null = null
-  for (const { id, down = previous, message = id, upgrade, downgrade = 'pass' } of scripts) {
+  for (const { id, down = previous, message = id, name = `${id}.py`, upgrade, downgrade = 'pass' } of scripts) {
     writeFileSync(
-      join(folder, 'migrations', 'versions', `${id}.py`),
+      join(folder, 'migrations', 'versions', name),
       `"""${message}"""
 
 import sqlalchemy as sa

@@ -3,6 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
+import { readOutputs } from './output-file.mts'
+import { commandsIn, type WorkflowCommand } from './workflow-commands.mts'
 
 export const root = resolve(import.meta.dirname, '../..')
 
@@ -13,8 +15,8 @@ export interface Step {
   /** Everything on stdout and stderr. */
   log: string
   summary: string
-  /** Workflow commands on stdout, by their names. */
-  commands: { name: string; properties: Record<string, string>; text: string }[]
+  /** The workflow commands that the runner finds in the log, in their order. */
+  commands: WorkflowCommand[]
 }
 
 export interface StepOptions {
@@ -94,53 +96,15 @@ export async function runStep(options: StepOptions): Promise<Step> {
   const exitCode = await new Promise<number | null>(done => child.once('close', done))
   const step: Step = {
     exitCode,
-    outputs: readOutputs(readFileSync(join(folder, 'output'), 'utf8')),
+    outputs: Object.fromEntries(readOutputs(readFileSync(join(folder, 'output'), 'utf8'))),
     log,
     summary: readFileSync(join(folder, 'summary'), 'utf8'),
-    commands: readCommands(log),
+    commands: commandsIn(log),
   }
   const sqlFile = step.outputs['sql-file']
   if (!sqlFile) rmSync(folder, { recursive: true, force: true })
   return step
 }
-
-/** `name<<delimiter`, the value's lines, `delimiter`; source: GitHub's documentation of multiline outputs. */
-function readOutputs(text: string): Record<string, string> {
-  const outputs: Record<string, string> = {}
-  const lines = text.split('\n')
-  for (let i = 0; i < lines.length; i++) {
-    const match = /^([^=<]+)<<(.+)$/.exec(lines[i]!)
-    if (!match) continue
-    const end = lines.indexOf(match[2]!, i + 1)
-    outputs[match[1]!] = lines.slice(i + 1, end).join('\n')
-    i = end
-  }
-  return outputs
-}
-
-function readCommands(log: string): Step['commands'] {
-  return [...log.matchAll(/^\s*::([\w-]+)(?: ([^:]*))?::(.*)$/gm)].map(([, name = '', properties = '', text = '']) => ({
-    name,
-    properties: Object.fromEntries(
-      properties
-        .split(',')
-        .filter(Boolean)
-        .map(pair => {
-          const at = pair.indexOf('=')
-          return [pair.slice(0, at), unescape_(pair.slice(at + 1))]
-        }),
-    ),
-    text: unescape_(text),
-  }))
-}
-
-const unescape_ = (text: string): string =>
-  text
-    .replaceAll('%3A', ':')
-    .replaceAll('%2C', ',')
-    .replaceAll('%0A', '\n')
-    .replaceAll('%0D', '\r')
-    .replaceAll('%25', '%')
 
 /** PATH with a folder in front. */
 export const withPath = (folder: string): string => [folder, dirname(node24), process.env.PATH].join(delimiter)

@@ -12,11 +12,12 @@ import {
   summaryLimit,
 } from '../../src/report/comment'
 import { printable } from '../../src/report/markdown'
-import { blocks, meaningful, rawHtml, running, targets } from './github'
+import { blocks } from './github'
 import { hostile, planOf, resultOf, revision } from './hostile'
+import { expectIntact, runLink } from './intact'
 import { type Flat, nested } from './result'
 
-const links = { run: 'https://github.com/acme/shop/actions/runs/4711' }
+const links = { run: runLink }
 
 /** What stands on the pull request. */
 const render = (result: Flat, surroundings: Surroundings = links, limit: Limit = commentLimit) =>
@@ -69,28 +70,6 @@ const hostileResult: fc.Arbitrary<Flat> = fc
       runs: timed ? revisions.slice(0, 2).map(({ id }) => ({ id, duration: 12, statements: 1 })) : [],
     }),
   )
-
-/** The report is built of our own blocks alone, each of them closed, and nothing in it has a meaning for GitHub but our links. */
-function expectIntact(text: string, { sections }: { sections?: number } = {}): void {
-  const all = blocks(text)
-  const open = all.filter(({ type, content }) => type === 'html_block' && content.startsWith('<details>'))
-  const close = all.filter(({ type, content }) => type === 'html_block' && content.trim() === '</details>')
-  expect(close).toHaveLength(open.length)
-  if (sections !== undefined) expect(open).toHaveLength(sections)
-  for (const html of rawHtml(text)) {
-    const shell = html.replaceAll(/&#\d+;|[^<>&]/g, '')
-    expect(['<><><><><>', '<><>', '<>', '<'], html).toContain(shell)
-    if (!html.startsWith('<!--')) {
-      expect(html.replaceAll(/<\/?(details|summary|code)>/g, '').replaceAll(/&#\d+;/g, ''), html).not.toMatch(/[<>&]/)
-    }
-  }
-  // Fences and code are the reader's; the rest must not do anything.
-  const rest = running(text).replaceAll('summary of the run', '')
-  expect(rest).not.toMatch(meaningful)
-  expect(all.filter(({ type }) => /^(bullet_list|ordered_list|hr|code_block)/.test(type))).toEqual([])
-  expect(all.filter(({ type }) => type === 'heading_open')).toHaveLength(1)
-  for (const target of targets(text)) expect(target).toBe(links.run)
-}
 
 describe('hostile text', () => {
   test('never gets out of the place that it was given', () => {

@@ -1,49 +1,10 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { harmless, log, PrintOut } from '../../src/log'
+import { commandIn, commandNames } from '../support/workflow-commands.mts'
 import { hostile } from './hostile'
 
-const commands = [
-  'add-mask',
-  'add-matcher',
-  'add-path',
-  'debug',
-  'echo',
-  'endgroup',
-  'error',
-  'group',
-  'notice',
-  'save-state',
-  'set-env',
-  'set-output',
-  'stop-commands',
-  'warning',
-]
-
-/** What .NET's `TrimStart` takes for white space, and what its culture-aware search overlooks. */
-const trimmed = /^[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/
-const overlooked = /[\u00ad\u200b-\u200f\u2060\ufeff]/g
-
-/**
- * The command that the runner finds in a line, read as its ActionCommand.cs does. Its searches go by culture and not by
- * code, so characters without a width may stand anywhere in what it finds; the name is compared exactly.
- */
-function commandIn(line: string): string | undefined {
-  const message = line.replace(trimmed, '')
-  if (message.replaceAll(overlooked, '').startsWith('::')) {
-    const name = message.slice(2).split('::')[0]!.split(' ')[0]!
-    if (commands.includes(name)) return name
-  }
-  for (let at = 0; at < message.length; at++) {
-    if (!message.slice(at).replaceAll(overlooked, '').startsWith('##[')) continue
-    const name = message
-      .slice(at + 3)
-      .split(']')[0]!
-      .split(' ')[0]!
-    if (commands.includes(name)) return name
-  }
-  return undefined
-}
+const escape = '\u001b'
 
 const expectHarmless = (text: string) => {
   for (const line of text.split(/\r\n|\r|\n/)) expect(commandIn(line), JSON.stringify(line)).toBeUndefined()
@@ -52,7 +13,7 @@ const expectHarmless = (text: string) => {
 const evil = fc
   .array(
     fc.oneof(
-      fc.constantFrom(...commands),
+      fc.constantFrom(...commandNames),
       fc.constantFrom(
         '::',
         ':',
@@ -111,7 +72,7 @@ describe('harmless', () => {
       { numRuns: 20_000 },
     )
     fc.assert(
-      fc.property(evil, fc.constantFrom(...commands), evil, (before, name, after) => {
+      fc.property(evil, fc.constantFrom(...commandNames), evil, (before, name, after) => {
         expectHarmless(harmless(`${before}::${name}::${after}`))
         expectHarmless(harmless(`${before}\n::${name} file=x::${after}`))
         expectHarmless(harmless(`${before}##[${name}]${after}`))
@@ -123,8 +84,8 @@ describe('harmless', () => {
   test('changes nothing that a reader would miss', () => {
     fc.assert(
       fc.property(evil, text => {
-        const shown = harmless(text).replaceAll('\u200b', '')
-        expect(shown.length).toBe(text.replaceAll('\u200b', '').length)
+        const bare = (each: string) => each.replaceAll('\u200b', '').replaceAll(`${escape}[0m`, '')
+        expect(bare(harmless(text)).length).toBe(bare(text.replaceAll('\r\n', '\n')).length)
       }),
     )
     const text = 'a\tb :: c\nSELECT 1::int # [x]\n\u001b[31mred\u001b[0m'
@@ -133,6 +94,28 @@ describe('harmless', () => {
 
   test('shows what would hide text', () => {
     expect(harmless('visible\rhidden\0\b')).toBe('visible\ufffdhidden\ufffd\ufffd')
+    expect(harmless('a\u202eb')).toBe('a\ufffdb')
+  })
+
+  test('leaves a terminal nothing but colours, and those end with their line', () => {
+    expect(harmless('\u001b[1;31mred\nplain\n\u001b[32mgreen\u001b[m.')).toBe(
+      '\u001b[1;31mred\u001b[0m\nplain\n\u001b[32mgreen\u001b[m.',
+    )
+    expect(harmless('\u001b[2J\u001b]8;;x\u0007link\u009b8m')).toBe('\ufffd[2J\ufffd]8;;x\ufffdlink\ufffd8m')
+    fc.assert(
+      fc.property(
+        fc.array(fc.oneof(evil, fc.constantFrom('\u001b[', '31', ';', 'm', '\u001b[0m', '\u009b'))),
+        parts => {
+          for (const line of harmless(parts.join('')).split('\n')) {
+            const colours = [...line.matchAll(new RegExp(`${escape}\\[([\\d;]*)m`, 'g'))].map(([, code]) => code)
+            expect(line.split(escape)).toHaveLength(colours.length + 1)
+            if (colours.length > 0) expect(['', '0']).toContain(colours.at(-1))
+            expect(line).not.toMatch(/[\u0080-\u009f]/)
+          }
+        },
+      ),
+      { numRuns: 2_000 },
+    )
   })
 })
 
@@ -153,14 +136,34 @@ describe('the log', () => {
   test('shows text and groups, and no command but its own', () => {
     log.info('::error::x')
     log.group('two\n::error::x', ['::warning::y', 'a\n##[debug]z'])
-    expect(lines().map(commandIn)).toEqual([undefined, 'group', undefined, undefined, undefined, 'endgroup'])
+    expect(lines().map(line => commandIn(line)?.name)).toEqual([
+      undefined,
+      'group',
+      undefined,
+      undefined,
+      undefined,
+      'endgroup',
+    ])
     expect(lines()[1]).toBe('::group::two :\u200b:error::x')
+  })
+
+  test('has no line that looks like one of ours and is not', () => {
+    log.info('✓ x\nOutcome: applied.\n::error::x')
+    expect(lines()).toEqual(['✓ x', '  Outcome: applied.', '  :\u200b:error::x'])
   })
 
   test('shows the start of what is far too long', () => {
     log.group('statements', [`INSERT ${'x'.repeat(2 * 1024 * 1024)}`])
     expect(lines()[1]).toHaveLength(10_001)
     expect(lines()[1]).toMatch(/^INSERT x+…$/)
+  })
+
+  test('shows the start of a message that is far too long', () => {
+    const long = 'x'.repeat(2 * 1024 * 1024)
+    log.info(long)
+    log.warning(long)
+    log.error(long, 'title')
+    expect(lines().map(({ length }) => length)).toEqual([10_001, 10_012, 10_022])
   })
 
   test('sends an error as one command, with its place, whatever its text is', () => {
@@ -170,7 +173,7 @@ describe('the log', () => {
     expect(lines()).toEqual([
       '::error title=a%3A title%2C b,file=a%2Cb%3Ac.py,line=3::first%0A::warning::second %250A',
       '::error title=title,file=a.py::no line',
-      '::warning::first%0D%0Asecond',
+      '::warning::first%0Asecond',
     ])
   })
 })
