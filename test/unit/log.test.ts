@@ -4,7 +4,7 @@ import { harmless, log, PrintOut } from '../../src/log'
 import { commandIn, commandNames } from '../support/workflow-commands.mts'
 import { hostile } from './hostile'
 
-const escape = '\u001b'
+const esc = '\u001b'
 
 const expectHarmless = (text: string) => {
   for (const line of text.split(/\r\n|\r|\n/)) expect(commandIn(line), JSON.stringify(line)).toBeUndefined()
@@ -84,7 +84,7 @@ describe('harmless', () => {
   test('changes nothing that a reader would miss', () => {
     fc.assert(
       fc.property(evil, text => {
-        const bare = (each: string) => each.replaceAll('\u200b', '').replaceAll(`${escape}[0m`, '')
+        const bare = (each: string) => each.replaceAll('\u200b', '').replaceAll(`${esc}[0m`, '')
         expect(bare(harmless(text)).length).toBe(bare(text.replaceAll('\r\n', '\n')).length)
       }),
     )
@@ -107,8 +107,8 @@ describe('harmless', () => {
         fc.array(fc.oneof(evil, fc.constantFrom('\u001b[', '31', ';', 'm', '\u001b[0m', '\u009b'))),
         parts => {
           for (const line of harmless(parts.join('')).split('\n')) {
-            const colours = [...line.matchAll(new RegExp(`${escape}\\[([\\d;]*)m`, 'g'))].map(([, code]) => code)
-            expect(line.split(escape)).toHaveLength(colours.length + 1)
+            const colours = [...line.matchAll(new RegExp(`${esc}\\[([\\d;]*)m`, 'g'))].map(([, code]) => code)
+            expect(line.split(esc)).toHaveLength(colours.length + 1)
             if (colours.length > 0) expect(['', '0']).toContain(colours.at(-1))
             expect(line).not.toMatch(/[\u0080-\u009f]/)
           }

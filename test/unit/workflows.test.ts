@@ -1,8 +1,11 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { readInputs } from '../../src/inputs'
+import { python } from '../support/project.mts'
 import { root } from '../support/runner.mts'
 import { actionErrors, workflowErrors } from '../support/workflow-parser.mts'
 
@@ -56,7 +59,7 @@ for (const path of ['README.md', 'CONTRIBUTING.md', ...filesOf('docs', '.md')]) 
 }
 
 const inJob = (steps: string) =>
-  stringify({ on: 'push', jobs: { example: { 'runs-on': 'ubuntu-latest', steps: parse(steps) } } })
+  stringify({ on: 'push', permissions: {}, jobs: { example: { 'runs-on': 'ubuntu-latest', steps: parse(steps) } } })
 
 test('there are workflows, recipes and examples to look at', () => {
   const places = [...workflows.keys(), ...snippets.keys()]
@@ -82,6 +85,48 @@ test('GitHub’s parser does find mistakes', async () => {
   expect(await mistaken('steps.migrate.outputs', 'step.migrate.outputs')).not.toEqual([])
   expect(await mistaken('group: ', 'groups: ')).not.toEqual([])
   expect(actionErrors('action.yml', read('action.yml').replace('using: node24', 'using: node5'))).not.toEqual([])
+})
+
+/** What zizmor finds in these workflows and in the files of the repository at `paths`, by our own policy. */
+function audit(texts: Map<string, string>, ...paths: string[]): { found: boolean; told: string } {
+  const folder = mkdtempSync(join(tmpdir(), 'atomic-upgrade-workflows-'))
+  const written = [...texts].map(([name, yaml]) => {
+    const path = join(folder, `${name.replaceAll(/[/:]/g, '_')}.yml`)
+    writeFileSync(path, yaml)
+    return path
+  })
+  const options = ['--offline', '--no-progress', '--strict-collection', `--config=${join(root, '.github/zizmor.yml')}`]
+  const { status, stdout, stderr } = spawnSync(
+    join(dirname(python), 'zizmor'),
+    [...options, ...written, ...paths.map(path => join(root, path))],
+    { encoding: 'utf8' },
+  )
+  const told = stdout + stderr
+  // Its status is 11 to 14 where it has findings; anything else is a failure of its own.
+  if (status !== 0 && !(status && status >= 11 && status <= 14)) throw new Error(`zizmor ended with ${status}: ${told}`)
+  return { found: status !== 0, told }
+}
+
+describe('zizmor', () => {
+  test('finds nothing in workflows, recipes and examples, in action.yml and in what Dependabot is told', () => {
+    const all = new Map([...workflows, ...[...snippets].map(([name, steps]) => [name, inJob(steps)] as const)])
+    const { found, told } = audit(all, 'action.yml', '.github/dependabot.yml')
+    expect(found, told).toBe(false)
+    expect(told.match(/completed /g)).toHaveLength(all.size + 2)
+  })
+
+  test('does find what could be misused', () => {
+    const deploy = read('docs/recipes/deploy.yml')
+    for (const [from, to, name] of [
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: an expression of GitHub's
+      ['$HEAD', '${{ github.event.head_commit.message }}', 'template-injection'],
+      ['  push:', '  pull_request_target:', 'dangerous-triggers'],
+      ['actions/setup-python@v6', 'somebody/setup-python@v6', 'unpinned-uses'],
+    ] as const) {
+      expect(deploy).toContain(from)
+      expect(audit(new Map([['x', deploy.replace(from, () => to)]])).told).toContain(`[${name}]`)
+    }
+  })
 })
 
 describe('Our own steps have known inputs, with values that the action takes, and known outputs:', () => {
