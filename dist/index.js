@@ -50355,6 +50355,60 @@ function defaultOf(name) {
     return action.inputs[name].default;
 }
 
+;// CONCATENATED MODULE: ./src/report/markdown.ts
+/** User text in Markdown: nothing of it may end its fence or cell, become HTML, or mention people. */
+/** A zero-width space: invisible, and what follows is no mention, reference or link any more. */
+const gap = '\u200b';
+/** Characters that neither Markdown nor a terminal should get to see, halves of surrogate pairs too; tabs and line feeds stay. */
+const controls = 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are the point
+/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\p{Cs}]/gu;
+const printable = (text) => text.replaceAll('\r\n', '\n').replace(controls, '\ufffd');
+const oneLine = (text) => printable(text).replaceAll(/\s+/g, ' ').trim();
+/** Takes the meaning from what GitHub finds in any text: mentions, references, links and emoji names. */
+const defused = (text) => text
+    .replaceAll(/[@#]|:(?=\/\/|[\w+-]+(?::|$))|www(?=\.)/gi, mark => mark + gap)
+    .replaceAll(/\b(GH)-(\d)/gi, `$1${gap}-$2`);
+/** Text in running Markdown, on one line. */
+function prose(text) {
+    return defused(oneLine(text))
+        .replaceAll(/[&<>]/g, character => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[character])
+        .replaceAll(/[\\`*_{}[\]()|~!$]/g, '\\$&')
+        .replace(/^(\d*)([-+=.])/, '$1\\$2');
+}
+/** The same with code where the text has it between backticks. */
+function proseWithCode(text) {
+    const pieces = oneLine(text).split(/`([^`]+)`/);
+    return pieces.map((piece, i) => (i % 2 === 0 ? spaced(piece, prose) : code(piece))).join('');
+}
+/** Keeps the spaces at both ends, which part it from its neighbours. */
+const spaced = (text, change) => text.replace(/^( ?)(.*?)( ?)$/s, (_, before, middle, after) => before + change(middle) + after);
+/** Inline code on one line, in a table cell too. */
+function code(text) {
+    const line = oneLine(text);
+    if (line === '')
+        return '';
+    if (!/[`|]/.test(line))
+        return `\`${line}\``;
+    const escaped = line
+        .replaceAll(/[&<>\\`*_{}[\]()|~!$#@:.]/g, character => `&#${character.codePointAt(0)};`)
+        .replaceAll('&#64;', `&#64;${gap}`);
+    return `<code>${escaped}</code>`;
+}
+/** A fenced block whose fence is longer than any run of backticks in the text. */
+function fenced(text, language) {
+    const body = printable(text);
+    let longest = 2;
+    for (const [run] of body.matchAll(/`+/g))
+        longest = Math.max(longest, run.length);
+    const fence = '`'.repeat(longest + 1);
+    return `${fence}${language}\n${body}\n${fence}`;
+}
+/** A folded section; `summary` is Markdown-free HTML. */
+const folded = (summary, body) => `<details><summary>${summary}</summary>\n\n${body}\n\n</details>`;
+/** Text for an HTML context, on one line. */
+const html = (text) => defused(oneLine(text)).replaceAll(/[&<>"]/g, character => `&#${character.codePointAt(0)};`);
+
 ;// CONCATENATED MODULE: ./src/plan/result.ts
 /** Heads for people. */
 const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
@@ -50443,9 +50497,8 @@ function stateOfOne(state, result, name = nameHeads) {
 /** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
 function explain(result) {
     const { message, details } = result.failure;
-    return [message, details.statement && describeStatement(details.statement), stateOf(result), details.advice]
-        .filter(Boolean)
-        .join('\n');
+    const statement = details.statement && describeStatement(details.statement);
+    return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n');
 }
 /** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */
 function describeStatement({ sql, code, message, detail, hint, position }) {
@@ -50492,38 +50545,49 @@ const clip = (text, length) => text.length > length ? `${text.slice(0, length).r
 ;// CONCATENATED MODULE: ./src/log.ts
 
 
+
 /** A statement may have megabytes; its start tells enough, in characters. */
 const log_longest = 10_000;
 /** The step's log. Whatever is passed in is shown, and never taken for a workflow command. */
 const log = {
+    /** Further lines are indented, so that none of them can be taken for a line of ours. */
     info(text) {
-        info(harmless(text));
+        info(harmless(clip(text, log_longest)).replaceAll('\n', '\n  '));
     },
     group(title, lines) {
-        startGroup(harmless(title).replaceAll('\n', ' '));
+        startGroup(harmless(clip(title, log_longest)).replaceAll('\n', ' '));
         for (const line of lines)
             info(harmless(clip(line, log_longest)));
         endGroup();
     },
     warning(text) {
-        warning(text);
+        warning(printable(clip(text, log_longest)));
     },
     error(text, title, place) {
-        error(text, {
+        error(printable(clip(text, log_longest)), {
             title,
             ...(place && { file: place.file, ...(place.line !== null && { startLine: place.line }) }),
         });
     },
 };
-/** The runner takes `::name::` at a line's start and `##[name]` anywhere for a command of ours. */
+/**
+ * The runner takes `::name::` at a line's start and `##[name]` anywhere for a command of ours. Of a terminal's commands
+ * only colours stay, and they end with their line.
+ */
 function harmless(text) {
-    return (text
-        // biome-ignore lint/suspicious/noControlCharactersInRegex: a carriage return would hide text; an escape may colour it
-        .replaceAll(/[\u0000-\u0008\u000b-\u001a\u001c-\u001f]/g, '\ufffd')
-        // .NET, in which the runner is written, counts U+0085 as white space too.
-        .replaceAll(/^([\s\u0085]*):(?=:)/gm, '$1:\u200b')
-        .replaceAll('##[', '##\u200b['));
+    return text
+        .split(colour)
+        .map((piece, i) => (i % 2 === 0 ? printable(piece) : piece))
+        .join('')
+        .replaceAll(fromColour, rest => (endsColourless.test(rest) ? rest : `${rest}\u001b[0m`))
+        .replaceAll(/^(\s*):(?=:)/gm, '$1:\u200b')
+        .replaceAll('##[', '##\u200b[');
 }
+// biome-ignore-start lint/suspicious/noControlCharactersInRegex: an escape character is the point
+const colour = /(\u001b\[[\d;]*m)/;
+const fromColour = /\u001b.*$/gm;
+const endsColourless = /\u001b\[0?m[^\u001b]*$/;
+// biome-ignore-end lint/suspicious/noControlCharactersInRegex: an escape character is the point
 /** Keeps what the user's app prints until there is a group to show it in; bounded, whatever it prints. */
 class PrintOut {
     #lines = [];
@@ -50548,12 +50612,13 @@ class PrintOut {
 
 ;// CONCATENATED MODULE: ./src/outputs.ts
 
+
 /** The step's outputs by name, as GitHub gets them. */
 function outputsOf(result) {
     const { databases } = result;
     const revisions = revisionsOf(result);
     const heads = (which) => {
-        const lines = databases.map(each => (databases.length > 1 ? `${each.bind}=` : '') + (each[which]?.join(',') ?? ''));
+        const lines = databases.map(each => (databases.length > 1 ? `${each.bind}=` : '') + idsOf(each[which]));
         return lines.join('\n');
     };
     return {
@@ -50569,12 +50634,14 @@ function outputsOf(result) {
         databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
     };
 }
+/** On one line: whoever writes it into a file of GitHub's, or reads it line by line, shall not get another one's. */
+const idsOf = (heads = []) => printable(heads.join(',')).replaceAll('\n', '\ufffd');
 function databaseOutput(database, result) {
     const { priorHeads, newHeads, plan } = database;
     const revisions = plan?.revisions ?? [];
     return {
-        'prior-head': priorHeads?.join(',') ?? '',
-        'new-head': newHeads?.join(',') ?? '',
+        'prior-head': idsOf(priorHeads),
+        'new-head': idsOf(newHeads),
         revisions: revisions.map(({ id }) => id),
         outcome: outcomeOf(database, result) ?? 'refused',
         digests: Object.fromEntries(revisions.map(({ id, digest }) => [id, digest])),
@@ -55797,60 +55864,6 @@ function sqlScript(plan) {
 }
 /** A comment ends at its line's end; what follows it would run. */
 const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
-
-;// CONCATENATED MODULE: ./src/report/markdown.ts
-/** User text in Markdown: nothing of it may end its fence or cell, become HTML, or mention people. */
-/** A zero-width space: invisible, and what follows is no mention, reference or link any more. */
-const gap = '\u200b';
-/** Characters that neither Markdown nor a terminal should get to see, halves of surrogate pairs too; tabs and line feeds stay. */
-const controls = 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are the point
-/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\p{Cs}]/gu;
-const printable = (text) => text.replaceAll('\r\n', '\n').replace(controls, '\ufffd');
-const oneLine = (text) => printable(text).replaceAll(/\s+/g, ' ').trim();
-/** Takes the meaning from what GitHub finds in any text: mentions, references, links and emoji names. */
-const defused = (text) => text
-    .replaceAll(/[@#]|:(?=\/\/|[\w+-]+(?::|$))|www(?=\.)/gi, mark => mark + gap)
-    .replaceAll(/\b(GH)-(\d)/gi, `$1${gap}-$2`);
-/** Text in running Markdown, on one line. */
-function prose(text) {
-    return defused(oneLine(text))
-        .replaceAll(/[&<>]/g, character => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[character])
-        .replaceAll(/[\\`*_{}[\]()|~!$]/g, '\\$&')
-        .replace(/^(\d*)([-+=.])/, '$1\\$2');
-}
-/** The same with code where the text has it between backticks. */
-function proseWithCode(text) {
-    const pieces = oneLine(text).split(/`([^`]+)`/);
-    return pieces.map((piece, i) => (i % 2 === 0 ? spaced(piece, prose) : code(piece))).join('');
-}
-/** Keeps the spaces at both ends, which part it from its neighbours. */
-const spaced = (text, change) => text.replace(/^( ?)(.*?)( ?)$/s, (_, before, middle, after) => before + change(middle) + after);
-/** Inline code on one line, in a table cell too. */
-function code(text) {
-    const line = oneLine(text);
-    if (line === '')
-        return '';
-    if (!/[`|]/.test(line))
-        return `\`${line}\``;
-    const escaped = line
-        .replaceAll(/[&<>\\`*_{}[\]()|~!$#@:.]/g, character => `&#${character.codePointAt(0)};`)
-        .replaceAll('&#64;', `&#64;${gap}`);
-    return `<code>${escaped}</code>`;
-}
-/** A fenced block whose fence is longer than any run of backticks in the text. */
-function fenced(text, language) {
-    const body = printable(text);
-    let longest = 2;
-    for (const [run] of body.matchAll(/`+/g))
-        longest = Math.max(longest, run.length);
-    const fence = '`'.repeat(longest + 1);
-    return `${fence}${language}\n${body}\n${fence}`;
-}
-/** A folded section; `summary` is Markdown-free HTML. */
-const folded = (summary, body) => `<details><summary>${summary}</summary>\n\n${body}\n\n</details>`;
-/** Text for an HTML context, on one line. */
-const html = (text) => defused(oneLine(text)).replaceAll(/[&<>"]/g, character => `&#${character.codePointAt(0)};`);
 
 ;// CONCATENATED MODULE: ./src/report/comment.ts
 
