@@ -17,9 +17,11 @@ test('what is called the newest is what the tests have now', () => {
   const pinned = ['migrations-fixture/requirements.txt', 'test/requirements.txt'].flatMap(path =>
     [...read(path).matchAll(/^([\w-]+)(?:\[\w+\])?==(\S+)$/gm)].map(([, name, version]) => [name, version]),
   )
+  // What audits the workflows is in no stack.
+  const packaged = pinned.filter(([name]) => name !== 'zizmor')
   const newest = Object.entries(runs).filter(([name]) => name.endsWith('newest packages'))
   expect(newest.length).toBeGreaterThan(0)
-  for (const [, { packages }] of newest) expect(packages).toEqual(Object.fromEntries(pinned))
+  for (const [, { packages }] of newest) expect(packages).toMatchObject(Object.fromEntries(packaged))
 })
 
 test('what fails does not get into the README', () => {
