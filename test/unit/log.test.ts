@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { harmless, log, PrintOut } from '../../src/log'
-import { commandIn, commandNames } from '../support/workflow-commands.mts'
+import { printable } from '../../src/report/markdown'
+import { commandIn, commandNames, commandsIn } from '../support/workflow-commands.mts'
 import { hostile } from './hostile'
 
 const esc = '\u001b'
@@ -175,6 +176,22 @@ describe('the log', () => {
       '::error title=title,file=a.py::no line',
       '::warning::first%0Asecond',
     ])
+    fc.assert(
+      fc.property(evil, evil, evil, (text, title, file) => {
+        written = ''
+        log.error(text, title, { file, line: 7 })
+        log.warning(text)
+        expect(written.split('\n')).toHaveLength(3)
+        expect(commandsIn(written)).toEqual([
+          {
+            name: 'error',
+            properties: { ...(title && { title }), ...(file && { file }), line: '7' },
+            text: printable(text),
+          },
+          { name: 'warning', properties: {}, text: printable(text) },
+        ])
+      }),
+    )
   })
 })
 

@@ -1,4 +1,5 @@
 import fc from 'fast-check'
+import { SqlError } from 'libpg-query'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { type Effect, effectOf, loadParser, splitStatements } from '../../src/plan/statements'
 import { hostile } from './hostile'
@@ -52,6 +53,75 @@ describe('splitting', () => {
         expect(split(statements.map(each => `/* é */ ${each} ;`).join('-- 日\n'))).toEqual(statements)
       }),
       { numRuns: 1_000 },
+    )
+  })
+
+  test('finds the same statements whatever stands between them', () => {
+    const text = fc
+      .array(hostile, { maxLength: 3 })
+      .map(parts => Buffer.from(parts.join('').replaceAll('\0', '')).toString())
+    const tag = fc.constantFrom('', 'a', 'ä', '_1')
+    const statement = fc.oneof(
+      text.map(each => `SELECT '${each.replaceAll("'", "''")}'`),
+      text.map(each => `SELECT E'${each.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`),
+      text.map(each => `SELECT 1 AS "${each.replaceAll('"', '""')}é"`),
+      fc.tuple(text, tag).map(([each, name]) => `DO $${name}$ ${each.replaceAll('$', '')};COMMIT; $${name}$`),
+      text.map(each => `SELECT 1 -- ${each.replaceAll(/[\r\n]/g, ' ')}\n, 2`),
+      text.map(each => `SELECT /* ${each.replaceAll(/[/*]/g, '')} /* ; */ */ 3`),
+      fc.constantFrom('COMMIT', "PREPARE TRANSACTION 'a;b'", 'COPY t FROM STDIN', 'CREATE TABLE "T;" (a int)'),
+      fc.constant('CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END'),
+    )
+    const between = fc.tuple(
+      fc.constantFrom('', ' ', '\n', ' /* ; */ '),
+      fc.constantFrom(';', ';;', '; ;', ';\n'),
+      fc.constantFrom('', ' ', '\t', '-- é;\n', '/* /* ; */ */', '\f'),
+    )
+    fc.assert(
+      fc.property(fc.array(fc.tuple(statement, between), { maxLength: 6 }), parts => {
+        const sql = parts.map(([each, [before, end, after]]) => each + before + end + after).join('')
+        const found = split(sql)
+        expect(found).toHaveLength(parts.length)
+        for (const [i, [each]] of parts.entries()) {
+          // What stands before the semicolon is still the statement's.
+          expect(found[i]!.startsWith(each)).toBe(true)
+          expect(found[i]!.slice(each.length)).toMatch(/^( \/\* ; \*\/)?$/)
+          expect(split(found[i]!)).toEqual([found[i]])
+        }
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  test('of any bytes gives statements that are in them, or an SqlError', () => {
+    const bytes = fc.oneof(
+      hostile,
+      fc.uint8Array({ maxLength: 40 }).map(each => Buffer.from(each).toString('latin1')),
+      fc
+        .array(
+          fc.oneof(
+            hostile,
+            fc.constantFrom('SELECT', ' 1', ';', "'", "E'", 'U&', '$$', '$a$', '/*', '*/', '--', '\\', '(', ')', '"'),
+          ),
+        )
+        .map(parts => parts.join('')),
+    )
+    fc.assert(
+      fc.property(bytes, sql => {
+        let found: string[]
+        try {
+          found = split(sql)
+        } catch (error) {
+          if (!(error instanceof SqlError)) throw error
+          return
+        }
+        let from = 0
+        for (const each of found) {
+          const at = Buffer.from(sql).toString().indexOf(each, from)
+          expect(at).toBeGreaterThanOrEqual(from)
+          from = at + each.length
+        }
+      }),
+      { numRuns: 5_000 },
     )
   })
 

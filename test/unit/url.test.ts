@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { Failure } from '../../src/failure'
-import { readDatabaseUrl } from '../../src/postgres/url'
+import { readDatabaseUrl, readDatabaseUrls } from '../../src/postgres/url'
 import { hostile } from './hostile'
 
 let sslMode: string | undefined
@@ -27,9 +27,9 @@ const password = fc
   .map(parts => Buffer.from(parts.join('').replaceAll('\0', '')).toString())
   .filter(text => text.length >= 4 && !'postgresql+psycopg://deploy@db.example:5432/shop?sslmode=prefer'.includes(text))
 
-function failure(text: string): Failure {
+function failure(text: string, read: (text: string) => unknown = readDatabaseUrl): Failure {
   try {
-    readDatabaseUrl(text)
+    read(text)
   } catch (error) {
     expect(error).toBeInstanceOf(Failure)
     expect((error as Failure).reason).toBe('invalid-input')
@@ -352,6 +352,117 @@ describe('a mistake', () => {
         },
       ),
       { numRuns: 3_000 },
+    )
+  })
+})
+
+describe('the round trip', () => {
+  /** Any name that PostgreSQL takes. */
+  const name = fc
+    .tuple(hostile, fc.string({ unit: 'binary', maxLength: 12 }))
+    .map(parts => Buffer.from(parts.join('').replaceAll('\0', '')).toString())
+    .filter(text => text !== '')
+  const host = fc.oneof(
+    fc.domain().map(written => ({ written, meant: written })),
+    fc.ipV4().map(written => ({ written, meant: written })),
+    fc.ipV6().map(meant => ({ written: `[${meant}]`, meant })),
+    name.filter(text => !text.includes(',')).map(text => ({ written: quote(`/${text}`), meant: `/${text}` })),
+  )
+  const parts = fc.record({
+    scheme: fc.constantFrom('postgres', 'postgresql', 'postgresql+psycopg', 'postgresql+asyncpg'),
+    user: name,
+    secret: password.filter(text => text.length >= 8),
+    host,
+    port: fc.integer({ min: 1, max: 65_535 }),
+    database: name,
+    options: fc.option(name, { nil: undefined }),
+    application: fc.option(name, { nil: undefined }),
+  })
+  type Parts = typeof parts extends fc.Arbitrary<infer T> ? T : never
+
+  const write = ({ scheme, user, host, port, database, options, application }: Parts, password: string) => {
+    const query = [
+      ...(options === undefined ? [] : [`options=${quote(options)}`]),
+      ...(application === undefined ? [] : [`application_name=${quote(application)}`]),
+    ]
+    const place = `${quote(user)}${password}@${host.written}:${port}/${quote(database)}`
+    return `${scheme}://${place}${query.length > 0 ? `?${query.join('&')}` : ''}`
+  }
+  const expected = ({ user, secret, host, port, database, options }: Parts) => ({
+    user,
+    password: secret,
+    host: host.meant,
+    port,
+    database,
+    ...(options !== undefined && { options }),
+  })
+  const withoutTls = ({ ssl: _, ...config }: ReturnType<typeof readDatabaseUrl>['config']) => config
+
+  test('of any user, password, host, port, database and options gives each as it was', () => {
+    fc.assert(
+      fc.property(parts, parts => {
+        const bare = write(parts, '')
+        fc.pre(!bare.includes(parts.secret) && !bare.includes(quote(parts.secret)))
+        const read = readDatabaseUrl(write(parts, `:${quote(parts.secret)}`))
+        expect(withoutTls(read.config)).toEqual(expected(parts))
+        expect(read.urlWithoutPassword).toBe(bare)
+        expect(bare.replace(/^[^:]*/, 'postgresql').startsWith(read.name)).toBe(true)
+        for (const secret of read.secrets) expect(read.name + read.urlWithoutPassword).not.toContain(secret)
+        const { password: _, ...others } = expected(parts)
+        expect(withoutTls(readDatabaseUrl(read.urlWithoutPassword).config)).toEqual(others)
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  test('of several databases, one a line, gives each by its bind, in their order', () => {
+    const bind = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 10 }).filter(text => /^[^\s:=/?@]+$/.test(text))
+    const lines = fc.uniqueArray(fc.tuple(bind, parts, fc.constantFrom('=', ' = ', '= ')), {
+      minLength: 1,
+      maxLength: 4,
+      selector: ([bind]) => bind,
+    })
+    fc.assert(
+      fc.property(lines, fc.constantFrom('\n', '\r\n', '\n\n', ' \n  '), (lines, end) => {
+        const written = lines.map(([bind, parts, equals]) => bind + equals + write(parts, `:${quote(parts.secret)}`))
+        const read = readDatabaseUrls(`${end}${written.join(end)}${end}`)
+        expect([...read.keys()]).toEqual(lines.map(([bind]) => bind))
+        for (const [bind, parts] of lines) expect(withoutTls(read.get(bind)!.config)).toEqual(expected(parts))
+      }),
+      { numRuns: 500 },
+    )
+  })
+
+  test('of any text gives databases or a Failure', () => {
+    const text = fc.oneof(
+      hostile,
+      fc.tuple(name, hostile).map(([bind, rest]) => `${bind}=postgresql://u:${rest}@db/shop`),
+      fc
+        .array(
+          fc.oneof(hostile, fc.constantFrom('postgresql://', 'a=', '\n', '@', ':', '?', '&', 'password=', '%', '[')),
+        )
+        .map(pieces => pieces.join('')),
+    )
+    fc.assert(
+      fc.property(text, text => {
+        try {
+          readDatabaseUrls(text)
+        } catch (error) {
+          expect(error).toBeInstanceOf(Failure)
+        }
+      }),
+      { numRuns: 3_000 },
+    )
+  })
+
+  test('of lines that name no bind, or one twice, is refused without their passwords', () => {
+    fc.assert(
+      fc.property(fc.array(parts, { minLength: 2, maxLength: 3 }), fc.constantFrom('', 'twice='), (all, bind) => {
+        const lines = all.map(parts => bind + write(parts, `:${quote(parts.secret)}`))
+        const { message, details } = failure(lines.join('\n'), readDatabaseUrls)
+        for (const { secret } of all)
+          for (const form of [secret, quote(secret)]) expect(message + details.advice).not.toContain(form)
+      }),
     )
   })
 })
