@@ -6,6 +6,9 @@ import { runStep, type Step, type StepOptions } from '../support/runner.mts'
 /** The heads before and after the batch. */
 export const [oldHead, newHead] = ['a0', 'f5']
 
+/** The names of the databases, as many as there are. */
+const binds = ['default', 'reporting', 'archive']
+
 /** Five revisions on top of `a0`, with DDL and rows, one of which reads the database. */
 const scripts = [
   {
@@ -31,52 +34,80 @@ for (email,) in op.get_bind().execute(sa.text("SELECT email FROM accounts ORDER 
   { id: newHead, upgrade: 'op.execute("DELETE FROM invoices WHERE id = 20")\nop.drop_column("accounts", "plan")' },
 ]
 
-/** The project, a database that stands before the batch, and what databases hold before and after it. */
+/** The project, and what its databases hold before and after the batch; where there are several, in the order of the binds. */
 export interface Batch {
-  server: Server
+  servers: Server[]
+  binds: string[]
   workspace: string
   before: string
   after: string
   /** Where the user's Python writes its process id, in the folder that the environment's FAULTS_FOLDER names. */
   pidFile: string
-  /** A new database that stands before the batch. */
-  fresh(): Promise<string>
-  drop(url: string): Promise<void>
-  apply(url: string, options?: Partial<StepOptions>): Promise<Step>
+  /** New databases that stand before the batch: a URL for each bind, the servers in turn. */
+  fresh(): Promise<string[]>
+  drop(urls: string[]): Promise<void>
+  apply(urls: string[], options?: Partial<StepOptions>): Promise<Step>
 }
 
-export async function prepareBatch(server: Server): Promise<Batch> {
+/** One database, or several, on one server or on several. */
+export async function prepareBatch(servers: Server[], databases = 1): Promise<Batch> {
   const pidFile = 'python.pid'
   const workspace = writeProject({
     scripts,
+    binds: binds.slice(1, databases),
     app: `
 if "FAULTS_FOLDER" in os.environ:
     with open(os.path.join(os.environ["FAULTS_FOLDER"], "${pidFile}.new"), "w") as file:
         file.write(str(os.getpid()))
     os.rename(file.name, os.path.join(os.environ["FAULTS_FOLDER"], "${pidFile}"))`,
   })
+  const used = binds.slice(0, databases)
+  const serverOf = (index: number) => servers[index % servers.length]!
   const inputs = { mode: 'apply', comment: 'false', python }
-  const apply: Batch['apply'] = (url, options) =>
-    runStep({ workspace, ...options, inputs: { ...inputs, 'database-url': url, ...options?.inputs } })
-  const applied = async (url: string, revision: string) => {
-    const step = await apply(url, { inputs: { revision } })
+  const apply: Batch['apply'] = (urls, options) => {
+    const url = urls.length === 1 ? urls[0]! : urls.map((each, i) => `${used[i]}=${each}`).join('\n')
+    return runStep({ workspace, ...options, inputs: { ...inputs, 'database-url': url, ...options?.inputs } })
+  }
+  const applied = async (urls: string[], revision: string) => {
+    const step = await apply(urls, { inputs: { revision } })
     if (step.outputs.outcome !== 'applied') throw new Error(`Without faults, ${revision} is not applied:\n${step.log}`)
-    return contents(url)
+    const found = await Promise.all(urls.map(contents))
+    if (found.some(each => each !== found[0])) throw new Error('Without faults, the databases do not hold the same.')
+    return found[0]!
   }
-  const template = await server.create('before_the_batch')
-  const before = await applied(template, oldHead)
-  const admin = server.url('postgres')
+  const template = (index: number) => `before_the_batch_${index}`
+  const before = await applied(
+    await Promise.all(used.map((_, index) => serverOf(index).create(template(index)))),
+    oldHead,
+  )
   let created = 0
-  const fresh = async () => {
-    const name = `batch_${++created}`
-    await query(admin, `CREATE DATABASE ${name} TEMPLATE before_the_batch`)
-    return server.url(name)
+  const fresh = () => {
+    created++
+    return Promise.all(
+      used.map(async (_, index) => {
+        const name = `batch_${created}_${index}`
+        await query(serverOf(index).url('postgres'), `CREATE DATABASE ${name} TEMPLATE ${template(index)}`)
+        return serverOf(index).url(name)
+      }),
+    )
   }
-  const drop = async (url: string) => {
-    await query(admin, `DROP DATABASE ${new URL(url).pathname.slice(1)} WITH (FORCE)`)
+  const drop = async (urls: string[]) => {
+    for (const [index, url] of urls.entries()) {
+      for (const { gid } of await preparedIn(url)) await query(url, `ROLLBACK PREPARED '${gid}'`)
+      await query(serverOf(index).url('postgres'), `DROP DATABASE ${new URL(url).pathname.slice(1)} WITH (FORCE)`)
+    }
   }
   const once = await fresh()
   const after = await applied(once, newHead)
   await drop(once)
-  return { server, workspace, before, after, pidFile, fresh, drop, apply }
+  return { servers, binds: used, workspace, before, after, pidFile, fresh, drop, apply }
+}
+
+/** The prepared transactions of a database. */
+export async function preparedIn(url: string): Promise<{ gid: string; id: string }[]> {
+  const { rows } = await query(
+    url,
+    'SELECT gid, transaction::text AS id FROM pg_prepared_xacts WHERE database = current_database()',
+  )
+  return rows as { gid: string; id: string }[]
 }

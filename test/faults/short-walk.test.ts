@@ -10,7 +10,7 @@ let batch: Batch
 beforeAll(async () => {
   // A server of its own, since it is made to crash.
   server = await startServer()
-  batch = await prepareBatch(server)
+  batch = await prepareBatch([server])
 })
 afterAll(() => server.stop())
 

@@ -10,19 +10,43 @@ export interface Row {
   verdicts: (Verdict | undefined)[]
 }
 
-const headings = ['fault', 'points', 'tried', 'all old', 'all new', 'half', 'false words', 'left behind']
+const headings = [
+  'fault',
+  'points',
+  'tried',
+  'all old',
+  'all new',
+  'half',
+  'settled later',
+  'false words',
+  'left behind',
+]
 
 /** The rows as a Markdown table, with their sums. */
 export function table(rows: Row[]): string {
   const figures = rows.map(row => [row.points, ...countsOf(row)])
   const sums = headings.slice(1).map((_, column) => figures.reduce((sum, row) => sum + row[column]!, 0))
   const lines = [...rows.map(({ fault }, i) => [fault.name, ...figures[i]!]), ['all', ...sums]]
-  const cells = [headings, ...lines.map(line => line.map(cell => cell.toLocaleString('en')))]
-  const widths = headings.map((_, column) => Math.max(...cells.map(line => line[column]!.length)))
-  const show = (line: string[]) =>
-    `| ${line.map((cell, column) => (column ? cell.padStart(widths[column]!) : cell.padEnd(widths[0]!))).join(' | ')} |`
-  const rule = `| ${widths.map((width, column) => (column ? `${'-'.repeat(width - 1)}:` : '-'.repeat(width))).join(' | ')} |`
-  return [show(cells[0]!), rule, ...cells.slice(1).map(show)].join('\n')
+  return markdown(headings, lines)
+}
+
+/** What the databases held after the run with the fault, before the next run: how often each, as a Markdown table. */
+export function states(rows: Row[]): string {
+  const seen = rows.flatMap(({ verdicts }) => verdicts.flatMap(verdict => verdict ?? []))
+  const groups = Map.groupBy(seen, verdict => `${verdict.seen.join(', ')} | all ${verdict.holds}`)
+  const lines = [...groups].map(([state, { length }]) => [...state.split(' | '), length] as (string | number)[])
+  return markdown(['held', 'the next run finds', 'times'], lines.sort())
+}
+
+function markdown(head: string[], lines: (string | number)[][]): string {
+  const cells = [head, ...lines.map(line => line.map(cell => cell.toLocaleString('en')))]
+  const numbers = head.map((_, column) => typeof lines[0]?.[column] === 'number')
+  const widths = head.map((_, column) => Math.max(...cells.map(line => line[column]!.length)))
+  const pad = (cell: string, column: number) =>
+    numbers[column] ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!)
+  const show = (line: string[]) => `| ${line.map(pad).join(' | ')} |`
+  const rule = widths.map((width, column) => (numbers[column] ? `${'-'.repeat(width - 1)}:` : '-'.repeat(width)))
+  return [show(cells[0]!), `| ${rule.join(' | ')} |`, ...cells.slice(1).map(show)].join('\n')
 }
 
 function countsOf({ verdicts }: Row): number[] {
@@ -33,6 +57,7 @@ function countsOf({ verdicts }: Row): number[] {
     holding('old'),
     holding('new'),
     holding('half'),
+    tried.filter(({ seen }) => seen.includes('prepared')).length,
     tried.filter(({ falseWords }) => falseWords.length > 0).length,
     tried.filter(({ left }) => left.length > 0).length,
   ]

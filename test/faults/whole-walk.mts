@@ -1,49 +1,65 @@
 /**
  * Walks every point of every fault and prints the table; exits with 1 when a promise did not hold or a point was not
- * tried in time. `--every N` tries only each N-th point, `--only TEXT` only the faults whose names hold the text,
- * `--minutes N` ends after that time.
+ * tried in time. `--databases N` has a batch of up to three databases, `--servers N` spreads them. `--every N` tries only
+ * each N-th point, `--early N` only each N-th of those before the verification, `--only TEXT` only the faults whose names
+ * hold the text, `--minutes N` ends after that time.
  */
 import { parseArgs } from 'node:util'
-import { startServer } from '../support/postgres.mts'
+import { type Server, startServer } from '../support/postgres.mts'
 import { type Batch, prepareBatch } from './batch.mts'
 import { faults } from './faults.mts'
-import { allIsWell, type Row, table } from './table.mts'
+import { allIsWell, type Row, states, table } from './table.mts'
 import { isBad, type Verdict } from './verdict.mts'
-import { countPoints, strike } from './walk.mts'
+import { countPoints, type Part, type Point, strike } from './walk.mts'
 
 const { values } = parseArgs({
   options: {
+    databases: { type: 'string', default: '1' },
+    servers: { type: 'string', default: '1' },
     every: { type: 'string', default: '1' },
+    early: { type: 'string', default: '' },
     only: { type: 'string', default: '' },
     minutes: { type: 'string', default: '180' },
   },
 })
-const every = Number(values.every)
+const every = { run: Number(values.early || values.every), commit: Number(values.every) }
 const started = Date.now()
 const deadline = started + Number(values.minutes) * 60_000
 const chosen = faults.filter(({ name }) => name.includes(values.only))
+const databases = Number(values.databases)
 
-// A crash of the server must not hit another walker's run.
-const servers = await Promise.all([startServer(), startServer()])
+// A crash of a server must not hit another walker's run.
+const walkers = 2
+const start = () => startServer(databases > 1 ? ['max_prepared_transactions = 10'] : [])
+const servers = await Promise.all(Array.from({ length: walkers * Number(values.servers) }, start))
 try {
-  const batches = await Promise.all(servers.map(prepareBatch))
+  const batches = await Promise.all(
+    Array.from({ length: walkers }, (_, walker) => prepareBatch(ownServers(walker), databases)),
+  )
   const counts = await countPoints(batches[0]!, chosen)
-  const rows: Row[] = chosen.map(fault => ({ fault, points: counts.get(fault)!, verdicts: [] }))
+  const rows: Row[] = chosen.map(fault => {
+    const { run, commit } = counts.get(fault)!
+    return { fault, points: run + commit, verdicts: [] }
+  })
   const points = rows
     .flatMap((row, i) =>
       // Each fault starts elsewhere, so that together they touch every point also when some are left out.
-      Array.from({ length: row.points }, (_, n) => n + 1)
-        .filter(n => n % every === i % every)
-        .map(n => ({ row, n })),
+      (['run', 'commit'] as Part[]).flatMap(part =>
+        Array.from({ length: counts.get(row.fault)![part] }, (_, n) => ({ part, n: n + 1 }))
+          .filter(({ n }) => n % every[part] === i % every[part])
+          .map(point => ({ row, point })),
+      ),
     )
     // In no order, so that what is known after half of the time is known of all faults.
     .sort(() => Math.random() - 0.5)
-  console.log(`${points.length} points of ${chosen.length} faults, in a batch of five revisions.`)
+  const where = `${databases === 1 ? 'one database' : `${databases} databases`} on ${servers.length / walkers} server(s)`
+  console.log(`${points.length} points of ${chosen.length} faults, in a batch of five revisions, ${where}.`)
   const total = points.length
   await Promise.all(batches.map(batch => walk(batch, points, total)))
   const tried = total - points.length
   const minutes = Math.round((Date.now() - started) / 60_000)
   console.log(`\n${table(rows)}\n\n${tried} points in ${minutes} minutes, PostgreSQL ${servers[0]!.version}.`)
+  if (databases > 1) console.log(`\nWhat the databases held before the next run:\n\n${states(rows)}`)
   if (points.length > 0) console.log(`${points.length} more points were not tried in time.`)
   if (!allIsWell(rows)) console.log('A promise did not hold: see above.')
   if (points.length > 0 || !allIsWell(rows)) process.exitCode = 1
@@ -51,12 +67,16 @@ try {
   await Promise.all(servers.map(server => server.stop()))
 }
 
-async function walk(batch: Batch, points: { row: Row; n: number }[], total: number): Promise<void> {
+function ownServers(walker: number): Server[] {
+  return servers.filter((_, index) => index % walkers === walker)
+}
+
+async function walk(batch: Batch, points: { row: Row; point: Point }[], total: number): Promise<void> {
   while (points.length > 0 && Date.now() < deadline) {
-    const { row, n } = points.shift()!
-    const verdict = await strike(batch, row.fault, n)
+    const { row, point } = points.shift()!
+    const verdict = await strike(batch, row.fault, point)
     row.verdicts.push(verdict)
-    if (!verdict || isBad(verdict)) tell(`${row.fault.name}, point ${n} of ${row.points}`, verdict)
+    if (!verdict || isBad(verdict)) tell(`${row.fault.name}, point ${point.n} of the ${point.part}`, verdict)
     const done = total - points.length
     if (done % 50 === 0) console.log(`${done} of ${total}`)
   }
@@ -64,8 +84,8 @@ async function walk(batch: Batch, points: { row: Row; n: number }[], total: numb
 
 function tell(where: string, verdict: Verdict | undefined): void {
   if (!verdict) return console.log(`\n✗ ${where}: never reached\n`)
-  const { holds, falseWords, left, step } = verdict
-  console.log(`\n✗ ${where}: the database holds the ${holds}`)
+  const { holds, seen, falseWords, left, step } = verdict
+  console.log(`\n✗ ${where}: ${seen.join(', ')}; then all ${holds}`)
   for (const each of [...falseWords, ...left]) console.log(`  ${each}`)
   console.log(step.log.replaceAll(/^/gm, '  | '))
 }

@@ -34,12 +34,15 @@ export interface ProjectOptions {
   env?: (stock: string) => string
   /** Python at the end of app.py. */
   app?: string
+  /** Databases beside the default one: then the env.py is the stock one for several, and scripts have `engine_name` at hand. */
+  binds?: string[]
 }
 
 /** Writes a Flask-Migrate project with the stock env.py into a new directory and returns its path. */
-export function writeProject({ scripts, migrate = '', engineOptions = '{}', env, app = '' }: ProjectOptions): string {
+export function writeProject(options: ProjectOptions): string {
+  const { scripts, migrate = '', engineOptions = '{}', env, app = '', binds = [] } = options
   const folder = mkdtempSync(join(tmpdir(), 'atomic-upgrade-project-'))
-  const fixture = join(root, 'migrations-fixture')
+  const fixture = join(root, 'migrations-fixture', binds.length > 0 ? 'several-databases' : '')
   mkdirSync(join(folder, 'migrations', 'versions'), { recursive: true })
   for (const name of ['env.py', 'alembic.ini', 'script.py.mako'])
     cpSync(join(fixture, 'migrations', name), join(folder, 'migrations', name))
@@ -57,11 +60,13 @@ from flask_sqlalchemy import SQLAlchemy
 app = Flask(__name__)
 app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
 app.config["SQLALCHEMY_ENGINE_OPTIONS"] = ${engineOptions}
+app.config["SQLALCHEMY_BINDS"] = {${binds.map(bind => `"${bind}": "postgresql+psycopg://nobody@nowhere/${bind}"`)}}
 db = SQLAlchemy(app)
 Migrate(app, db${migrate && `, ${migrate}`})
 ${app}
 `,
   )
+  const argument = binds.length > 0 ? 'engine_name' : ''
   let previous: string | null = null
   for (const { id, down = previous, message = id, name = `${id}.py`, upgrade, downgrade = 'pass' } of scripts) {
     writeFileSync(
@@ -76,11 +81,11 @@ revision = ${JSON.stringify(id)}
 down_revision = ${down === null ? 'None' : JSON.stringify(down)}
 
 
-def upgrade():
+def upgrade(${argument}):
 ${indent(upgrade)}
 
 
-def downgrade():
+def downgrade(${argument}):
 ${indent(downgrade)}
 `,
     )
