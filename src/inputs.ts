@@ -35,6 +35,8 @@ export interface Inputs {
   /** Further tries of the batch when another session was in the way. */
   retries: number
   allowUntrusted: boolean
+  /** Whether comment and summary show statements without their constants. */
+  hideLiterals: boolean
   /** Of every script, or of those from a revision on. */
   requireReview: boolean | { since: string }
 }
@@ -93,6 +95,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   const versionTable = input('version-table')
   const retries = input('retries')
   if (!/^\d{1,2}$/.test(retries)) mistake(`retries is “${retries}”; it can be a number from 0 to 99.`)
+  const hideLiterals = oneOf('hide-literals', ['true', 'false'])
   const review = input('require-review')
   const since = /^since:(\S+)$/.exec(review)?.[1]
   if (!since && !['true', 'false'].includes(review))
@@ -128,6 +131,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     statementTimeout: input('statement-timeout'),
     retries: Number(retries),
     allowUntrusted: allowUntrusted === 'true',
+    hideLiterals: hideLiterals === 'true',
     requireReview: since ? { since } : review === 'true',
   }
 }

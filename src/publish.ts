@@ -17,7 +17,7 @@ export class Publisher {
   /** Starts to look for the comment; nothing here ever fails the step. */
   constructor(
     private readonly event: Event,
-    private readonly inputs: Pick<Inputs, 'comment' | 'githubToken' | 'label' | 'pullRequest'>,
+    private readonly inputs: Pick<Inputs, 'comment' | 'githubToken' | 'hideLiterals' | 'label' | 'pullRequest'>,
     private readonly log: Log,
     private readonly cancelled: AbortSignal,
   ) {
@@ -28,6 +28,7 @@ export class Publisher {
 
   /** Brings the comment up to date; returns its address, empty where there is none. */
   async comment(result: Result): Promise<string> {
+    const { hideLiterals: hidesLiterals } = this.inputs
     if (this.#problem) this.#comment = this.#find()
     this.#problem = ''
     try {
@@ -38,7 +39,7 @@ export class Publisher {
       }
       // Most pull requests have no migration, and nobody wants to be told so.
       if (result.outcome === 'up-to-date' && !comment.exists) return ''
-      return await comment.write(renderReport(result, { run: this.event.runUrl }, commentLimit))
+      return await comment.write(renderReport(result, { run: this.event.runUrl, hidesLiterals }, commentLimit))
     } catch (error) {
       this.#problem = commentProblem(error)
       // While the step is under way there will be another chance.
@@ -50,8 +51,9 @@ export class Publisher {
   /** Appends to the job summary, where the runner has one. */
   async summarize(result: Result): Promise<void> {
     if (!process.env.GITHUB_STEP_SUMMARY) return
+    const { hideLiterals: hidesLiterals } = this.inputs
     try {
-      const text = renderReport(result, { run: '', problem: this.#problem }, summaryLimit)
+      const text = renderReport(result, { run: '', problem: this.#problem, hidesLiterals }, summaryLimit)
       await core.summary.addRaw(text).write()
     } catch (error) {
       this.log.warning(`The job summary could not be written: ${messageOf(error)}`)

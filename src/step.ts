@@ -7,6 +7,7 @@ import { baseCommit, scriptsAt } from './git/base'
 import { requireBaseCheckout } from './git/trust'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
+import { destructionsOf } from './plan/destructive'
 import { digestedOf, digestOf } from './plan/digest'
 import { headsOf } from './plan/heads'
 import { isRendered, type Plan, type Script } from './plan/plan'
@@ -134,6 +135,7 @@ export class Step {
       const plan = plans.get(state.bind)!
       state.plan = plan
       state.obstacles = obstaclesOf(plan)
+      state.destructions = destructionsOf(plan)
       state.priorHeads = plan.priorHeads
       state.newHeads = plan.newHeads
       this.#describe(plan, state)

@@ -1,4 +1,5 @@
 import type { Failure } from '../failure'
+import type { Destruction } from './destructive'
 import type { Direction, Plan } from './plan'
 import type { Obstacle } from './transactional'
 
@@ -33,6 +34,8 @@ export interface DatabaseState {
   plan?: Plan
   /** What of the plan cannot be part of one transaction. */
   obstacles?: Obstacle[]
+  /** What of it destroys data. */
+  destructions?: Destruction[]
   /** Heads before, sorted; undefined while unknown. */
   priorHeads?: string[]
   /** Heads after, or what an apply would leave; undefined while unknown. */

@@ -1,4 +1,5 @@
-import type { Failure, Place } from '../failure'
+import type { Failure, Place, StatementFailure } from '../failure'
+import { hideLiterals } from '../plan/literals'
 import type { Revision } from '../plan/plan'
 import { type DatabaseState, nameHeads, outcomeOf, type Result } from '../plan/result'
 import { ownStatements, sqlOf } from '../plan/sql'
@@ -24,6 +25,8 @@ export interface Surroundings {
   run: string
   /** Why the comment on the pull request is not what it should be. */
   problem?: string
+  /** Whether statements are shown with their constants replaced. */
+  hidesLiterals?: boolean
 }
 
 /** The hidden line by which a later run finds its comment. */
@@ -36,7 +39,12 @@ const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500]
  * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
  * dropped from the end until the rest fits; first their SQL, then their lines in the table.
  */
-export function renderReport(result: Result, { run, problem = '' }: Surroundings, limit: Limit): string {
+export function renderReport(
+  result: Result,
+  { run, problem = '', hidesLiterals = false }: Surroundings,
+  limit: Limit,
+): string {
+  const shown = hidesLiterals ? hideLiterals : (sql: string) => sql
   const batch = batchOf(result)
   const { length } = batch
   const render = (rows: string[], sections: string[], note = ''): string => {
@@ -44,9 +52,10 @@ export function renderReport(result: Result, { run, problem = '' }: Surroundings
       marker(result.label),
       `### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
       opening(result),
-      result.failure && failed(result.failure),
+      destroyed(result),
+      result.failure && failed(result.failure, hidesLiterals),
       rows.join('\n'),
-      warnings(result),
+      warnings(result, shown),
       ...sections,
       note && `_${note}${whereItIs(result, run)}._`,
       howToGoOn(result, run),
@@ -60,7 +69,7 @@ export function renderReport(result: Result, { run, problem = '' }: Surroundings
   const rows = fitting(tableOf(result), '\n', { sizeOf, room: withNote([]) })
   if (rows.length < length) return render(rows, [], unlisted(length - rows.length))
   const room = most - sizeOf(render(rows, []))
-  const sections = fitting(sectionsOf(batch), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) })
+  const sections = fitting(sectionsOf(batch, shown), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) })
   return render(rows, sections, unshown(length - sections.length, length))
 }
 
@@ -168,8 +177,9 @@ function openingOf(database: DatabaseState, result: Result): string {
   }
 }
 
-function failed({ message, details }: Failure): string {
-  const { statement, place, advice, revision } = details
+function failed({ message, details }: Failure, hidesLiterals: boolean): string {
+  const { place, advice, revision } = details
+  const statement = details.statement && (hidesLiterals ? withoutLiterals(details.statement) : details.statement)
   const [first, rest] = firstSentence(clip(message, paragraphLength)).map(prose)
   const named = revision && !message.includes(revision) && `revision ${code(clip(revision, nameLength))}`
   // A message that names the file needs no more than that.
@@ -184,6 +194,11 @@ function failed({ message, details }: Failure): string {
   return lines.filter(Boolean).join('\n\n')
 }
 
+/** Positions count in the statement as it was sent, and details repeat what rows hold. */
+function withoutLiterals({ sql, code, message, hint }: StatementFailure): StatementFailure {
+  return { sql: hideLiterals(sql), code, message, ...(hint && { hint }) }
+}
+
 /** The first sentence and what follows it. */
 function firstSentence(text: string): string[] {
   const end = /[.!?]\s+(?=[A-Z“])/.exec(text)
@@ -194,19 +209,39 @@ function placeOf({ file, line }: Place): string {
   return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`)
 }
 
-function warnings(result: Result): string {
+/** The most destructions that are listed. */
+const mostListed = 10
+
+/** What a reviewer has to see first. */
+function destroyed({ databases, outcome }: Result): string {
+  // What was done, or will not be, needs no warning any more.
+  if (outcome !== undefined && outcome !== 'previewed' && outcome !== 'rehearsed') return ''
+  const found = databases.flatMap(({ bind, destructions = [] }) =>
+    destructions.map(({ revision, line, what }) => {
+      const where = databases.length > 1 ? `${prose(clip(bind, nameLength))}, ` : ''
+      const at = placeOf({ file: revision.path, line })
+      return `> - ${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`
+    }),
+  )
+  if (found.length === 0) return ''
+  const more = found.length - mostListed
+  const lines = more > 0 ? [...found.slice(0, mostListed), `> - and ${count(more, 'more statement')}`] : found
+  return ['> [!CAUTION]', '> This batch destroys data or changes all of it:', ...lines].join('\n')
+}
+
+function warnings(result: Result, shown: (sql: string) => string): string {
   const { databases, failure } = result
   // What ran needs no rehearsal.
   if (databases.some(({ runs }) => runs.length > 0)) return ''
   const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : []
-  const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(obstacle))
+  const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)))
   return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n')
 }
 
 /** A preview says beforehand what an apply will refuse. */
-function obstacle({ revision, line, text, why }: Obstacle): string {
+function obstacle({ revision, line, text, why }: Obstacle, shown: (sql: string) => string): string {
   const at = placeOf({ file: revision.path, line })
-  const statement = code(clip(text, messageLength))
+  const statement = code(clip(shown(text), messageLength))
   return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`
 }
 
@@ -255,11 +290,11 @@ function sharedFolder(revisions: Revision[]): string {
 
 const line = (cells: (string | number)[]): string => `| ${cells.join(' | ')} |`
 
-function* sectionsOf(batch: Entry[]): Generator<string> {
-  for (const entry of batch) yield section(entry)
+function* sectionsOf(batch: Entry[], shown: (sql: string) => string): Generator<string> {
+  for (const entry of batch) yield section(entry, shown)
 }
 
-function section({ bind, revision }: Entry): string {
+function section({ bind, revision }: Entry, shown: (sql: string) => string): string {
   const where = bind && `${html(clip(bind, nameLength))}: `
   const id = `<code>${html(clip(revision.id, nameLength))}</code>`
   const title = `${where}${id} ${html(clip(revision.message, messageLength))}`
@@ -272,7 +307,10 @@ function section({ bind, revision }: Entry): string {
     )
   }
   const statements = ownStatements(revision)
-  const body = statements.length === 0 ? 'The script does nothing.' : fenced(sqlOf(statements), 'sql')
+  const body =
+    statements.length === 0
+      ? 'The script does nothing.'
+      : fenced(sqlOf(statements.map(each => ({ ...each, sql: shown(each.sql) }))), 'sql')
   return folded(`${title} – ${count(statements.length, 'statement')}`, body)
 }
 

@@ -1,9 +1,12 @@
 import { Failure } from '../../src/failure'
 import { explainHeads } from '../../src/plan/heads'
 import type { Plan, Revision, Script } from '../../src/plan/plan'
+import { loadParser } from '../../src/plan/statements'
 import { failureOf } from '../../src/report/blame'
 import { commentLimit, renderReport, type Surroundings, summaryLimit } from '../../src/report/comment'
 import { type Flat, nested } from './result'
+
+await loadParser()
 
 /** Every state of the comment and the summary, as Markdown by name. */
 export const faces = new Map<string, string>()
@@ -121,6 +124,12 @@ comment('previewed-not-rendered', {
     ],
   },
 })
+const destructions = [
+  { revision: required, line: 20, what: 'changes every row of orders' },
+  { revision: required, line: 21, what: 'drops the column state of orders' },
+]
+comment('previewed-destructive', { ...previewed, destructions })
+comment('previewed-with-literals-hidden', previewed, { run, hidesLiterals: true })
 comment('previewed-downgrade', {
   ...previewed,
   direction: 'downgrade',

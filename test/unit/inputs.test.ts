@@ -48,6 +48,7 @@ const defaults = {
   statementTimeout: '0',
   retries: 3,
   allowUntrusted: false,
+  hideLiterals: false,
   requireReview: false,
   twoPhase: 'auto',
   databases: new Map(),
