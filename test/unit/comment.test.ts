@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/failure'
 import type { Revision } from '../../src/plan/plan'
-import type { Outcome } from '../../src/plan/result'
+import type { Outcome, Result } from '../../src/plan/result'
 import {
   commentLimit,
   type Limit,
@@ -98,6 +98,49 @@ describe('hostile text', () => {
         expect(cells).toBe(revisions.length * (result.runs.length > 0 ? 6 : 5))
       }),
       { numRuns: 1_000 },
+    )
+  })
+
+  test('of several databases, of warnings and of what went wrong with the comment stays where it belongs', () => {
+    const database = fc
+      .record({
+        bind: hostile,
+        heads: fc.array(hostile, { maxLength: 2 }),
+        revisions: fc.array(hostileRevision, { maxLength: 2 }),
+      })
+      .chain(({ bind, heads, revisions }) =>
+        fc.record({ text: hostile, why: hostile, outcome: fc.constantFrom(undefined, ...outcomes) }).map(each => ({
+          bind: `b${bind}`,
+          name: 'postgresql://db.example/shop',
+          runs: [],
+          plan: planOf(revisions, { priorHeads: heads, newHeads: heads }),
+          priorHeads: heads,
+          newHeads: heads,
+          obstacles: revisions.map(revision => ({ revision, line: 3, text: each.text, why: each.why })),
+          ...(each.outcome && { outcome: each.outcome }),
+        })),
+      )
+    const several = fc.array(database, { minLength: 2, maxLength: 3 })
+    fc.assert(
+      fc.property(several, hostile, hostile, (databases, uncovered, problem) => {
+        const result: Result = {
+          mode: 'preview',
+          direction: 'upgrade',
+          label: '',
+          outcome: 'previewed',
+          databases,
+          uncovered,
+        }
+        const text = renderReport(result, { ...links, problem }, commentLimit)
+        const revisions = databases.flatMap(({ plan }) => plan.revisions)
+        expectIntact(text, { sections: revisions.length, items: databases.length })
+        const count = (wanted: string) => blocks(text).filter(({ type }) => type === wanted).length
+        expect(count('tr_open')).toBe(revisions.length === 0 ? 0 : revisions.length + 1)
+        const unseen = revisions.some(({ notRenderable }) => notRenderable) ? 1 : 0
+        const boxes = revisions.length + unseen + (uncovered ? 1 : 0) + (problem ? 1 : 0)
+        expect(count('blockquote_open')).toBe(boxes)
+      }),
+      { numRuns: 500 },
     )
   })
 
