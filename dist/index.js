@@ -50306,6 +50306,7 @@ function readInputs(environment) {
     const retries = input('retries');
     if (!/^\d{1,2}$/.test(retries))
         mistake(`retries is “${retries}”; it can be a number from 0 to 99.`);
+    const hideLiterals = oneOf('hide-literals', ['true', 'false']);
     const review = input('require-review');
     const since = /^since:(\S+)$/.exec(review)?.[1];
     if (!since && !['true', 'false'].includes(review))
@@ -50341,6 +50342,7 @@ function readInputs(environment) {
         statementTimeout: input('statement-timeout'),
         retries: Number(retries),
         allowUntrusted: allowUntrusted === 'true',
+        hideLiterals: hideLiterals === 'true',
         requireReview: since ? { since } : review === 'true',
     };
 }
@@ -55842,6 +55844,43 @@ function commentProblem(error) {
     return problem;
 }
 
+// EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
+var wasm = __nccwpck_require__(2627);
+;// CONCATENATED MODULE: ./src/plan/literals.ts
+
+/**
+ * A statement with its constants replaced by `$1`, `$2` and so on: strings in any statement, and numbers where they are
+ * data. In DDL numbers are lengths and scales, which tell nothing of anybody. Comments go. Needs the parser to be loaded.
+ */
+function hideLiterals(sql) {
+    let tokens;
+    try {
+        tokens = (0,wasm.scanSync)(sql.replaceAll('\0', '')).tokens;
+    }
+    catch {
+        return '/* not shown: its constants cannot be told from the rest */';
+    }
+    const bytes = Buffer.from(sql.replaceAll('\0', ''));
+    const first = tokens.find(({ tokenType }) => !comments.has(tokenType));
+    const hidden = isData(first?.text ?? '') ? new Set([...strings, ...numbers]) : strings;
+    const pieces = [];
+    let [at, count] = [0, 0];
+    for (const { start, end, tokenType } of tokens) {
+        const comment = comments.has(tokenType);
+        if (!comment && !hidden.has(tokenType))
+            continue;
+        pieces.push(bytes.toString('utf8', at, start), comment ? '' : `$${++count}`);
+        at = end;
+    }
+    return [...pieces, bytes.toString('utf8', at)].join('').trim();
+}
+const isData = (word) => /^(select|insert|update|delete|merge|with|values|copy|call|execute)$/i.test(word);
+/** FCONST, SCONST, USCONST, BCONST, XCONST, ICONST, SQL_COMMENT and C_COMMENT of PostgreSQL 18's grammar. */
+const [literals_float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266];
+const strings = new Set([string, unicodeString, bits, hex]);
+const numbers = new Set([literals_float, integer]);
+const comments = new Set([275, 276]);
+
 ;// CONCATENATED MODULE: ./src/plan/sql.ts
 
 /** One statement with its terminator, which a trailing line comment must not swallow. */
@@ -55870,6 +55909,7 @@ const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
 
 
 
+
 /** One comment, in characters. */
 const commentLimit = { most: 65_536, sizeOf: text => text.length };
 /** The summary of one step, in bytes. */
@@ -55882,7 +55922,8 @@ const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500];
  * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
  * dropped from the end until the rest fits; first their SQL, then their lines in the table.
  */
-function renderReport(result, { run, problem = '' }, limit) {
+function renderReport(result, { run, problem = '', hidesLiterals = false }, limit) {
+    const shown = hidesLiterals ? hideLiterals : (sql) => sql;
     const batch = batchOf(result);
     const { length } = batch;
     const render = (rows, sections, note = '') => {
@@ -55890,9 +55931,10 @@ function renderReport(result, { run, problem = '' }, limit) {
             marker(result.label),
             `### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
             opening(result),
-            result.failure && failed(result.failure),
+            destroyed(result),
+            result.failure && failed(result.failure, hidesLiterals),
             rows.join('\n'),
-            warnings(result),
+            warnings(result, shown),
             ...sections,
             note && `_${note}${whereItIs(result, run)}._`,
             howToGoOn(result, run),
@@ -55907,7 +55949,7 @@ function renderReport(result, { run, problem = '' }, limit) {
     if (rows.length < length)
         return render(rows, [], unlisted(length - rows.length));
     const room = most - sizeOf(render(rows, []));
-    const sections = fitting(sectionsOf(batch), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
+    const sections = fitting(sectionsOf(batch, shown), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
     return render(rows, sections, unshown(length - sections.length, length));
 }
 function batchOf({ databases }) {
@@ -55996,8 +56038,9 @@ function openingOf(database, result) {
             return `${state} The target was ${target}.`.trimStart();
     }
 }
-function failed({ message, details }) {
-    const { statement, place, advice, revision } = details;
+function failed({ message, details }, hidesLiterals) {
+    const { place, advice, revision } = details;
+    const statement = details.statement && (hidesLiterals ? withoutLiterals(details.statement) : details.statement);
     const [first, rest] = firstSentence(clip(message, paragraphLength)).map(prose);
     const named = revision && !message.includes(revision) && `revision ${code(clip(revision, nameLength))}`;
     // A message that names the file needs no more than that.
@@ -56011,6 +56054,10 @@ function failed({ message, details }) {
     ];
     return lines.filter(Boolean).join('\n\n');
 }
+/** Positions count in the statement as it was sent, and details repeat what rows hold. */
+function withoutLiterals({ sql, code, message, hint }) {
+    return { sql: hideLiterals(sql), code, message, ...(hint && { hint }) };
+}
 /** The first sentence and what follows it. */
 function firstSentence(text) {
     const end = /[.!?]\s+(?=[A-Z“])/.exec(text);
@@ -56019,19 +56066,37 @@ function firstSentence(text) {
 function placeOf({ file, line }) {
     return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`);
 }
-function warnings(result) {
+/** The most destructions that are listed. */
+const mostListed = 10;
+/** What a reviewer has to see first. */
+function destroyed({ databases, outcome }) {
+    // What was done, or will not be, needs no warning any more.
+    if (outcome !== undefined && outcome !== 'previewed' && outcome !== 'rehearsed')
+        return '';
+    const found = databases.flatMap(({ bind, destructions = [] }) => destructions.map(({ revision, line, what }) => {
+        const where = databases.length > 1 ? `${prose(clip(bind, nameLength))}, ` : '';
+        const at = placeOf({ file: revision.path, line });
+        return `> - ${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`;
+    }));
+    if (found.length === 0)
+        return '';
+    const more = found.length - mostListed;
+    const lines = more > 0 ? [...found.slice(0, mostListed), `> - and ${count(more, 'more statement')}`] : found;
+    return ['> [!CAUTION]', '> This batch destroys data or changes all of it:', ...lines].join('\n');
+}
+function warnings(result, shown) {
     const { databases, failure } = result;
     // What ran needs no rehearsal.
     if (databases.some(({ runs }) => runs.length > 0))
         return '';
     const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
-    const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(obstacle));
+    const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)));
     return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
 }
 /** A preview says beforehand what an apply will refuse. */
-function obstacle({ revision, line, text, why }) {
+function obstacle({ revision, line, text, why }, shown) {
     const at = placeOf({ file: revision.path, line });
-    const statement = code(clip(text, messageLength));
+    const statement = code(clip(shown(text), messageLength));
     return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`;
 }
 function unseenNote(batch) {
@@ -56076,11 +56141,11 @@ function sharedFolder(revisions) {
     return others.length === 0 ? folder : '';
 }
 const line = (cells) => `| ${cells.join(' | ')} |`;
-function* sectionsOf(batch) {
+function* sectionsOf(batch, shown) {
     for (const entry of batch)
-        yield section(entry);
+        yield section(entry, shown);
 }
-function section({ bind, revision }) {
+function section({ bind, revision }, shown) {
     const where = bind && `${html(clip(bind, nameLength))}: `;
     const id = `<code>${html(clip(revision.id, nameLength))}</code>`;
     const title = `${where}${id} ${html(clip(revision.message, messageLength))}`;
@@ -56090,7 +56155,9 @@ function section({ bind, revision }) {
         return folded(`${title} – not rendered`, `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${placeOf({ file: revision.path, line })}).`);
     }
     const statements = ownStatements(revision);
-    const body = statements.length === 0 ? 'The script does nothing.' : fenced(sqlOf(statements), 'sql');
+    const body = statements.length === 0
+        ? 'The script does nothing.'
+        : fenced(sqlOf(statements.map(each => ({ ...each, sql: shown(each.sql) }))), 'sql');
     return folded(`${title} – ${count(statements.length, 'statement')}`, body);
 }
 function howToGoOn({ outcome }, run) {
@@ -56140,6 +56207,7 @@ class Publisher {
     }
     /** Brings the comment up to date; returns its address, empty where there is none. */
     async comment(result) {
+        const { hideLiterals: hidesLiterals } = this.inputs;
         if (this.#problem)
             this.#comment = this.#find();
         this.#problem = '';
@@ -56153,7 +56221,7 @@ class Publisher {
             // Most pull requests have no migration, and nobody wants to be told so.
             if (result.outcome === 'up-to-date' && !comment.exists)
                 return '';
-            return await comment.write(renderReport(result, { run: this.event.runUrl }, commentLimit));
+            return await comment.write(renderReport(result, { run: this.event.runUrl, hidesLiterals }, commentLimit));
         }
         catch (error) {
             this.#problem = commentProblem(error);
@@ -56167,8 +56235,9 @@ class Publisher {
     async summarize(result) {
         if (!process.env.GITHUB_STEP_SUMMARY)
             return;
+        const { hideLiterals: hidesLiterals } = this.inputs;
         try {
-            const text = renderReport(result, { run: '', problem: this.#problem }, summaryLimit);
+            const text = renderReport(result, { run: '', problem: this.#problem, hidesLiterals }, summaryLimit);
             await summary.addRaw(text).write();
         }
         catch (error) {
@@ -56194,8 +56263,6 @@ class Publisher {
 const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
 const sameHeads = (a, b) => a.join() === b.join();
 
-// EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
-var wasm = __nccwpck_require__(2627);
 ;// CONCATENATED MODULE: ./src/plan/statements.ts
 
 /** Loads the parser's WASM once; await it before any other function of this file. */
@@ -57147,6 +57214,89 @@ function untrusted(why) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/plan/destructive.ts
+
+/**
+ * What of the batch destroys data by its form, on PostgreSQL's own parse tree: drops, type changes, truncates, and
+ * DELETE and UPDATE without WHERE. What scripts without SQL do, and what is inside of functions, is not seen.
+ * Needs the parser to be loaded.
+ */
+function destructionsOf(plan) {
+    return plan.revisions.flatMap(revision => (revision.statements ?? []).flatMap(({ sql, line, own }) => own ? [] : deedsOf(sql).map(what => ({ revision, line, what }))));
+}
+/** Without these words no statement needs to be parsed. */
+const telling = /\b(drop|truncate|delete|update|type)\b/i;
+function deedsOf(sql) {
+    if (!telling.test(sql))
+        return [];
+    try {
+        return splitStatements(sql).flatMap(({ tree }) => deeds(tree));
+    }
+    catch {
+        // Not in our parser's grammar: nothing can be said of it.
+        return [];
+    }
+}
+/** Views, indexes, functions and constraints hold no data. */
+const kinds = {
+    OBJECT_TABLE: 'table',
+    OBJECT_FOREIGN_TABLE: 'foreign table',
+    OBJECT_MATVIEW: 'materialized view',
+    OBJECT_SCHEMA: 'schema',
+    OBJECT_SEQUENCE: 'sequence',
+    OBJECT_TYPE: 'type',
+    OBJECT_EXTENSION: 'extension',
+};
+function deeds(tree) {
+    if ('DropStmt' in tree) {
+        const kind = kinds[tree.DropStmt.removeType ?? ''];
+        return kind ? (tree.DropStmt.objects ?? []).map(object => `drops the ${kind} ${nameOf(object)}`) : [];
+    }
+    if ('DropOwnedStmt' in tree)
+        return ['drops everything that a role owns'];
+    if ('DropdbStmt' in tree)
+        return [`drops the database ${tree.DropdbStmt.dbname}`];
+    if ('TruncateStmt' in tree)
+        return (tree.TruncateStmt.relations ?? []).map(table => `empties the table ${nameOf(table)}`);
+    if ('AlterTableStmt' in tree) {
+        const { relation, cmds = [] } = tree.AlterTableStmt;
+        const table = relation ? nameOf({ RangeVar: relation }) : '';
+        return cmds.flatMap(command => {
+            if (!('AlterTableCmd' in command))
+                return [];
+            const { subtype, name } = command.AlterTableCmd;
+            if (subtype === 'AT_DropColumn')
+                return [`drops the column ${name} of ${table}`];
+            if (subtype === 'AT_AlterColumnType')
+                return [`changes the type of the column ${name} of ${table}`];
+            return [];
+        });
+    }
+    return deedsOfData(tree);
+}
+/** DELETE and UPDATE without WHERE, also in a WITH. */
+function deedsOfData(tree) {
+    if ('DeleteStmt' in tree && !tree.DeleteStmt.whereClause && !tree.DeleteStmt.usingClause?.length) {
+        return [`deletes every row of ${destructive_tableOf(tree.DeleteStmt.relation)}`];
+    }
+    if ('UpdateStmt' in tree && !tree.UpdateStmt.whereClause && !tree.UpdateStmt.fromClause?.length) {
+        return [`changes every row of ${destructive_tableOf(tree.UpdateStmt.relation)}`];
+    }
+    const [statement] = Object.values(tree);
+    return (statement?.withClause?.ctes ?? []).flatMap(cte => 'CommonTableExpr' in cte && cte.CommonTableExpr.ctequery ? deedsOfData(cte.CommonTableExpr.ctequery) : []);
+}
+const destructive_tableOf = (relation) => relation ? nameOfRelation(relation) : '';
+const nameOfRelation = ({ schemaname, relname = '' }) => schemaname ? `${schemaname}.${relname}` : relname;
+/** The name of an object as the parse tree has it, with its schema where it was written. */
+function nameOf(object) {
+    if ('RangeVar' in object)
+        return nameOfRelation(object.RangeVar);
+    if ('String' in object)
+        return object.String.sval ?? '';
+    const parts = 'List' in object ? object.List.items : 'TypeName' in object ? object.TypeName.names : undefined;
+    return (parts ?? []).map(nameOf).join('.');
+}
+
 ;// CONCATENATED MODULE: ./src/plan/digest.ts
 
 /** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
@@ -57180,9 +57330,9 @@ function obstaclesOf(plan) {
     ]);
 }
 /** Without these words no statement needs to be parsed. */
-const telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i;
+const transactional_telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i;
 function reasonsAgainst(sql, values) {
-    if (!telling.test(sql) && !values.mayBeUsedIn(sql))
+    if (!transactional_telling.test(sql) && !values.mayBeUsedIn(sql))
         return [];
     let statements;
     try {
@@ -57272,10 +57422,10 @@ class NewEnumValues {
     /** Notes what a statement makes, and says which new value it uses. */
     reasonAgainst(tree) {
         if ('CreateEnumStmt' in tree)
-            this.#made.add(nameOf(tree.CreateEnumStmt.typeName));
+            this.#made.add(transactional_nameOf(tree.CreateEnumStmt.typeName));
         else if ('AlterEnumStmt' in tree) {
             const { typeName, newVal = '', oldVal } = tree.AlterEnumStmt;
-            const type = nameOf(typeName);
+            const type = transactional_nameOf(typeName);
             if (oldVal === undefined && !this.#made.has(type))
                 this.#added.set(newVal, type);
         }
@@ -57291,7 +57441,7 @@ class NewEnumValues {
     }
 }
 /** A type's name without its schema. */
-function nameOf(names) {
+function transactional_nameOf(names) {
     const last = names?.at(-1);
     return last && 'String' in last ? (last.String.sval ?? '') : '';
 }
@@ -57471,6 +57621,7 @@ function requireDistinct(targets) {
 
 
 
+
 /** The name of a project's only database. */
 const onlyBind = 'default';
 /** One step with what it has open: the user's Python, and its databases. */
@@ -57563,6 +57714,7 @@ class Step {
             const plan = plans.get(state.bind);
             state.plan = plan;
             state.obstacles = obstaclesOf(plan);
+            state.destructions = destructionsOf(plan);
             state.priorHeads = plan.priorHeads;
             state.newHeads = plan.newHeads;
             this.#describe(plan, state);
