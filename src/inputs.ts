@@ -34,6 +34,8 @@ export interface Inputs {
   statementTimeout: string
   /** Further tries of the batch when another session was in the way. */
   retries: number
+  /** The only plan that may run; empty for any. */
+  expectedDigest: string
   allowUntrusted: boolean
   /** Whether comment and summary show statements without their constants. */
   hideLiterals: boolean
@@ -92,6 +94,13 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   if (label.length > 100) mistake('label is longer than 100 characters.')
   const number = input('pull-request')
   if (number && !/^[1-9]\d*$/.test(number)) mistake(`pull-request is “${number}”; it can be a number.`)
+  const expectedDigest = input('expected-digest')
+  if (expectedDigest && !/^sha256:[0-9a-f]{64}$/.test(expectedDigest)) {
+    mistake(
+      `expected-digest is “${expectedDigest}”; it can be sha256: and 64 hexadecimal digits.`,
+      'Take it from the output digest of a preview, or leave it empty.',
+    )
+  }
   const versionTable = input('version-table')
   const retries = input('retries')
   if (!/^\d{1,2}$/.test(retries)) mistake(`retries is “${retries}”; it can be a number from 0 to 99.`)
@@ -130,6 +139,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     lockTimeout: input('lock-timeout'),
     statementTimeout: input('statement-timeout'),
     retries: Number(retries),
+    expectedDigest,
     allowUntrusted: allowUntrusted === 'true',
     hideLiterals: hideLiterals === 'true',
     requireReview: since ? { since } : review === 'true',

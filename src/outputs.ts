@@ -1,3 +1,4 @@
+import { digestOf } from './plan/digest'
 import { type DatabaseState, outcomeOf, type Result, revisionsOf } from './plan/result'
 import { printable } from './report/markdown'
 
@@ -16,7 +17,7 @@ export function outputsOf(result: Result): Record<string, string> {
     'new-head': heads('newHeads'),
     revisions: JSON.stringify(revisions),
     pending: String(revisions.length),
-    digest: result.digest ?? '',
+    digest: result.digested ? digestOf(result.digested) : '',
     'sql-file': result.sqlFile ?? '',
     'comment-url': result.commentUrl ?? '',
     databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),

@@ -26,6 +26,15 @@ export class Publisher {
     this.#comment = this.#find()
   }
 
+  /** The text of the comment as it stands there; empty where there is none, or it cannot be had. */
+  async standing(): Promise<string> {
+    try {
+      return (await this.#comment)?.body ?? ''
+    } catch {
+      return ''
+    }
+  }
+
   /** Brings the comment up to date; returns its address, empty where there is none. */
   async comment(result: Result): Promise<string> {
     const { hideLiterals: hidesLiterals } = this.inputs
@@ -38,7 +47,7 @@ export class Publisher {
         return ''
       }
       // Most pull requests have no migration, and nobody wants to be told so.
-      if (result.outcome === 'up-to-date' && !comment.exists) return ''
+      if (result.outcome === 'up-to-date' && comment.body === undefined) return ''
       return await comment.write(renderReport(result, { run: this.event.runUrl, hidesLiterals }, commentLimit))
     } catch (error) {
       this.#problem = commentProblem(error)

@@ -1,3 +1,4 @@
+import { requireDigest } from './expected'
 import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
 import { sameHeads } from './plan/plan'
@@ -28,7 +29,11 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     await loadParser()
     if (step.asksDatabases) await settleLeftovers(step)
     await step.plan()
-    if (revisionsOf(result).length === 0) result.outcome = 'up-to-date'
+    const pending = revisionsOf(result).length > 0
+    if (pending && inputs.expectedDigest) {
+      await requireDigest(result, inputs.expectedDigest, () => publisher.standing())
+    }
+    if (!pending) result.outcome = 'up-to-date'
     else if (mode === 'preview') {
       result.outcome = 'previewed'
       for (const warning of warningsOf(result)) log.warning(warning)

@@ -8,7 +8,7 @@ import { requireBaseCheckout } from './git/trust'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
 import { destructionsOf } from './plan/destructive'
-import { digestedOf, digestOf } from './plan/digest'
+import { digestedOf } from './plan/digest'
 import { headsOf } from './plan/heads'
 import { isRendered, type Plan, type Script } from './plan/plan'
 import { type DatabaseState, nameHeads, type Result, revisionsOf } from './plan/result'
@@ -140,7 +140,7 @@ export class Step {
       state.newHeads = plan.newHeads
       this.#describe(plan, state)
     }
-    result.digest = digestOf(digestedOf(result))
+    result.digested = digestedOf(result)
     if (revisionsOf(result).length > 0) this.#writeSql()
   }
 

@@ -5,8 +5,8 @@ import { numberOf } from './pull-request'
 
 /** One sticky comment of ours on a pull request. */
 export interface StickyComment {
-  /** Whether it stood there before this step. */
-  readonly exists: boolean
+  /** As it stands there; undefined where there is none yet. */
+  readonly body: string | undefined
   /** Writes the comment when it differs from what stands there. Returns its web address. */
   write(body: string): Promise<string>
 }
@@ -44,8 +44,8 @@ export async function findComment(
   })
   let existing = comments.find(comment => comment.user?.login === viewer.login && comment.body?.startsWith(marker))
   return {
-    get exists() {
-      return existing !== undefined
+    get body() {
+      return existing && (existing.body ?? '')
     },
     async write(body) {
       if (existing?.body && normalized(existing.body) === normalized(body)) return existing.html_url

@@ -1,5 +1,6 @@
 import type { Failure } from '../failure'
 import type { Destruction } from './destructive'
+import type { Digested } from './digest'
 import type { Direction, Plan } from './plan'
 import type { Obstacle } from './transactional'
 
@@ -58,8 +59,8 @@ export interface Result {
   /** Undefined while the step is under way. */
   outcome?: Outcome
   failure?: Failure
-  /** Of what was planned, whatever became of it. */
-  digest?: string
+  /** What was planned, whatever became of it. */
+  digested?: Digested
   /** Path of the batch's SQL. */
   sqlFile?: string
   commentUrl?: string

@@ -4,6 +4,7 @@ import type { Revision } from '../plan/plan'
 import { type DatabaseState, nameHeads, outcomeOf, type Result } from '../plan/result'
 import { ownStatements, sqlOf } from '../plan/sql'
 import type { Obstacle } from '../plan/transactional'
+import { hiddenPlan } from './hidden'
 import { code, fenced, folded, html, printable, prose, proseWithCode } from './markdown'
 import { clip, count, describeStatement, headline, seconds, stateOfOne } from './words'
 
@@ -39,18 +40,28 @@ const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500]
  * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
  * dropped from the end until the rest fits; first their SQL, then their lines in the table.
  */
-export function renderReport(
+export function renderReport(result: Result, surroundings: Surroundings, limit: Limit): string {
+  const { digested } = result
+  const hidden = digested?.databases.some(({ revisions }) => revisions.length > 0) ? hiddenPlan(digested) : ''
+  const { most, sizeOf } = limit
+  // What people read goes before it.
+  const text = sizeOf(hidden) <= most / 4 ? cutToFit(result, surroundings, limit, hidden) : ''
+  return text && sizeOf(text) <= most ? text : cutToFit(result, surroundings, limit, '')
+}
+
+function cutToFit(
   result: Result,
   { run, problem = '', hidesLiterals = false }: Surroundings,
   limit: Limit,
+  hidden: string,
 ): string {
   const shown = hidesLiterals ? hideLiterals : (sql: string) => sql
   const batch = batchOf(result)
   const { length } = batch
   const render = (rows: string[], sections: string[], note = ''): string => {
     const parts = [
-      marker(result.label),
-      `### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+      // The hidden plan in place of the empty line: an HTML comment needs none behind it.
+      `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
       opening(result),
       destroyed(result),
       result.failure && failed(result.failure, hidesLiterals),

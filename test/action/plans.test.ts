@@ -2,9 +2,10 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createDatabase, start } from '../support/action.mts'
 import { contents } from '../support/database.mts'
+import { type GitHub, startGitHub } from '../support/github.mts'
 import { python, type Script, writeProject } from '../support/project.mts'
 import { runStep, type Step } from '../support/runner.mts'
 
@@ -84,5 +85,91 @@ open(path, "w").write(source)`
     expect(error?.text).toContain('The script of revision b2 has changed since the batch was planned.')
     expect(error?.properties.file).toBe('migrations/versions/b2.py')
     expect(await contents(url)).toBe(before)
+  })
+})
+
+/** The one error of a step. */
+function errorOf({ commands, log }: Step): Step['commands'][number] {
+  const errors = commands.filter(({ name }) => name === 'error')
+  expect(errors, log).toHaveLength(1)
+  return errors[0]!
+}
+
+describe('With expected-digest', () => {
+  let github: GitHub
+  let url: string
+  let untouched: string
+  beforeEach(async () => {
+    github = await startGitHub()
+    url = await createDatabase()
+    untouched = await contents(url)
+  })
+  afterEach(() => github.stop())
+
+  const event = { name: 'pull_request', payload: { pull_request: { number: 7 } } }
+  const step = (folder: string, inputs: Record<string, string>) =>
+    start(folder, url, inputs, { github: github.url, event })
+
+  async function expectRefused(refused: Step, ...words: string[]): Promise<void> {
+    expect(refused.outputs, refused.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'plan-changed' })
+    for (const word of words) expect(errorOf(refused).text).toContain(word)
+    expect(await contents(url)).toBe(untouched)
+  }
+
+  test('what was shown is applied', async () => {
+    const folder = writeProject({ scripts })
+    const { digest = '' } = (await step(folder, {})).outputs
+    const rehearsed = await step(folder, { mode: 'rehearse', 'expected-digest': digest })
+    expect(rehearsed.outputs, rehearsed.log).toMatchObject({ outcome: 'rehearsed', digest })
+    const applied = await step(folder, { mode: 'apply', 'expected-digest': digest })
+    expect(applied.outputs, applied.log).toMatchObject({ outcome: 'applied', digest })
+    // Nothing to do is no failure, although that is another plan.
+    const again = await step(folder, { mode: 'apply', 'expected-digest': digest })
+    expect(again.outputs, again.log).toMatchObject({ outcome: 'up-to-date', 'failure-reason': '' })
+  })
+
+  test('one byte of one script is enough to be refused, by the name of its revision', async () => {
+    const folder = writeProject({ scripts })
+    const { digest = '' } = (await step(folder, {})).outputs
+    change(folder, 'b2', text => text.replace('second', 'Second'))
+    const refused = await step(folder, { mode: 'apply', 'expected-digest': digest })
+    await expectRefused(refused, 'The batch is not the one that was expected: the script of revision b2 changed.')
+    expect(errorOf(refused).properties.file).toBe('migrations/versions/b2.py')
+    expect(errorOf(refused).text).toContain(refused.outputs.digest!)
+    expect(refused.outputs.digest).not.toBe(digest)
+    expect(github.written.at(-1)).toContain('refused, nothing ran')
+    expect(github.written.at(-1)).toContain('the script of revision b2 changed')
+  })
+
+  test('what has come to the batch is named, and so are the heads', async () => {
+    const folder = writeProject({ scripts })
+    const { digest = '' } = (await step(folder, { revision: 'a1' })).outputs
+    for (const mode of ['preview', 'rehearse', 'apply']) {
+      // Each of them writes its own plan into the comment.
+      await step(folder, { revision: 'a1' })
+      const refused = await step(folder, { mode, 'expected-digest': digest })
+      await expectRefused(refused, 'expected: revision b2 came to it; it leads to b2 and not a1.')
+    }
+  })
+
+  test('a migration that somebody ran in between is named', async () => {
+    const folder = writeProject({ scripts })
+    const { digest = '' } = (await step(folder, {})).outputs
+    expect((await step(folder, { mode: 'apply', revision: 'a1', comment: 'false' })).outputs.outcome).toBe('applied')
+    const refused = await step(folder, { mode: 'apply', 'expected-digest': digest })
+    expect(refused.outputs).toMatchObject({ outcome: 'refused', 'failure-reason': 'plan-changed', 'new-head': 'a1' })
+    expect(errorOf(refused).text).toContain('revision a1 went from it; it starts from a1 and not base.')
+    expect(await contents(url)).not.toContain('second')
+  })
+
+  test('without a comment, or with a forged one, only what the batch is now is told', async () => {
+    const folder = writeProject({ scripts })
+    const { digest = '' } = (await step(folder, {})).outputs
+    change(folder, 'b2', text => text.replace('second', 'Second'))
+    const told = 'expected. It is now the upgrade from base to b2 by revisions a1 and b2.'
+    await expectRefused(await step(folder, { mode: 'apply', 'expected-digest': digest, comment: 'false' }), told)
+    const [comment] = github.comments.get(7)!
+    comment!.body = comment!.body.replace(/"a1","[0-9a-f]{64}"/, `"a1","${'0'.repeat(64)}"`)
+    await expectRefused(await step(folder, { mode: 'apply', 'expected-digest': digest }), told)
   })
 })

@@ -317,6 +317,24 @@ const situations: Record<string, Situation> = {
     apply: { ...refused('drift', 'has moved from a1 to a0', 'Run the step again'), prior: 'a0', new: 'a0' },
   },
 
+  // ── The plan ──
+  'a digest that is not the plan’s': {
+    inputs: { 'expected-digest': `sha256:${'0'.repeat(64)}` },
+    ...both({
+      ...refused(
+        'plan-changed',
+        'It is now the upgrade from a1 to b2 by revision b2.',
+        /its digest is sha256:/,
+        asBefore,
+      ),
+    }),
+  },
+  'nothing to do, whatever the digest': {
+    project: { scripts: [a1] },
+    inputs: { 'expected-digest': `sha256:${'0'.repeat(64)}` },
+    ...both({ outcome: 'up-to-date', words: ['The database is at a1'] }),
+  },
+
   // ── The run ──
   'a statement that fails': {
     project: then('op.execute("CREATE TABLE second (id int)")\nop.execute("INSERT INTO nowhere VALUES (1)")'),

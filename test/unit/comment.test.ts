@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/failure'
+import { digestedOf, digestOf } from '../../src/plan/digest'
 import type { Revision } from '../../src/plan/plan'
 import type { Outcome, Result } from '../../src/plan/result'
 import {
@@ -11,6 +12,7 @@ import {
   type Surroundings,
   summaryLimit,
 } from '../../src/report/comment'
+import { planHiddenIn } from '../../src/report/hidden'
 import { printable } from '../../src/report/markdown'
 import { blocks } from './github'
 import { hostile, planOf, resultOf, revision } from './hostile'
@@ -21,7 +23,7 @@ const links = { run: runLink }
 
 /** What stands on the pull request. */
 const render = (result: Flat, surroundings: Surroundings = links, limit: Limit = commentLimit) =>
-  renderReport(nested(result), surroundings, limit)
+  renderReport({ ...nested(result), digested: digestedOf(nested(result)) }, surroundings, limit)
 
 const outcomes: Outcome[] = ['up-to-date', 'previewed', 'rehearsed', 'applied', 'rolled-back', 'refused', 'in-doubt']
 
@@ -401,7 +403,7 @@ describe('the words', () => {
   })
 
   test('each outcome has its own sign', () => {
-    const signs = outcomes.map(outcome => render(resultOf({ outcome })).split('\n')[2]!.split(' ')[1])
+    const signs = outcomes.map(outcome => /^### (\S+)/m.exec(render(resultOf({ outcome })))![1])
     expect(signs).toEqual(['✅', '📋', '✅', '✅', '❌', '❌', '⚠️'])
   })
 
@@ -411,5 +413,29 @@ describe('the words', () => {
     const text = render(resultOf({ outcome: 'rolled-back', plan, runs }))
     expect(text).toMatch(/\| 1 \| `a` \|.* \| 1\.23&nbsp;s \|/)
     expect(text).toMatch(/\| 2 \| `b` \|.* \| – \|/)
+  })
+})
+
+describe('the plan that the comment hides', () => {
+  const many = (length: number) =>
+    resultOf({ plan: planOf(Array.from({ length }, (_, i) => revision({ id: `${i}`.padStart(12, '0') }))) })
+
+  test('stands behind the marker, which stays the first line', () => {
+    const result = many(3)
+    const digested = digestedOf(nested(result))
+    const [first, second, third] = render(result).split('\n')
+    expect([first, third]).toEqual([marker(''), expect.stringMatching(/^### /)])
+    expect(planHiddenIn(second!, digestOf(digested))).toEqual(digested)
+  })
+
+  test('is left out where it would take the place of what people read', () => {
+    expect(render(many(150))).toContain('<!-- atomic-upgrade-plan')
+    const text = render(many(400))
+    expect(text).not.toContain('<!-- atomic-upgrade-plan')
+    expect(text.length).toBeLessThanOrEqual(commentLimit.most)
+  })
+
+  test('is not there when nothing is to be done', () => {
+    expect(render(resultOf({ plan: planOf([]), outcome: 'up-to-date' }))).not.toContain('atomic-upgrade-plan')
   })
 })

@@ -50,6 +50,7 @@ const defaults = {
   allowUntrusted: false,
   hideLiterals: false,
   requireReview: false,
+  expectedDigest: '',
   twoPhase: 'auto',
   databases: new Map(),
 }
@@ -183,6 +184,11 @@ describe('a mistake', () => {
     ['number nought', { 'pull-request': '0' }, /it can be a number/],
     ['no command', { python: '""' }, /^python names no command\.$/],
     ['an endless label', { label: 'x'.repeat(101) }, /^label is longer than 100 characters\.$/],
+    [
+      'a digest that is none',
+      { 'expected-digest': 'sha256:abc' },
+      /^expected-digest is “sha256:abc”; it can be sha256: and/,
+    ],
     ['no URL', { 'database-url': 'nonsense' }, /^database-url: this is not a URL\.$/],
   ]
   for (const [name, inputs, message] of wrong) {
@@ -243,7 +249,7 @@ describe('the outputs', () => {
             priorHeads: ['x', 'y'],
             newHeads: ['b'],
             commentUrl: 'https://c',
-            digest: 'sha256:0',
+            digested: { format: 'atomic-upgrade/digest', version: 1, direction: 'upgrade', databases: [] },
           }),
         ),
       ),
@@ -254,7 +260,7 @@ describe('the outputs', () => {
       'new-head': 'b',
       revisions: '["a","b"]',
       pending: '2',
-      digest: 'sha256:0',
+      digest: expect.stringMatching(/^sha256:[0-9a-f]{64}$/),
       'sql-file': '/tmp/atomic-upgrade.sql',
       'comment-url': 'https://c',
       databases: JSON.stringify({
