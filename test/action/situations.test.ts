@@ -439,7 +439,7 @@ const situations: Record<string, Situation> = {
   'GitHub is down': {
     inputs: { comment: 'true' },
     options: () => ({ event: { name: 'pull_request', payload: { pull_request: { number: 7 } } } }),
-    apply: { ...applied, words: ['The pull request could not be commented on'] },
+    apply: { ...applied, words: ['The comment on the pull request could not be written'] },
   },
 }
 
