@@ -50302,6 +50302,10 @@ function readInputs(environment) {
     const number = input('pull-request');
     if (number && !/^[1-9]\d*$/.test(number))
         mistake(`pull-request is “${number}”; it can be a number.`);
+    const expectedDigest = input('expected-digest');
+    if (expectedDigest && !/^sha256:[0-9a-f]{64}$/.test(expectedDigest)) {
+        mistake(`expected-digest is “${expectedDigest}”; it can be sha256: and 64 hexadecimal digits.`, 'Take it from the output digest of a preview, or leave it empty.');
+    }
     const versionTable = input('version-table');
     const retries = input('retries');
     if (!/^\d{1,2}$/.test(retries))
@@ -50341,6 +50345,7 @@ function readInputs(environment) {
         lockTimeout: input('lock-timeout'),
         statementTimeout: input('statement-timeout'),
         retries: Number(retries),
+        expectedDigest,
         allowUntrusted: allowUntrusted === 'true',
         hideLiterals: hideLiterals === 'true',
         requireReview: since ? { since } : review === 'true',
@@ -50612,7 +50617,26 @@ class PrintOut {
     }
 }
 
+// EXTERNAL MODULE: external "node:crypto"
+var external_node_crypto_ = __nccwpck_require__(7598);
+;// CONCATENATED MODULE: ./src/plan/digest.ts
+
+/** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
+function digestedOf({ direction, databases }) {
+    const planned = databases.flatMap(({ bind, plan }) => {
+        if (!plan)
+            return [];
+        const revisions = plan.revisions.map(({ id, digest }) => [id, digest]);
+        return [{ bind, 'prior-heads': plan.priorHeads, 'new-heads': plan.newHeads, revisions }];
+    });
+    const sorted = planned.sort((a, b) => (a.bind < b.bind ? -1 : 1));
+    return { format: 'atomic-upgrade/digest', version: 1, direction, databases: sorted };
+}
+/** `sha256:` and the hexadecimal digest of the JSON without white space, in UTF-8. */
+const digestOf = (digested) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(JSON.stringify(digested)).digest('hex')}`;
+
 ;// CONCATENATED MODULE: ./src/outputs.ts
+
 
 
 /** The step's outputs by name, as GitHub gets them. */
@@ -50630,7 +50654,7 @@ function outputsOf(result) {
         'new-head': heads('newHeads'),
         revisions: JSON.stringify(revisions),
         pending: String(revisions.length),
-        digest: result.digest ?? '',
+        digest: result.digested ? digestOf(result.digested) : '',
         'sql-file': result.sqlFile ?? '',
         'comment-url': result.commentUrl ?? '',
         databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
@@ -55808,8 +55832,8 @@ async function findComment(event, { pullRequest, token, marker, cancelled }) {
     });
     let existing = comments.find(comment => comment.user?.login === viewer.login && comment.body?.startsWith(marker));
     return {
-        get exists() {
-            return existing !== undefined;
+        get body() {
+            return existing && (existing.body ?? '');
         },
         async write(body) {
             if (existing?.body && normalized(existing.body) === normalized(body))
@@ -55904,7 +55928,27 @@ function sqlScript(plan) {
 /** A comment ends at its line's end; what follows it would run. */
 const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
 
+;// CONCATENATED MODULE: ./src/report/hidden.ts
+
+const hidden_name = 'atomic-upgrade-plan';
+/** What a comment keeps of a plan, for a later run to compare with: one line that GitHub does not show. */
+const hiddenPlan = (digested) => `<!-- ${hidden_name} ${inComment(JSON.stringify(digested))} -->`;
+/** The plan of that digest, if the comment keeps it. Nobody can forge it: it is hashed anew. */
+function planHiddenIn(body, digest) {
+    const json = new RegExp(`^<!-- ${hidden_name} (.*) -->\\s*$`, 'm').exec(body)?.[1];
+    try {
+        const digested = JSON.parse(json ?? '');
+        return digestOf(digested) === digest ? digested : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+/** None of these is part of JSON's own syntax, so each stands in a string, where it can be escaped. */
+const inComment = (json) => json.replaceAll(/[^\x20-\x7e]|[<>@#&]|(?<=-)-/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+
 ;// CONCATENATED MODULE: ./src/report/comment.ts
+
 
 
 
@@ -55922,14 +55966,22 @@ const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500];
  * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
  * dropped from the end until the rest fits; first their SQL, then their lines in the table.
  */
-function renderReport(result, { run, problem = '', hidesLiterals = false }, limit) {
+function renderReport(result, surroundings, limit) {
+    const { digested } = result;
+    const hidden = digested?.databases.some(({ revisions }) => revisions.length > 0) ? hiddenPlan(digested) : '';
+    const { most, sizeOf } = limit;
+    // What people read goes before it.
+    const text = sizeOf(hidden) <= most / 4 ? cutToFit(result, surroundings, limit, hidden) : '';
+    return text && sizeOf(text) <= most ? text : cutToFit(result, surroundings, limit, '');
+}
+function cutToFit(result, { run, problem = '', hidesLiterals = false }, limit, hidden) {
     const shown = hidesLiterals ? hideLiterals : (sql) => sql;
     const batch = batchOf(result);
     const { length } = batch;
     const render = (rows, sections, note = '') => {
         const parts = [
-            marker(result.label),
-            `### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+            // The hidden plan in place of the empty line: an HTML comment needs none behind it.
+            `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
             opening(result),
             destroyed(result),
             result.failure && failed(result.failure, hidesLiterals),
@@ -56205,6 +56257,15 @@ class Publisher {
             this.#pullRequest = number ? { number } : pullRequestOf(event);
         this.#comment = this.#find();
     }
+    /** The text of the comment as it stands there; empty where there is none, or it cannot be had. */
+    async standing() {
+        try {
+            return (await this.#comment)?.body ?? '';
+        }
+        catch {
+            return '';
+        }
+    }
     /** Brings the comment up to date; returns its address, empty where there is none. */
     async comment(result) {
         const { hideLiterals: hidesLiterals } = this.inputs;
@@ -56219,7 +56280,7 @@ class Publisher {
                 return '';
             }
             // Most pull requests have no migration, and nobody wants to be told so.
-            if (result.outcome === 'up-to-date' && !comment.exists)
+            if (result.outcome === 'up-to-date' && comment.body === undefined)
                 return '';
             return await comment.write(renderReport(result, { run: this.event.runUrl, hidesLiterals }, commentLimit));
         }
@@ -56261,7 +56322,92 @@ class Publisher {
 ;// CONCATENATED MODULE: ./src/plan/plan.ts
 /** Whether the whole batch could be rendered. */
 const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
-const sameHeads = (a, b) => a.join() === b.join();
+const sameHeads = (a, b) => a.length === b.length && a.every((head, index) => head === b[index]);
+
+;// CONCATENATED MODULE: ./src/report/changes.ts
+
+
+/** What differs between the plan that was expected and the one at hand, a clause each; and the revisions whose scripts do. */
+function changesBetween(expected, now) {
+    const [was, is] = [byBind(expected), byBind(now)];
+    const several = was.size > 1 || is.size > 1;
+    const clauses = [];
+    const changed = new Set();
+    if (expected.direction !== now.direction)
+        clauses.push(now.direction === 'upgrade' ? 'it is an upgrade and not a downgrade' : 'it is a downgrade and not an upgrade');
+    for (const bind of new Set([...was.keys(), ...is.keys()])) {
+        const [before, after] = [was.get(bind), is.get(bind)];
+        if (!before || !after) {
+            clauses.push(`the database ${bind} ${after ? 'has come to it' : 'is no part of it any more'}`);
+            continue;
+        }
+        const scripts = changedScripts(before, after);
+        for (const id of scripts)
+            changed.add(id);
+        clauses.push(...clausesOf(before, after, scripts).map(clause => (several ? `in ${bind} ${clause}` : clause)));
+    }
+    return { clauses, changed: [...changed] };
+}
+const byBind = ({ databases }) => new Map(databases.map(database => [database.bind, database]));
+function changedScripts(before, after) {
+    const digests = new Map(before.revisions);
+    return after.revisions.flatMap(([id, digest]) => ((digests.get(id) ?? digest) === digest ? [] : [id]));
+}
+function clausesOf(before, after, changed) {
+    const [was, is] = [before, after].map(({ revisions }) => revisions.map(([id]) => id));
+    const [removed, added] = [was.filter(id => !is.includes(id)), is.filter(id => !was.includes(id))];
+    const heads = (which) => !sameHeads(before[which], after[which]) && `${nameHeads(after[which])} and not ${nameHeads(before[which])}`;
+    const [prior, target] = [heads('prior-heads'), heads('new-heads')];
+    const clauses = [
+        changed.length > 0 && `the ${changed.length === 1 ? 'script' : 'scripts'} of ${listed(changed)} changed`,
+        added.length > 0 && `${listed(added)} came to it`,
+        removed.length > 0 && `${listed(removed)} went from it`,
+        prior && `it starts from ${prior}`,
+        target && `it leads to ${target}`,
+    ].filter(clause => clause !== false);
+    return clauses.length === 0 && was.join() !== is.join() ? ['the revisions run in another order'] : clauses;
+}
+/** The most revisions that are named. */
+const most = 20;
+/** Revisions for people, in words. */
+function listed(ids) {
+    const named = ids.length > most ? [...ids.slice(0, most), `${ids.length - most} more`] : ids;
+    const words = named.length > 1 ? `${named.slice(0, -1).join(', ')} and ${named.at(-1)}` : named.join();
+    return `revision${ids.length === 1 ? '' : 's'} ${words}`;
+}
+
+;// CONCATENATED MODULE: ./src/expected.ts
+
+
+
+
+
+/**
+ * Throws a Failure `plan-changed` unless the plan has that digest. It says what differs where the comment on the pull
+ * request still keeps the plan that was expected, else what the plan is now.
+ */
+async function requireDigest(result, expected, comment) {
+    const now = result.digested;
+    if (digestOf(now) === expected)
+        return;
+    const known = planHiddenIn(await comment(), expected);
+    const { clauses, changed } = known ? changesBetween(known, now) : { clauses: [], changed: [] };
+    const told = clauses.length > 0 ? `: ${clauses.join('; ')}.` : `. ${nowIs(now)}`;
+    const script = result.databases.flatMap(({ plan }) => plan?.revisions ?? []).find(({ id }) => id === changed[0]);
+    throw new Failure('plan-changed', `The batch is not the one that was expected${told}`, {
+        advice: `Have the batch reviewed as it is now; its digest is ${digestOf(now)}.`,
+        ...(script && { place: { file: script.path, line: null } }),
+    });
+}
+function nowIs({ direction, databases }) {
+    const batches = databases.map(({ bind, revisions, ...heads }) => {
+        const ids = revisions.map(([id]) => id);
+        const where = databases.length > 1 ? `in ${bind} ` : '';
+        const by = ids.length > 0 ? ` by ${listed(ids)}` : '';
+        return `${where}from ${nameHeads(heads['prior-heads'])} to ${nameHeads(heads['new-heads'])}${by}`;
+    });
+    return `It is now the ${direction} ${batches.join(', ')}.`;
+}
 
 ;// CONCATENATED MODULE: ./src/plan/statements.ts
 
@@ -56526,8 +56672,6 @@ const waited = new Set(['55P03', '40P01', '40001']);
 /** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
 const isTransient = (code = '') => waited.has(code);
 
-// EXTERNAL MODULE: external "node:crypto"
-var external_node_crypto_ = __nccwpck_require__(7598);
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = require("node:child_process");
 // EXTERNAL MODULE: external "node:util"
@@ -57297,22 +57441,6 @@ function nameOf(object) {
     return (parts ?? []).map(nameOf).join('.');
 }
 
-;// CONCATENATED MODULE: ./src/plan/digest.ts
-
-/** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
-function digestedOf({ direction, databases }) {
-    const planned = databases.flatMap(({ bind, plan }) => {
-        if (!plan)
-            return [];
-        const revisions = plan.revisions.map(({ id, digest }) => [id, digest]);
-        return [{ bind, 'prior-heads': plan.priorHeads, 'new-heads': plan.newHeads, revisions }];
-    });
-    const sorted = planned.sort((a, b) => (a.bind < b.bind ? -1 : 1));
-    return { format: 'atomic-upgrade/digest', version: 1, direction, databases: sorted };
-}
-/** `sha256:` and the hexadecimal digest of the JSON without white space, in UTF-8. */
-const digestOf = (digested) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(JSON.stringify(digested)).digest('hex')}`;
-
 ;// CONCATENATED MODULE: ./src/plan/transactional.ts
 
 /**
@@ -57719,7 +57847,7 @@ class Step {
             state.newHeads = plan.newHeads;
             this.#describe(plan, state);
         }
-        result.digest = digestOf(digestedOf(result));
+        result.digested = digestedOf(result);
         if (revisionsOf(result).length > 0)
             this.#writeSql();
     }
@@ -60468,13 +60596,18 @@ const onlyErrors = (deliver) => (message) => {
 };
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/tape.ts
+/** The most notices that are kept. */
+const mostNotices = 1_000;
 /** The longest SQL text, and the longest parameter, that is kept, in characters; the rest is only counted. */
 const kept = { sql: 100_000, parameter: 10_000 };
 const shortened = (text, limit) => text.length > limit ? `${text.slice(0, limit)} … (${text.length} characters)` : text;
 class Tape {
     versionTable;
     entries = [];
+    /** The first of PostgreSQL's notices, as `SEVERITY: message`. */
     notices = [];
+    /** How many more there were. */
+    noticesDropped = 0;
     revision = null;
     #sent = 0;
     #last = 0;
@@ -60502,6 +60635,12 @@ class Tape {
                 lookup: isLookup(sql, this.versionTable),
             });
         };
+    }
+    notice(severity, message) {
+        if (this.notices.length < mostNotices)
+            this.notices.push(`${severity}: ${shortened(message, kept.parameter)}`);
+        else
+            this.noticesDropped++;
     }
     /** Since when neither a statement nor an answer has passed, as `performance.now()` counts. */
     get quietSince() {
@@ -61098,7 +61237,7 @@ class Gate {
         const { tape } = this.#shared;
         if (message.type === 'N') {
             const { V: severity = '', M: text = '' } = readFields(message.body);
-            tape.notices.push({ revision: tape.revision, severity, message: text });
+            tape.notice(severity, text);
         }
         this.#turns.holder?.write(message.frame);
     }
@@ -61197,7 +61336,9 @@ async function runThroughGates(step) {
     for (const { target, tape, progress } of passages) {
         progress.finish({ failed: error !== undefined });
         target.state.runs = progress.runs;
-        const notices = tape.notices.map(({ severity, message }) => `${severity}: ${message}`);
+        const { notices, noticesDropped } = tape;
+        if (noticesDropped > 0)
+            notices.push(`… ${noticesDropped} more notices`);
         if (notices.length > 0)
             log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices);
     }
@@ -61704,6 +61845,7 @@ async function tellAndSettle(step, target) {
 
 
 
+
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
  * Never throws: a failure is part of the result, with the heads as the databases have them then.
@@ -61723,7 +61865,11 @@ async function run(inputs, surroundings) {
         if (step.asksDatabases)
             await settleLeftovers(step);
         await step.plan();
-        if (revisionsOf(result).length === 0)
+        const pending = revisionsOf(result).length > 0;
+        if (pending && inputs.expectedDigest) {
+            await requireDigest(result, inputs.expectedDigest, () => publisher.standing());
+        }
+        if (!pending)
             result.outcome = 'up-to-date';
         else if (mode === 'preview') {
             result.outcome = 'previewed';

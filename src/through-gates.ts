@@ -53,7 +53,8 @@ export async function runThroughGates(step: Step): Promise<void> {
   for (const { target, tape, progress } of passages) {
     progress.finish({ failed: error !== undefined })
     target.state.runs = progress.runs
-    const notices = tape.notices.map(({ severity, message }) => `${severity}: ${message}`)
+    const { notices, noticesDropped } = tape
+    if (noticesDropped > 0) notices.push(`… ${noticesDropped} more notices`)
     if (notices.length > 0) log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices)
   }
   printed.show(log, 'Output of the scripts')

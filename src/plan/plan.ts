@@ -59,4 +59,5 @@ export interface Plan {
 /** Whether the whole batch could be rendered. */
 export const isRendered = (plan: Plan): boolean => plan.revisions.every(revision => revision.statements)
 
-export const sameHeads = (a: string[], b: string[]): boolean => a.join() === b.join()
+export const sameHeads = (a: string[], b: string[]): boolean =>
+  a.length === b.length && a.every((head, index) => head === b[index])

@@ -30,7 +30,7 @@ test('a table that somebody else has locked: lock-timeout, the database as befor
   await start(seedProject, url, { mode: 'apply', revision: '5a77262c502b' })
   const before = await contents(url)
   await other.query('BEGIN; LOCK TABLE orders')
-  const step = await start(seedProject, url, { mode: 'apply', 'lock-timeout': '300ms', retries: '1' })
+  const step = await start(seedProject, url, { mode: 'apply', 'lock-timeout': '2s', retries: '1' })
   expect(step.outputs, step.log).toMatchObject({
     outcome: 'rolled-back',
     'failure-reason': 'lock-timeout',
@@ -118,7 +118,7 @@ test('a role without rights on the version table: not-permitted before anything 
 test('a table that is free again by the second try: applied, and the log says who was in the way', async () => {
   await start(seedProject, url, { mode: 'apply', revision: 'dd7c69423ad9' })
   await other.query('BEGIN; LOCK TABLE customers')
-  const inputs = { mode: 'apply', revision: '5a77262c502b', 'lock-timeout': '300ms' }
+  const inputs = { mode: 'apply', revision: '5a77262c502b', 'lock-timeout': '2s' }
   const step = await start(seedProject, url, inputs, { output: onceTriedAgain('ROLLBACK') })
   expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': '5a77262c502b' })
   expect(step.log).toMatch(

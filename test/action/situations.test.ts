@@ -412,7 +412,11 @@ const situations: Record<string, Situation> = {
       outcome: 'in-doubt',
       reason: 'commit-failed',
       new: '',
-      words: ['no answer came', /SELECT pg_xact_status\('\d+'::xid8\)/, 'The database is wholly at a1 or wholly at b2'],
+      words: [
+        'no answer came',
+        /SELECT pg_catalog\.pg_xact_status\('\d+'::xid8\)/,
+        'The database is wholly at a1 or wholly at b2',
+      ],
     },
   },
 

@@ -186,7 +186,7 @@ export class Gate {
     const { tape } = this.#shared
     if (message.type === 'N') {
       const { V: severity = '', M: text = '' } = wire.readFields(message.body)
-      tape.notices.push({ revision: tape.revision, severity, message: text })
+      tape.notice(severity, text)
     }
     this.#turns.holder?.write(message.frame)
   }

@@ -28,6 +28,9 @@ export interface ServerError {
   constraint?: string
 }
 
+/** The most notices that are kept. */
+const mostNotices = 1_000
+
 /** The longest SQL text, and the longest parameter, that is kept, in characters; the rest is only counted. */
 const kept = { sql: 100_000, parameter: 10_000 }
 
@@ -36,7 +39,10 @@ const shortened = (text: string, limit: number) =>
 
 export class Tape {
   readonly entries: TapeEntry[] = []
-  readonly notices: { revision: string | null; severity: string; message: string }[] = []
+  /** The first of PostgreSQL's notices, as `SEVERITY: message`. */
+  readonly notices: string[] = []
+  /** How many more there were. */
+  noticesDropped = 0
   revision: string | null = null
   #sent = 0
   #last = 0
@@ -64,6 +70,11 @@ export class Tape {
         lookup: isLookup(sql, this.versionTable),
       })
     }
+  }
+
+  notice(severity: string, message: string): void {
+    if (this.notices.length < mostNotices) this.notices.push(`${severity}: ${shortened(message, kept.parameter)}`)
+    else this.noticesDropped++
   }
 
   /** Since when neither a statement nor an answer has passed, as `performance.now()` counts. */
