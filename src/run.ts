@@ -1,6 +1,7 @@
 import { requireDigest } from './expected'
 import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
+import { settleLeftovers } from './leftovers'
 import { sameHeads } from './plan/plan'
 import { nameHeads, type Result, revisionsOf } from './plan/result'
 import { loadParser } from './plan/statements'
@@ -10,7 +11,7 @@ import { stateOf } from './report/words'
 import { requireReview } from './review'
 import { Step, type Surroundings } from './step'
 import { transact } from './transact'
-import { settleLeftovers } from './two-phase'
+import { canPrepare } from './two-phase'
 
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
@@ -36,6 +37,7 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     if (!pending) result.outcome = 'up-to-date'
     else if (mode === 'preview') {
       result.outcome = 'previewed'
+      if (step.asksDatabases) await canPrepare(step)
       for (const warning of warningsOf(result)) log.warning(warning)
     } else {
       refuseObstacles(result)

@@ -1,7 +1,7 @@
 import type { Client } from 'pg'
 import { Failure } from './failure'
 import type { DatabaseState } from './plan/result'
-import { connect, disconnect, sever } from './postgres/connection'
+import { connect, disconnect, lossOf, sever } from './postgres/connection'
 import { readHeads, type VersionTable } from './postgres/heads'
 import { byIdentity, type Identity, identify, sameIdentity } from './postgres/identity'
 import type { Transaction } from './postgres/transaction'
@@ -56,11 +56,13 @@ export class Target {
     return this.#identity!
   }
 
-  /** Does something on a connection of its own. */
+  /** Does something on a connection of its own. Throws a Failure where that breaks. */
   async aside<T>(action: (client: Client) => Promise<T>): Promise<T> {
     const client = await this.connect()
     try {
       return await action(client)
+    } catch (error) {
+      throw lossOf(client, error) ?? error
     } finally {
       await disconnect(client)
     }

@@ -1,6 +1,7 @@
 import pRetry from 'p-retry'
 import { commitEach } from './commit'
 import { Failure } from './failure'
+import { settleLeftovers } from './leftovers'
 import { sameHeads } from './plan/plan'
 import { nameHeads } from './plan/result'
 import { checkWritable, readHeads } from './postgres/heads'
@@ -10,7 +11,7 @@ import { seconds } from './report/words'
 import { allOf, type Step } from './step'
 import { inLockOrder, type Target } from './target'
 import { runThroughGates } from './through-gates'
-import { canPrepare, commitTogether, settleLeftovers } from './two-phase'
+import { canPrepare, commitTogether } from './two-phase'
 import { verify } from './verify'
 
 /** The first pause between two tries, and the longest, in milliseconds; each is doubled, and up to doubled again by chance. */
@@ -71,7 +72,7 @@ async function attemptOnce(step: Step): Promise<Ending> {
     const there = await allOf(targets.map(target => isAlreadyThere(step, target)))
     if (!there.includes(false)) return 'up-to-date'
     const moving = targets.filter(({ state }) => state.plan!.revisions.length > 0)
-    const together = moving.length > 1 && (await canPrepare(step, moving))
+    const together = await canPrepare(step)
     await runThroughGates(step)
     await allOf(targets.map(target => verify(target)))
     if (inputs.mode === 'rehearse') return 'rehearsed'
@@ -118,5 +119,5 @@ async function tellAndSettle(step: Step, target: Target): Promise<void> {
   } catch {
     log.info('Waiting for another deploy of this database.')
   }
-  await settleLeftovers(step)
+  await settleLeftovers(step, { inTheWay: true })
 }

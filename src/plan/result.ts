@@ -47,6 +47,8 @@ export interface DatabaseState {
   runs: RevisionRun[]
   /** What became of this one, where that is not what became of the step. */
   outcome?: Outcome
+  /** The prepared transaction of an earlier run that is in it and was left alone. */
+  leftPrepared?: string
 }
 
 /** Everything that is known of this step, as far as it has come; what is published and put out is made from it. */

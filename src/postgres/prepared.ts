@@ -42,15 +42,24 @@ export async function listPrepared(client: Client): Promise<Prepared[]> {
 /** The statement that ends a prepared transaction. */
 export const finishing = (how: 'COMMIT' | 'ROLLBACK', gid: string): string => `${how} PREPARED '${gid}'`
 
-/** Ends a prepared transaction; one that is gone has been ended. Throws what else PostgreSQL answers. */
-export async function finish(client: Client, how: 'COMMIT' | 'ROLLBACK', gid: string): Promise<void> {
+/**
+ * Ends a prepared transaction; false where there is none of that name (any more): then somebody else has ended it, one
+ * way or the other. Throws what else PostgreSQL answers.
+ */
+export async function finish(client: Client, how: 'COMMIT' | 'ROLLBACK', gid: string): Promise<boolean> {
   try {
     await client.query(finishing(how, gid))
+    return true
   } catch (error) {
-    // undefined_object
-    if ((error as { code?: string }).code !== '42704') throw error
+    if ((error as { code?: string }).code === undefinedObject) return false
+    throw error
   }
 }
+
+const undefinedObject = '42704'
+
+/** Another session is ending that prepared transaction (object_not_in_prerequisite_state). */
+export const isBusy = (error: unknown): boolean => (error as { code?: string }).code === '55000'
 
 /** How many transactions can be prepared in this cluster, and how many of these places are taken. */
 export async function preparedSlots(client: Client): Promise<{ most: number; taken: number }> {

@@ -7,7 +7,7 @@ import { lockKey } from './transaction'
  * undefined when nobody does any more. Another role's query is visible only with `pg_read_all_stats`.
  */
 export async function lockHolder(client: Client): Promise<string | undefined> {
-  const { rows } = await client.query<{ pid: number; application_name: string; since: string }>(
+  const { rows } = await client.query<{ pid: number | null; application_name: string; since: string }>(
     `SELECT l.pid, coalesce(a.application_name, '') AS application_name,
             coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), 'unknown') AS since
      FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
@@ -17,6 +17,8 @@ export async function lockHolder(client: Client): Promise<string | undefined> {
   )
   const [holder] = rows
   if (!holder) return undefined
+  // Source: pg_locks in view-pg-locks.html.
+  if (holder.pid === null) return 'a prepared transaction (see pg_prepared_xacts)'
   return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`
 }
 

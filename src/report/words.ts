@@ -65,6 +65,7 @@ export function stateOfOne(
     case 'partly-applied':
       return `${the} is at ${after}.`
     case 'in-doubt':
+      if (state.leftPrepared) return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`
       return `${the} is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`
     case 'rolled-back':
     case 'refused': {
