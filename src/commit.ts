@@ -14,15 +14,15 @@ export const patience = 60_000
  */
 export async function commitEach(step: Step, targets: Target[]): Promise<void> {
   const { result } = step
+  // What was begun is finished, also when the step is cancelled between two of them.
+  for (const target of targets) target.committing = true
   for (const [index, target] of targets.entries()) {
     try {
       await commit(step, target)
     } catch (error) {
-      if (index > 0) {
-        for (const committed of targets.slice(0, index)) committed.state.outcome = 'applied'
-        for (const undone of targets.slice(index)) undone.state.outcome ??= 'rolled-back'
-        if (target.state.outcome !== 'in-doubt') result.outcome = 'partly-applied'
-      }
+      for (const committed of targets.slice(0, index)) committed.state.outcome = 'applied'
+      for (const undone of targets.slice(index)) undone.state.outcome ??= 'rolled-back'
+      if (index > 0 && target.state.outcome !== 'in-doubt') result.outcome = 'partly-applied'
       throw error
     }
   }
@@ -31,7 +31,6 @@ export async function commitEach(step: Step, targets: Target[]): Promise<void> {
 async function commit(step: Step, target: Target): Promise<void> {
   const { surroundings, result } = step
   const { transaction, versionTable, state } = target
-  target.committing = true
   try {
     await transaction.commit()
   } catch (error) {

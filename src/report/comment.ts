@@ -242,9 +242,9 @@ function destroyed({ databases, outcome }: Result): string {
 
 function warnings(result: Result, shown: (sql: string) => string): string {
   const { databases, failure } = result
-  // What ran needs no rehearsal.
-  if (databases.some(({ runs }) => runs.length > 0)) return ''
   const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : []
+  // What ran needs no rehearsal.
+  if (databases.some(({ runs }) => runs.length > 0)) return uncovered.join('')
   const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)))
   return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n')
 }
