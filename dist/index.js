@@ -50486,6 +50486,8 @@ function stateOfOne(state, result, name = nameHeads) {
         case 'partly-applied':
             return `${the} is at ${after}.`;
         case 'in-doubt':
+            if (state.leftPrepared)
+                return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`;
             return `${the} is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`;
         case 'rolled-back':
         case 'refused': {
@@ -56138,10 +56140,10 @@ function destroyed({ databases, outcome }) {
 }
 function warnings(result, shown) {
     const { databases, failure } = result;
+    const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
     // What ran needs no rehearsal.
     if (databases.some(({ runs }) => runs.length > 0))
-        return '';
-    const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
+        return uncovered.join('');
     const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)));
     return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
 }
@@ -56409,83 +56411,8 @@ function nowIs({ direction, databases }) {
     return `It is now the ${direction} ${batches.join(', ')}.`;
 }
 
-;// CONCATENATED MODULE: ./src/plan/statements.ts
-
-/** Loads the parser's WASM once; await it before any other function of this file. */
-const loadParser = wasm.loadModule;
-/**
- * Splits SQL text into its statements, without their terminators and leading comments.
- * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.
- */
-function splitStatements(sql) {
-    if (sql.trim() === '')
-        return [];
-    // The parser would take it for the end, and overlook what follows.
-    if (sql.includes('\0'))
-        throw new wasm.SqlError('a null byte is not possible in SQL');
-    const bytes = Buffer.from(sql);
-    // By way of UTF-8, so that the offsets count the same bytes where half a surrogate pair is in the text.
-    return ((0,wasm.parseSync)(bytes.toString()).stmts ?? []).map((raw) => {
-        // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
-        const start = raw.stmt_location ?? 0;
-        const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
-        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
-    });
-}
-/** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
-function effectOf(tree) {
-    if ('TransactionStmt' in tree) {
-        const { kind, chain = false, savepoint_name: name = '', gid = '' } = tree.TransactionStmt;
-        switch (kind) {
-            case 'TRANS_STMT_BEGIN':
-            case 'TRANS_STMT_START':
-                return { kind: 'begin' };
-            case 'TRANS_STMT_COMMIT':
-                return { kind: 'commit', chain };
-            case 'TRANS_STMT_ROLLBACK':
-                return { kind: 'rollback', chain };
-            case 'TRANS_STMT_SAVEPOINT':
-                return { kind: 'savepoint', name };
-            case 'TRANS_STMT_RELEASE':
-                return { kind: 'release', name };
-            case 'TRANS_STMT_ROLLBACK_TO':
-                return { kind: 'rollback-to', name };
-            case 'TRANS_STMT_PREPARE':
-                return { kind: 'prepare', gid };
-            case 'TRANS_STMT_COMMIT_PREPARED':
-                return { kind: 'commit-prepared', gid };
-            case 'TRANS_STMT_ROLLBACK_PREPARED':
-                return { kind: 'rollback-prepared', gid };
-        }
-    }
-    if ('CopyStmt' in tree) {
-        const { is_from, filename } = tree.CopyStmt;
-        return { kind: is_from && !filename ? 'copy-in' : 'other' };
-    }
-    if ('VariableSetStmt' in tree) {
-        const { kind, is_local, name = '' } = tree.VariableSetStmt;
-        if (kind === 'VAR_RESET_ALL' || kind === 'VAR_RESET')
-            return { kind: 'reset' };
-        if (is_local && kind !== 'VAR_SET_MULTI')
-            return { kind: 'set-local', name };
-        return { kind: 'other' };
-    }
-    if ('DeallocateStmt' in tree)
-        return { kind: 'deallocate', name: tree.DeallocateStmt.name ?? '' };
-    if ('VariableShowStmt' in tree)
-        return { kind: 'read' };
-    if ('SelectStmt' in tree && isPlainSelect(tree.SelectStmt))
-        return { kind: 'read' };
-    return { kind: 'other' };
-}
-function isPlainSelect(select) {
-    const { intoClause, lockingClause, withClause, larg, rarg } = select;
-    if (intoClause || lockingClause?.length || withClause)
-        return false;
-    // The INTO of a UNION stands in its first branch.
-    return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
-}
-
+;// CONCATENATED MODULE: external "node:timers/promises"
+const promises_namespaceObject = require("node:timers/promises");
 // EXTERNAL MODULE: ./node_modules/pg/lib/index.js
 var pg_lib = __nccwpck_require__(3273);
 ;// CONCATENATED MODULE: ./node_modules/pg/esm/index.mjs
@@ -56607,291 +56534,212 @@ function isServerError(error) {
     return error instanceof esm.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '');
 }
 
-;// CONCATENATED MODULE: ./src/report/blame.ts
+;// CONCATENATED MODULE: ./src/postgres/identity.ts
+const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
+/** Asks a database who it is. Throws what PostgreSQL answers. */
+async function identify(client) {
+    const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid
+     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
+    return rows[0];
+}
+/** An order that is the same in every run, whatever the order of the inputs. */
+function byIdentity(a, b) {
+    const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`);
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/prepared.ts
+const prefix = 'atomic-upgrade';
+/** A name of at most 200 bytes (prepare.html); `index` is 0 for the first database. */
+const gidOf = ({ system, oid, transaction }, index) => [prefix, system, oid, transaction, index].join(':');
+/** Reads a name of ours; undefined for anybody else's. */
+function readGid(gid) {
+    const found = /^atomic-upgrade:(\d+):(\d+):(\d+):(\d+)$/.exec(gid);
+    if (!found)
+        return undefined;
+    const [, system = '', oid = '', transaction = '', index = ''] = found;
+    return { gid, decision: { system, oid, transaction }, decides: index === '0' };
+}
+/** The prepared transactions of ours in this database. */
+async function listPrepared(client) {
+    const { rows } = await client.query(`SELECT gid FROM pg_catalog.pg_prepared_xacts
+     WHERE database = pg_catalog.current_database() AND gid LIKE '${prefix}:%' ORDER BY gid`);
+    return rows.flatMap(({ gid }) => readGid(gid) ?? []);
+}
+/** The statement that ends a prepared transaction. */
+const finishing = (how, gid) => `${how} PREPARED '${gid}'`;
+/**
+ * Ends a prepared transaction; false where there is none of that name (any more): then somebody else has ended it, one
+ * way or the other. Throws what else PostgreSQL answers.
+ */
+async function finish(client, how, gid) {
+    try {
+        await client.query(finishing(how, gid));
+        return true;
+    }
+    catch (error) {
+        if (error.code === undefinedObject)
+            return false;
+        throw error;
+    }
+}
+const undefinedObject = '42704';
+/** Another session is ending that prepared transaction (object_not_in_prerequisite_state). */
+const isBusy = (error) => error.code === '55000';
+/** How many transactions can be prepared in this cluster, and how many of these places are taken. */
+async function preparedSlots(client) {
+    const { rows } = await client.query(`SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
+            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`);
+    return rows[0];
+}
+
+;// CONCATENATED MODULE: ./src/postgres/heads.ts
+
+const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
+/** The version table as SQL names it. */
+const nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
+/**
+ * Reads the rows of Alembic's version table.
+ * Throws a Failure `not-permitted` where the role may not read it.
+ */
+async function readHeads(client, versionTable) {
+    const table = nameOf(versionTable);
+    try {
+        const found = await client.query('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [table]);
+        if (!found.rows[0].found)
+            return { heads: [], tableExists: false };
+        const { rows } = await client.query(`SELECT version_num FROM ${table}`);
+        return { heads: rows.map(row => row.version_num).sort(), tableExists: true };
+    }
+    catch (error) {
+        if (error.code !== '42501')
+            throw error;
+        throw new Failure('not-permitted', `The version table ${table} cannot be read: ${messageOf(error)}.`, {
+            advice: `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`,
+            cause: error,
+        });
+    }
+}
+/**
+ * Throws a Failure `not-permitted` where the role may not change the version table, or create it where there is none.
+ */
+async function checkWritable(client, versionTable, exists) {
+    const { schema } = versionTable;
+    const table = nameOf(versionTable);
+    const { rows } = exists
+        ? await client.query(`SELECT pg_catalog.has_table_privilege($1, 'INSERT') AND pg_catalog.has_table_privilege($1, 'DELETE')
+            AND pg_catalog.has_table_privilege($1, 'UPDATE') AS allowed`, [table])
+        : await client.query(`SELECT pg_catalog.has_schema_privilege(coalesce($1::text, pg_catalog.current_schema()::text), 'CREATE') AS allowed
+         WHERE EXISTS (SELECT FROM pg_catalog.pg_namespace
+                       WHERE nspname = coalesce($1::text, pg_catalog.current_schema()::text))`, [schema]);
+    if (rows[0]?.allowed !== false)
+        return;
+    throw new Failure('not-permitted', exists
+        ? `The role may not change the version table ${table}.`
+        : `The role may not create the version table ${table}.`, {
+        advice: exists
+            ? `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`
+            : 'GRANT CREATE ON its schema to the role of database-url.',
+    });
+}
+
+;// CONCATENATED MODULE: ./src/postgres/patience.ts
+
+/** Milliseconds to ask for when the step is cancelled. */
+const lastPatience = 2_000;
+/**
+ * Asks again, with growing pauses, until there is an answer; undefined when `patience` (milliseconds) has run out, which
+ * is soon after `signal` is aborted. What `ask` throws counts as no answer, unless `isFinal` says otherwise.
+ */
+async function keepAsking({ patience, signal }, ask, isFinal = () => false) {
+    let deadline = Date.now() + patience;
+    const hurry = () => {
+        deadline = Math.min(deadline, Date.now() + lastPatience);
+    };
+    if (signal.aborted)
+        hurry();
+    else
+        signal.addEventListener('abort', hurry);
+    for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
+        try {
+            const answer = await ask(AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
+            if (answer !== undefined)
+                return answer;
+        }
+        catch (error) {
+            if (isFinal(error))
+                throw error;
+        }
+        if (Date.now() + wait > deadline)
+            return undefined;
+        await (0,promises_namespaceObject.setTimeout)(wait);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/settle.ts
 
 
 
 /**
- * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
- * the sessions that it waited for, in words.
+ * Finds out what became of a transaction whose COMMIT got no answer.
+ *
+ * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
+ * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
  */
-function failureOf({ message, revision, place, fromDatabase }, last, plan, blockers = []) {
-    const script = plan.revisions.find(each => each.id === revision);
-    const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision;
-    const subject = name === null ? 'env.py' : `Revision ${name}`;
-    const at = { ...(revision && { revision }), ...(place && { place }) };
-    const refused = fromDatabase ? last : undefined;
-    if (!refused?.error)
-        return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), at);
-    const { sql, error } = refused;
-    const details = { ...at, statement: { sql, ...error } };
-    if (notTransactional.has(error.code)) {
-        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut });
-    }
-    if (isTransient(error.code)) {
-        const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
-        return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
-            ...details,
-            transient: true,
-            advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
-        });
-    }
-    return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
-        ...details,
-        advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
+async function settle(question) {
+    const { database, applicationName } = question;
+    let why = 'the database could not be reached';
+    const settled = await keepAsking(question, async (limit) => {
+        const client = await connect(database, applicationName, limit);
+        try {
+            const answer = await ask(client, question);
+            if (typeof answer !== 'string')
+                return answer;
+            why = answer;
+            return undefined;
+        }
+        finally {
+            await disconnect(client);
+        }
     });
+    return settled ?? { decision: 'unknown', why };
 }
-/** Says of statements that were found before anything ran that they cannot be part of one transaction. */
-function notTransactionalFailure([first, ...more]) {
-    const { revision, line, text, why } = first;
-    const name = `${revision.id}${revision.message && ` (${revision.message})`}`;
-    const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : '';
-    return new Failure('not-transactional', `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${sentence(why)}${others}`, {
-        revision: revision.id,
-        place: { file: revision.path, line },
-        statement: { sql: text, code: '', message: '' },
-        advice: waysOut,
-    });
+/** The decision, or why there is none yet. */
+async function ask(client, { id, versionTable, priorHeads, newHeads }) {
+    // A standby may not know yet what its primary has done.
+    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
+    if (rows[0]?.standby)
+        return 'the server that answers is a standby';
+    const status = await statusOf(client, id);
+    if (status === 'in progress')
+        return `transaction ${id} is still in progress`;
+    const { heads } = await readHeads(client, versionTable);
+    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
+    if (status === 'aborted' || status === 'never written')
+        return { decision: 'rolled-back', heads };
+    if (heads.join() === newHeads.join())
+        return { decision: 'committed', heads };
+    // `committed` here is another transaction's status, under an id that a crash had set free.
+    if (heads.join() === priorHeads.join())
+        return { decision: 'rolled-back', heads };
+    return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
 }
-/** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
-function warningsOf({ databases }) {
-    const obstacles = databases.flatMap(database => database.obstacles ?? []);
-    const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? []);
-    const at = (path, line) => `${path}${line === null ? '' : `:${line}`}`;
-    const refused = obstacles.map(({ revision, line, why }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut}`);
-    const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
-    return [...refused, ...mentioned];
+/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
+async function statusOf(client, id) {
+    try {
+        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
+        return rows[0]?.status ?? null;
+    }
+    catch (error) {
+        // "transaction ID … is in the future": a crash came before anything of it was on disk.
+        if (error.code === '22023')
+            return 'never written';
+        throw error;
+    }
 }
-const waysOut = 'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one).';
-/** Ends with a full stop, whether or not the error's own words do. */
-const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
-/** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
-const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
-/** lock_not_available, deadlock_detected, serialization_failure. */
-const waited = new Set(['55P03', '40P01', '40001']);
-/** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
-const isTransient = (code = '') => waited.has(code);
 
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = require("node:child_process");
-// EXTERNAL MODULE: external "node:util"
-var external_node_util_ = __nccwpck_require__(7975);
-;// CONCATENATED MODULE: ./src/git/repository.ts
-
-
-const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
-/**
- * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
- * somebody has committed into it is not, and no program of a repository's own choice is run.
- */
-const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
-    '-c',
-    each,
-]);
-/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
-async function git(directory, args) {
-    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
-    const { stdout } = await execute('git', [...settings, ...args], options);
-    return stdout;
-}
-/** Whether git can do that, whatever it prints. */
-const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
-
-;// CONCATENATED MODULE: ./src/git/history.ts
-
-
-
-
-
-/**
- * Where the bytes of a file that is about to run came from. `file` is absolute.
- * Throws a Failure `not-reviewed` where git does not know it, `invalid-input` where the clone is too shallow to tell.
- */
-async function versionOf(file) {
-    const directory = (0,external_node_path_namespaceObject.dirname)(file);
-    const root = await git(directory, ['rev-parse', '--show-toplevel']).then(text => (0,external_node_fs_.realpathSync)(text.trim()), () => undefined);
-    if (root === undefined)
-        throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
-    const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
-    if (!(await succeeds(root, ['cat-file', '-e', `HEAD:${path}`]))) {
-        throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
-    }
-    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
-    if ((await shallowCommits(root)).has(commit)) {
-        throw new Failure('invalid-input', `The clone is too shallow to tell which commit has changed ${path} last.`, {
-            advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
-        });
-    }
-    const bytes = (0,external_node_fs_.readFileSync)(file);
-    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
-    return { path, commit, blobs: [blobOf(bytes), blobOf(stored)] };
-}
-/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
-async function shallowCommits(root) {
-    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
-    try {
-        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
-    }
-    catch {
-        return new Set();
-    }
-}
-/** The name of a blob object; source: the page "Git Objects" of the Git book. */
-const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
-
-;// CONCATENATED MODULE: ./src/github/reviews.ts
-
-
-/** Who may approve: those with a role in the repository or its organization. Anybody can review a public one. */
-const reviewers = new Set(['OWNER', 'MEMBER', 'COLLABORATOR']);
-/** Looks up reviews, each pull request once. */
-class Reviews {
-    repository;
-    cancelled;
-    #octokit;
-    #problems = new Map();
-    #files = new Map();
-    constructor(token, repository, cancelled) {
-        this.repository = repository;
-        this.cancelled = cancelled;
-        this.#octokit = client(token);
-    }
-    /**
-     * What is missing for a file to have been reviewed: a merged pull request that brought it, approved in its final head
-     * commit by somebody else than its author, with these very bytes in that head. undefined: nothing.
-     * Throws what GitHub answers.
-     */
-    async missing({ path, commit, blobs }) {
-        const { data: pulls } = await this.#octokit.rest.repos.listPullRequestsAssociatedWithCommit({
-            ...this.repository,
-            commit_sha: commit,
-            request: this.#request(),
-        });
-        const merged = pulls.filter(pull => pull.merged_at);
-        if (merged.length === 0) {
-            const what = `no merged pull request has brought it (it was last changed by commit ${commit.slice(0, 12)})`;
-            return pulls[0] ? { pullRequest: pulls[0].number, what } : { what };
-        }
-        let closest;
-        for (const { number } of merged) {
-            const what = await this.#problemWith(number, path, blobs);
-            if (!what)
-                return undefined;
-            closest ??= { pullRequest: number, what };
-        }
-        return closest;
-    }
-    async #problemWith(number, path, blobs) {
-        const blob = (await remembered(this.#files, number, () => this.#filesOf(number))).get(path);
-        if (blob === undefined)
-            return 'it does not change this script';
-        if (blob === null || !blobs.includes(blob))
-            return 'its final head has another version of this script than will run';
-        return remembered(this.#problems, number, () => this.#approvalProblem(number));
-    }
-    async #approvalProblem(number) {
-        const at = { ...this.repository, pull_number: number, request: this.#request() };
-        const { data: pull } = await this.#octokit.rest.pulls.get(at);
-        const reviews = await this.#octokit.paginate(this.#octokit.rest.pulls.listReviews, { ...at, per_page: 100 });
-        const [author, head] = [pull.user?.login, pull.head.sha];
-        // Oldest first; a comment takes no opinion back.
-        const latest = new Map(reviews
-            .filter(({ state }) => !['COMMENTED', 'PENDING'].includes(state))
-            .map(review => [review.user?.login ?? '', review]));
-        const approvals = [...latest.values()].filter(({ state }) => state === 'APPROVED');
-        if (approvals.length === 0)
-            return 'it has no approval';
-        const byOthers = approvals.filter(({ user }) => user && user.login !== author);
-        if (byOthers.length === 0)
-            return 'nobody but its author has approved it';
-        const byMembers = byOthers.filter(review => !review.author_association || reviewers.has(review.author_association));
-        if (byMembers.length === 0)
-            return 'it is approved only by people without a role in this repository';
-        const ofHead = byMembers.filter(review => review.commit_id === head);
-        return ofHead.length > 0 ? '' : `its approval is not of its final head commit ${head.slice(0, 12)}`;
-    }
-    /** The blobs of a pull request's files, by path; null for one that it removes. */
-    async #filesOf(number) {
-        const files = await this.#octokit.paginate(this.#octokit.rest.pulls.listFiles, {
-            ...this.repository,
-            pull_number: number,
-            per_page: 100,
-            request: this.#request(),
-        });
-        return new Map(files.map(({ filename, sha, status }) => [filename, status === 'removed' ? null : sha]));
-    }
-    #request() {
-        return { signal: deadline(this.cancelled) };
-    }
-}
-function remembered(known, number, find) {
-    const found = known.get(number) ?? find();
-    known.set(number, found);
-    return found;
-}
-/** Why GitHub could not be asked, and what would help, in words. */
-function reviewProblem(error) {
-    const { status } = error;
-    const problem = `GitHub could not be asked for the reviews: ${messageOf(error)}.`;
-    return status === 403 || status === 404
-        ? `${problem} The job needs \`permissions: { contents: read, pull-requests: read }\`.`
-        : problem;
-}
-
-;// CONCATENATED MODULE: ./src/review.ts
-
-
-
-/**
- * Demands of every script of the batch that it came by a reviewed pull request; those that are older than the adoption
- * of the rule are exempt. Throws a Failure `not-reviewed` that names each revision, its pull request and what is missing.
- */
-async function requireReview({ inputs, surroundings, scripts, result }) {
-    const { requireReview: rule, githubToken } = inputs;
-    if (!rule)
-        return;
-    const exempt = rule === true ? new Set() : olderThan(rule.since, scripts);
-    const [owner = '', repo = ''] = surroundings.repository.split('/');
-    const reviews = new Reviews(githubToken, { owner, repo }, surroundings.signal);
-    const batch = new Map(result.databases.flatMap(({ plan }) => plan?.revisions ?? []).map(each => [each.id, each]));
-    const lines = [];
-    for (const { id, message, path, file } of batch.values()) {
-        if (exempt.has(id))
-            continue;
-        const version = await versionOf(file);
-        const missing = await reviews.missing(version).catch(error => {
-            throw new Failure('not-reviewed', reviewProblem(error), { cause: error });
-        });
-        if (!missing)
-            continue;
-        const pullRequest = missing.pullRequest ? `pull request #${missing.pullRequest}: ` : '';
-        lines.push(`Revision ${id}${message && ` (${message})`}, ${path}: ${pullRequest}${missing.what}.`);
-    }
-    if (lines.length === 0)
-        return surroundings.log.info('Every script of the batch was reviewed.');
-    throw new Failure('not-reviewed', lines.join('\n'), {
-        advice: 'Bring each script by a pull request that somebody else approves in its final state. Scripts older than this rule are exempt with `require-review: since:REVISION`.',
-    });
-}
-/** The revisions below this one, by `down_revision`. */
-function olderThan(since, scripts) {
-    const found = [...scripts.keys()].filter(id => id === since || id.startsWith(since));
-    if (found.length !== 1) {
-        throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`);
-    }
-    const older = new Set();
-    const visit = (id) => {
-        for (const down of scripts.get(id)?.down ?? []) {
-            if (older.has(down))
-                continue;
-            older.add(down);
-            visit(down);
-        }
-    };
-    visit(found[0]);
-    return older;
-}
-
 ;// CONCATENATED MODULE: external "node:readline"
 const external_node_readline_namespaceObject = require("node:readline");
 ;// CONCATENATED MODULE: ./src/plan/heads.ts
@@ -57279,6 +57127,29 @@ function withoutCredentials(name, value, secrets, token) {
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
 
+// EXTERNAL MODULE: external "node:util"
+var external_node_util_ = __nccwpck_require__(7975);
+;// CONCATENATED MODULE: ./src/git/repository.ts
+
+
+const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
+/**
+ * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
+ * somebody has committed into it is not, and no program of a repository's own choice is run.
+ */
+const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
+    '-c',
+    each,
+]);
+/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
+async function git(directory, args) {
+    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
+    const { stdout } = await execute('git', [...settings, ...args], options);
+    return stdout;
+}
+/** Whether git can do that, whatever it prints. */
+const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
+
 ;// CONCATENATED MODULE: ./src/git/base.ts
 
 
@@ -57358,6 +57229,83 @@ function untrusted(why) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/plan/statements.ts
+
+/** Loads the parser's WASM once; await it before any other function of this file. */
+const loadParser = wasm.loadModule;
+/**
+ * Splits SQL text into its statements, without their terminators and leading comments.
+ * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.
+ */
+function splitStatements(sql) {
+    if (sql.trim() === '')
+        return [];
+    // The parser would take it for the end, and overlook what follows.
+    if (sql.includes('\0'))
+        throw new wasm.SqlError('a null byte is not possible in SQL');
+    const bytes = Buffer.from(sql);
+    // By way of UTF-8, so that the offsets count the same bytes where half a surrogate pair is in the text.
+    return ((0,wasm.parseSync)(bytes.toString()).stmts ?? []).map((raw) => {
+        // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
+        const start = raw.stmt_location ?? 0;
+        const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
+        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
+    });
+}
+/** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
+function effectOf(tree) {
+    if ('TransactionStmt' in tree) {
+        const { kind, chain = false, savepoint_name: name = '', gid = '' } = tree.TransactionStmt;
+        switch (kind) {
+            case 'TRANS_STMT_BEGIN':
+            case 'TRANS_STMT_START':
+                return { kind: 'begin' };
+            case 'TRANS_STMT_COMMIT':
+                return { kind: 'commit', chain };
+            case 'TRANS_STMT_ROLLBACK':
+                return { kind: 'rollback', chain };
+            case 'TRANS_STMT_SAVEPOINT':
+                return { kind: 'savepoint', name };
+            case 'TRANS_STMT_RELEASE':
+                return { kind: 'release', name };
+            case 'TRANS_STMT_ROLLBACK_TO':
+                return { kind: 'rollback-to', name };
+            case 'TRANS_STMT_PREPARE':
+                return { kind: 'prepare', gid };
+            case 'TRANS_STMT_COMMIT_PREPARED':
+                return { kind: 'commit-prepared', gid };
+            case 'TRANS_STMT_ROLLBACK_PREPARED':
+                return { kind: 'rollback-prepared', gid };
+        }
+    }
+    if ('CopyStmt' in tree) {
+        const { is_from, filename } = tree.CopyStmt;
+        return { kind: is_from && !filename ? 'copy-in' : 'other' };
+    }
+    if ('VariableSetStmt' in tree) {
+        const { kind, is_local, name = '' } = tree.VariableSetStmt;
+        if (kind === 'VAR_RESET_ALL' || kind === 'VAR_RESET')
+            return { kind: 'reset' };
+        if (is_local && kind !== 'VAR_SET_MULTI')
+            return { kind: 'set-local', name };
+        return { kind: 'other' };
+    }
+    if ('DeallocateStmt' in tree)
+        return { kind: 'deallocate', name: tree.DeallocateStmt.name ?? '' };
+    if ('VariableShowStmt' in tree)
+        return { kind: 'read' };
+    if ('SelectStmt' in tree && isPlainSelect(tree.SelectStmt))
+        return { kind: 'read' };
+    return { kind: 'other' };
+}
+function isPlainSelect(select) {
+    const { intoClause, lockingClause, withClause, larg, rarg } = select;
+    if (intoClause || lockingClause?.length || withClause)
+        return false;
+    // The INTO of a UNION stands in its first branch.
+    return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
+}
+
 ;// CONCATENATED MODULE: ./src/plan/destructive.ts
 
 /**
@@ -57394,17 +57342,17 @@ const kinds = {
 function deeds(tree) {
     if ('DropStmt' in tree) {
         const kind = kinds[tree.DropStmt.removeType ?? ''];
-        return kind ? (tree.DropStmt.objects ?? []).map(object => `drops the ${kind} ${nameOf(object)}`) : [];
+        return kind ? (tree.DropStmt.objects ?? []).map(object => `drops the ${kind} ${destructive_nameOf(object)}`) : [];
     }
     if ('DropOwnedStmt' in tree)
         return ['drops everything that a role owns'];
     if ('DropdbStmt' in tree)
         return [`drops the database ${tree.DropdbStmt.dbname}`];
     if ('TruncateStmt' in tree)
-        return (tree.TruncateStmt.relations ?? []).map(table => `empties the table ${nameOf(table)}`);
+        return (tree.TruncateStmt.relations ?? []).map(table => `empties the table ${destructive_nameOf(table)}`);
     if ('AlterTableStmt' in tree) {
         const { relation, cmds = [] } = tree.AlterTableStmt;
-        const table = relation ? nameOf({ RangeVar: relation }) : '';
+        const table = relation ? destructive_nameOf({ RangeVar: relation }) : '';
         return cmds.flatMap(command => {
             if (!('AlterTableCmd' in command))
                 return [];
@@ -57432,13 +57380,13 @@ function deedsOfData(tree) {
 const destructive_tableOf = (relation) => relation ? nameOfRelation(relation) : '';
 const nameOfRelation = ({ schemaname, relname = '' }) => schemaname ? `${schemaname}.${relname}` : relname;
 /** The name of an object as the parse tree has it, with its schema where it was written. */
-function nameOf(object) {
+function destructive_nameOf(object) {
     if ('RangeVar' in object)
         return nameOfRelation(object.RangeVar);
     if ('String' in object)
         return object.String.sval ?? '';
     const parts = 'List' in object ? object.List.items : 'TypeName' in object ? object.TypeName.names : undefined;
-    return (parts ?? []).map(nameOf).join('.');
+    return (parts ?? []).map(destructive_nameOf).join('.');
 }
 
 ;// CONCATENATED MODULE: ./src/plan/transactional.ts
@@ -57574,70 +57522,6 @@ function transactional_nameOf(names) {
     return last && 'String' in last ? (last.String.sval ?? '') : '';
 }
 
-;// CONCATENATED MODULE: ./src/postgres/heads.ts
-
-const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
-/** The version table as SQL names it. */
-const heads_nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
-/**
- * Reads the rows of Alembic's version table.
- * Throws a Failure `not-permitted` where the role may not read it.
- */
-async function readHeads(client, versionTable) {
-    const table = heads_nameOf(versionTable);
-    try {
-        const found = await client.query('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [table]);
-        if (!found.rows[0].found)
-            return { heads: [], tableExists: false };
-        const { rows } = await client.query(`SELECT version_num FROM ${table}`);
-        return { heads: rows.map(row => row.version_num).sort(), tableExists: true };
-    }
-    catch (error) {
-        if (error.code !== '42501')
-            throw error;
-        throw new Failure('not-permitted', `The version table ${table} cannot be read: ${messageOf(error)}.`, {
-            advice: `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`,
-            cause: error,
-        });
-    }
-}
-/**
- * Throws a Failure `not-permitted` where the role may not change the version table, or create it where there is none.
- */
-async function checkWritable(client, versionTable, exists) {
-    const { schema } = versionTable;
-    const table = heads_nameOf(versionTable);
-    const { rows } = exists
-        ? await client.query(`SELECT pg_catalog.has_table_privilege($1, 'INSERT') AND pg_catalog.has_table_privilege($1, 'DELETE')
-            AND pg_catalog.has_table_privilege($1, 'UPDATE') AS allowed`, [table])
-        : await client.query(`SELECT pg_catalog.has_schema_privilege(coalesce($1::text, pg_catalog.current_schema()::text), 'CREATE') AS allowed
-         WHERE EXISTS (SELECT FROM pg_catalog.pg_namespace
-                       WHERE nspname = coalesce($1::text, pg_catalog.current_schema()::text))`, [schema]);
-    if (rows[0]?.allowed !== false)
-        return;
-    throw new Failure('not-permitted', exists
-        ? `The role may not change the version table ${table}.`
-        : `The role may not create the version table ${table}.`, {
-        advice: exists
-            ? `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`
-            : 'GRANT CREATE ON its schema to the role of database-url.',
-    });
-}
-
-;// CONCATENATED MODULE: ./src/postgres/identity.ts
-const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
-/** Asks a database who it is. Throws what PostgreSQL answers. */
-async function identify(client) {
-    const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid
-     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
-    return rows[0];
-}
-/** An order that is the same in every run, whatever the order of the inputs. */
-function byIdentity(a, b) {
-    const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`);
-    return one < other ? -1 : one > other ? 1 : 0;
-}
-
 ;// CONCATENATED MODULE: ./src/target.ts
 
 
@@ -57690,11 +57574,14 @@ class Target {
     get identity() {
         return this.#identity;
     }
-    /** Does something on a connection of its own. */
+    /** Does something on a connection of its own. Throws a Failure where that breaks. */
     async aside(action) {
         const client = await this.connect();
         try {
             return await action(client);
+        }
+        catch (error) {
+            throw lossOf(client, error) ?? error;
         }
         finally {
             await disconnect(client);
@@ -57944,6 +57831,906 @@ class Step {
 async function allOf(promises) {
     await Promise.allSettled(promises);
     return Promise.all(promises);
+}
+
+;// CONCATENATED MODULE: ./src/commit.ts
+
+
+
+
+/** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
+const commit_patience = 60_000;
+/**
+ * Commits one database after another. Throws a Failure `commit-failed`; the outcome is then that of each database, and
+ * `partly-applied` where some had been committed.
+ */
+async function commitEach(step, targets) {
+    const { result } = step;
+    // What was begun is finished, also when the step is cancelled between two of them.
+    for (const target of targets)
+        target.committing = true;
+    for (const [index, target] of targets.entries()) {
+        try {
+            await commit(step, target);
+        }
+        catch (error) {
+            for (const committed of targets.slice(0, index))
+                committed.state.outcome = 'applied';
+            for (const undone of targets.slice(index))
+                undone.state.outcome ??= 'rolled-back';
+            if (index > 0 && target.state.outcome !== 'in-doubt')
+                result.outcome = 'partly-applied';
+            throw error;
+        }
+    }
+}
+async function commit(step, target) {
+    const { surroundings, result } = step;
+    const { transaction, versionTable, state } = target;
+    try {
+        await transaction.commit();
+    }
+    catch (error) {
+        if (error instanceof Failure)
+            throw error;
+        surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
+        const { id } = transaction;
+        const { priorHeads, newHeads } = state.plan;
+        const { applicationName, signal } = surroundings;
+        const about = { database: target.database, applicationName, versionTable, id, priorHeads, newHeads };
+        const settled = await settle({ ...about, patience: commit_patience, signal });
+        if (settled.decision === 'committed')
+            return;
+        if (settled.decision === 'rolled-back') {
+            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
+                advice: 'Run the step again.',
+            });
+        }
+        result.outcome = state.outcome = 'in-doubt';
+        delete state.newHeads;
+        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
+            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. Then ${nameHeads(newHeads)} means that the whole batch is there, ${nameHeads(priorHeads)} that nothing of it is.`,
+        });
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/transaction.ts
+
+
+/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
+const lockKey = 0x61746f6d6963;
+/** The key of the lock that says, on the first of several databases, that their commit is under way. */
+const commitKey = lockKey + 1;
+/** How long another deploy is waited for, in milliseconds. */
+const lockPatience = 15 * 60_000;
+/**
+ * The one transaction that the batch becomes part of, on a client that is used for nothing else.
+ * Statements between `begin` and `commit` are the gate's.
+ */
+class Transaction {
+    client;
+    pid;
+    settings;
+    lockTimeout;
+    constructor(client, 
+    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
+    pid, 
+    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
+    settings, 
+    /** Milliseconds; 0 is no limit. */
+    lockTimeout) {
+        this.client = client;
+        this.pid = pid;
+        this.settings = settings;
+        this.lockTimeout = lockTimeout;
+    }
+    #id;
+    /** Committed or prepared: nothing of it is left on the connection. */
+    #over = false;
+    /** The transaction's id (xid8), once it is locked. */
+    get id() {
+        return this.#id;
+    }
+    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
+    static async begin(client, { lockTimeout, statementTimeout }) {
+        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        const { rows } = await client.query(`SELECT
+      pg_catalog.current_setting('transaction_read_only') AS read_only,
+      pg_catalog.pg_is_in_recovery()::text AS standby,
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
+      pg_catalog.pg_backend_pid()::text AS pid`);
+        const { read_only, standby, synchronous_commit, pid } = rows[0];
+        if (read_only === 'on') {
+            throw new Failure('not-permitted', standby === 'true'
+                ? 'The server is a standby: nothing can be written to it.'
+                : 'The database or the role is read-only (default_transaction_read_only is on).', {
+                advice: standby === 'true'
+                    ? 'Let database-url lead to the primary.'
+                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
+            });
+        }
+        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
+        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
+        const settings = [
+            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
+            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
+            'SET LOCAL idle_in_transaction_session_timeout = 0',
+            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
+            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
+            'SET LOCAL tcp_keepalives_idle = 30',
+            'SET LOCAL tcp_keepalives_interval = 10',
+            'SET LOCAL tcp_keepalives_count = 3',
+        ];
+        for (const setting of settings)
+            await client.query(setting);
+        // From 14, and only where the platform can tell that a client has gone.
+        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
+        if (await isAccepted(client, checkConnection))
+            settings.push(checkConnection);
+        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
+        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
+    }
+    /**
+     * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
+     * it. Throws a Failure `lock-timeout` when they keep it.
+     */
+    async lock(onWait, signal, patience = lockPatience) {
+        const started = Date.now();
+        for (let pause = 50, told = 0;; pause = Math.min(pause * 1.5, 1_000)) {
+            const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`);
+            if (rows[0].locked)
+                break;
+            if (Date.now() - started > patience) {
+                throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
+                    advice: 'Look at the run that the log names; this one can be started again when it has ended.',
+                });
+            }
+            if (told === 0 || Date.now() - told > 30_000) {
+                told = Date.now();
+                await onWait();
+            }
+            await new Promise(resolve => setTimeout(resolve, pause));
+            if (signal.aborted)
+                throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
+        }
+        this.#id = await this.#currentId();
+    }
+    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
+    async checkConstraints() {
+        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
+    }
+    /** Throws a Failure when the connection is not in the transaction that was begun. */
+    async checkIdentity() {
+        const id = await this.#currentId();
+        if (id === this.id)
+            return;
+        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
+            advice: 'Please report this with the script that ran.',
+        });
+    }
+    /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
+    async clearSession() {
+        const clear = ['RESET SESSION AUTHORIZATION', 'RESET ALL', 'DEALLOCATE ALL'];
+        for (const sql of [...clear, ...this.settings])
+            await this.client.query(sql);
+    }
+    /**
+     * Commits. Resolves only when PostgreSQL has answered COMMIT.
+     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
+     */
+    async commit() {
+        let command;
+        try {
+            command = (await this.client.query('COMMIT')).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
+                statement: {
+                    sql: 'COMMIT',
+                    code: error.code ?? '',
+                    message: error.message,
+                    ...(error.detail && { detail: error.detail }),
+                },
+                cause: error,
+            });
+        }
+        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
+        if (command !== 'COMMIT') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
+        }
+        this.#over = true;
+    }
+    /**
+     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
+     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
+     */
+    async prepare(gid) {
+        let command;
+        try {
+            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw refusedToPrepare(error);
+        }
+        if (command !== 'PREPARE') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
+        }
+        this.#over = true;
+    }
+    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
+    async end() {
+        if (!this.#over) {
+            await Promise.race([
+                // In one message, since a pooler may give the next one to another server connection.
+                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
+                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
+            ]);
+        }
+        await disconnect(this.client);
+    }
+    async #currentId() {
+        const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id');
+        return rows[0].id;
+    }
+}
+function refusedToPrepare(error) {
+    const { code = '', message, detail } = error;
+    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
+    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
+    return code === '0A000'
+        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
+            statement,
+            advice: 'Take that out of the migration, or set two-phase: never.',
+            cause: error,
+        })
+        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            cause: error,
+        });
+}
+const quote = (text) => `'${text.replaceAll("'", "''")}'`;
+async function checkTimeout(client, input, setting, value) {
+    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
+        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
+            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
+        });
+    }
+}
+async function isAccepted(client, sql) {
+    await client.query('SAVEPOINT atomic_upgrade_try');
+    try {
+        await client.query(sql);
+        return true;
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        await client.query('ROLLBACK TO SAVEPOINT atomic_upgrade_try');
+        return false;
+    }
+    finally {
+        await client.query('RELEASE SAVEPOINT atomic_upgrade_try').catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./src/two-phase.ts
+
+
+
+
+
+
+
+
+/**
+ * Whether the batch can be committed in two phases: it moves several databases, and every server has a place for a
+ * prepared transaction left. Throws a Failure `not-permitted` where the workflow requires it.
+ */
+async function canPrepare({ inputs, surroundings, result, targets: all }) {
+    const targets = all.filter(({ state }) => state.plan.revisions.length > 0);
+    if (targets.length < 2)
+        return false;
+    const lacking = inputs.twoPhase === 'never' ? 'two-phase is never' : await lackingSlots(targets);
+    if (!lacking)
+        return true;
+    if (inputs.twoPhase === 'require') {
+        const refusal = `Two-phase commit is required and not possible: ${lacking}.`;
+        if (inputs.mode !== 'preview') {
+            throw new Failure('not-permitted', refusal, {
+                advice: 'Set max_prepared_transactions on the server (it needs a restart), or set two-phase: auto.',
+            });
+        }
+        result.uncovered = `An apply will be refused. ${refusal}`;
+    }
+    else {
+        result.uncovered = `The databases are committed one after another (${lacking}): a crash between two of these commits is not covered.`;
+    }
+    surroundings.log.info(result.uncovered);
+    return false;
+}
+async function lackingSlots(targets) {
+    await allOf(targets.map(target => target.identify()));
+    for (const target of targets) {
+        const { most, taken } = await preparedSlots(target.client);
+        const needed = targets.filter(other => other.identity.system === target.identity.system).length;
+        if (most === 0)
+            return `max_prepared_transactions is 0 on the server of ${target.state.bind}`;
+        if (most - taken < needed) {
+            return `of ${most} max_prepared_transactions on the server of ${target.state.bind}, ${taken} are taken`;
+        }
+    }
+    return '';
+}
+/**
+ * Commits all or none: every transaction is prepared, the first one before the others, so that its id is on disk as soon
+ * as any other is; COMMIT PREPARED on the first is the decision, and then follows on the rest. Meanwhile a second lock
+ * on the first database, on a connection of its own, tells other runs that somebody is at it.
+ * Throws a Failure; whatever a crash leaves behind is settled by a later run.
+ */
+async function commitTogether(step, targets) {
+    const { log } = step.surroundings;
+    const [first, ...others] = targets;
+    const decision = { ...first.identity, transaction: first.transaction.id };
+    const gids = new Map(targets.map((target, index) => [target, gidOf(decision, index)]));
+    const asked = [];
+    const prepare = async (target) => {
+        asked.push(target);
+        try {
+            await target.transaction.prepare(gids.get(target));
+        }
+        catch (error) {
+            if (!(error instanceof Failure))
+                throw error;
+            const { bind } = target.state;
+            throw new Failure(error.reason, `${bind}: ${error.message}`, { ...error.details, bind });
+        }
+    };
+    const locked = await underCommitLock(first, async () => {
+        log.info(`Committing in two phases: ${gids.get(first)} in ${first.state.bind} decides for all.`);
+        for (const target of targets)
+            target.committing = true;
+        try {
+            await prepare(first);
+            await allOf(others.map(prepare));
+        }
+        catch (error) {
+            const left = await undo(step, asked, gids);
+            if (error instanceof Failure && left === '')
+                throw error;
+            throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
+                advice: 'Run the step again.',
+                cause: error,
+            });
+        }
+        await decide(step, first, gids);
+        await follow(step, first, others, gids);
+        return true;
+    });
+    if (!locked)
+        throw new Failure('lock-timeout', 'Another run is committing these databases.', { transient: true });
+}
+/** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
+async function decide(step, first, gids) {
+    const gid = gids.get(first);
+    const { id } = first.transaction;
+    const { log, signal } = step.surroundings;
+    let how = 'COMMIT';
+    let why;
+    const end = async (client) => {
+        try {
+            return await finish(client, how, gid);
+        }
+        catch (error) {
+            why = error;
+            if (isServerError(error) && !isBusy(error))
+                how = 'ROLLBACK';
+            throw error;
+        }
+    };
+    if (await end(first.client).catch(() => false))
+        return;
+    if (!isServerError(why)) {
+        log.info('There was no answer to the first COMMIT PREPARED, or a strange one; asking the database what became of it.');
+    }
+    const committed = await keepAsking({ patience: commit_patience, signal }, () => first.aside(async (client) => {
+        const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid);
+        if (isPrepared && (await end(client)))
+            return how === 'COMMIT';
+        const status = await statusOf(client, id);
+        return status === 'in progress' || status === null ? undefined : status === 'committed';
+    }));
+    if (committed)
+        return;
+    if (committed === undefined) {
+        step.result.outcome = 'in-doubt';
+        for (const target of gids.keys()) {
+            target.state.outcome = 'in-doubt';
+            delete target.state.newHeads;
+        }
+        throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
+            advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(gids, first)}`,
+            cause: why,
+        });
+    }
+    const left = await undo(step, [...gids.keys()], gids);
+    const told = why ? messageOf(why) : 'somebody else has rolled it back';
+    throw new Failure('commit-failed', `The first COMMIT PREPARED was not carried out: ${told}.${left}`, {
+        advice: 'Run the step again.',
+        cause: why,
+    });
+}
+/** COMMIT PREPARED on the others, after the decision. Throws a Failure where one does not follow. */
+async function follow(step, first, others, gids) {
+    const { signal } = step.surroundings;
+    const { result } = step;
+    const behind = [];
+    const undone = [];
+    const follows = async (client, target) => {
+        if (await finish(client, 'COMMIT', gids.get(target)))
+            return true;
+        // Another run may have done it; so may a person, and otherwise.
+        const status = await statusOf(client, target.transaction.id);
+        return status === 'in progress' ? undefined : status === 'committed';
+    };
+    await allOf(others.map(async (target) => {
+        const again = () => target.aside(client => follows(client, target));
+        const followed = (await follows(target.client, target).catch(() => undefined)) ??
+            (await keepAsking({ patience: commit_patience, signal }, again));
+        if (followed === undefined)
+            behind.push(target);
+        if (followed === false)
+            undone.push(target);
+    }));
+    if (behind.length + undone.length === 0)
+        return;
+    for (const { state } of [first, ...others])
+        state.outcome = 'applied';
+    for (const { state } of undone)
+        state.outcome = 'rolled-back';
+    for (const { state } of behind) {
+        state.outcome = 'in-doubt';
+        delete state.newHeads;
+    }
+    result.outcome = behind.length > 0 ? 'in-doubt' : 'partly-applied';
+    if (undone.length > 0) {
+        throw new Failure('commit-failed', `The commit was decided, and in ${namesOf(undone)} somebody has rolled it back.`, {
+            advice: 'Run the step again: it applies the batch there.',
+        });
+    }
+    throw new Failure('commit-failed', `The commit is decided, and ${namesOf(behind)} could not be told.`, {
+        advice: `Run the step again; it settles this. By hand: ${statements('COMMIT', behind, gids)}.`,
+    });
+}
+const namesOf = (targets) => targets.map(({ state }) => state.bind).join(' and ');
+/** Rolls back what was prepared, or is about to be; says what could not be. */
+async function undo(step, targets, gids) {
+    const { signal } = step.surroundings;
+    const left = await allOf(targets.map(async (target) => {
+        const gid = gids.get(target);
+        const done = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
+            const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid);
+            if (isPrepared && (await finish(client, 'ROLLBACK', gid)))
+                return true;
+            // The server may still be at it: its session ends by being prepared or rolled back.
+            return (await statusOf(client, target.transaction.id)) === 'in progress' ? undefined : true;
+        }));
+        return done ? '' : ` In ${target.state.bind} a prepared transaction may be left, for a later run to roll back.`;
+    }));
+    return left.join('');
+}
+const byHand = (gids, first) => {
+    const targets = [...gids.keys()];
+    return `SELECT pg_xact_status('${first.transaction.id}'::xid8) in ${first.state.bind}; where that is committed, ${statements('COMMIT', targets, gids)}, else ${statements('ROLLBACK', targets, gids)}.`;
+};
+const statements = (how, targets, gids) => targets.map(target => inBind(how, gids.get(target), target)).join(', ');
+/** A statement for people. */
+const inBind = (how, gid, { state }) => `${finishing(how, gid)} in ${state.bind}`;
+/**
+ * Runs an action with the lock that says that a commit is under way. False where another run has it, or the action says
+ * so. Throws what the action throws, and a Failure where the lock's connection breaks before.
+ */
+async function underCommitLock(first, action) {
+    return first.aside(async (client) => {
+        // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
+        const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${commitKey}) AS locked`);
+        return rows[0].locked && (await action());
+    });
+}
+
+;// CONCATENATED MODULE: ./src/leftovers.ts
+
+
+
+
+
+
+
+
+/** How long the commit of another run is waited for, in milliseconds; and where its lock cannot be seen. */
+const commitPatience = 15 * 60_000;
+const blindPatience = 10_000;
+async function leftoversIn(targets) {
+    const found = targets.map(async (target) => (await listPrepared(target.client)).map(each => ({ ...each, target })));
+    return (await allOf(found)).flat();
+}
+/**
+ * Settles what an earlier run left prepared when it was killed: by the first database's decision, everywhere. A preview
+ * and a rehearsal only say that there is something; `inTheWay`: the lock that it holds is waited for. Throws a Failure,
+ * with the outcome `in-doubt` where the decision cannot be known; then nothing is touched.
+ */
+async function settleLeftovers(step, { inTheWay = false } = {}) {
+    const { inputs, surroundings, targets } = step;
+    const { log, signal } = surroundings;
+    const started = Date.now();
+    for (let told = '';; await (0,promises_namespaceObject.setTimeout)(1_000, undefined, { signal })) {
+        const leftovers = await leftoversIn(targets);
+        if (leftovers.length === 0)
+            return;
+        const names = leftovers.map(({ gid, target }) => `${gid} in ${target.state.bind}`).join(' and ');
+        const left = `An earlier apply has left a prepared transaction (${names})`;
+        if (inputs.mode !== 'apply' && !inTheWay)
+            return log.warning(`${left}; the next apply settles it.`);
+        await allOf(targets.map(target => target.identify()));
+        let busy = false;
+        for (const group of Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()) {
+            const first = targets.find(({ identity }) => sameIdentity(identity, group[0].decision));
+            const waited = Date.now() - started;
+            if (inputs.mode !== 'apply') {
+                if (first && !(await underCommitLock(first, async () => true)))
+                    return;
+                throw new Failure('lock-timeout', `${left}, and with it the lock that a rehearsal needs.`, {
+                    advice: 'Run an apply: it settles this.',
+                });
+            }
+            if (first)
+                busy = !(await settleGroup(step, first, group[0])) || busy;
+            else if (waited < blindPatience)
+                busy = true;
+            else
+                throw undecidable(step, group, 'the database that decides is not among those of this step');
+        }
+        if (!busy)
+            continue;
+        if (Date.now() - started > commitPatience) {
+            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names}).`);
+        }
+        if (told !== names)
+            log.info(`A transaction is prepared (${names}): waiting for the run that is at it.`);
+        told = names;
+    }
+}
+/** Ends the prepared transactions of one earlier run; false where that run, or PostgreSQL, is still at it. */
+async function settleGroup(step, first, { decision }) {
+    const { log } = step.surroundings;
+    const { bind } = first.state;
+    const told = `An earlier run was ended during its commit; ${bind} decides, and its transaction ${decision.transaction} is`;
+    return underCommitLock(first, async () => {
+        // That run may have gone on until it let go of the lock.
+        const left = (await leftoversIn(step.targets)).filter(each => gidOf(each.decision, 0) === gidOf(decision, 0));
+        if (left.length === 0)
+            return true;
+        const own = left.find(({ decides }) => decides);
+        const status = own ? 'prepared' : await first.aside(client => statusOf(client, decision.transaction));
+        if (status === 'in progress')
+            return false;
+        if (status !== 'prepared' && status !== 'committed' && status !== 'aborted') {
+            throw undecidable(step, left, `${bind} says of transaction ${decision.transaction}: ${status ?? 'forgotten'}`);
+        }
+        log.info(`${told} ${own ? 'only prepared' : status}.`);
+        const how = status === 'committed' ? 'COMMIT' : 'ROLLBACK';
+        if (own && !(await end(step, how, own, left)))
+            return false;
+        const rest = left.filter(each => each !== own);
+        for (const [index, each] of rest.entries()) {
+            if (!(await end(step, how, each, rest.slice(index))))
+                return false;
+        }
+        return true;
+    });
+}
+/** Ends one of them; false where somebody else has, or is at it. Throws a Failure where PostgreSQL refuses. */
+async function end({ surroundings }, how, { gid, target }, left) {
+    try {
+        const ended = await target.aside(client => finish(client, how, gid));
+        if (ended)
+            surroundings.log.info(`${inBind(how, gid, target)}: done.`);
+        return ended;
+    }
+    catch (error) {
+        if (isBusy(error))
+            return false;
+        if (!isServerError(error))
+            throw error;
+        // insufficient_privilege
+        const reason = error.code === '42501' ? 'not-permitted' : 'commit-failed';
+        const told = `An earlier run has left a prepared transaction, and ${inBind(how, gid, target)} was refused: ${messageOf(error)}.`;
+        throw new Failure(reason, told, {
+            advice: `The role that prepared it can end it, and a superuser. By hand: ${left.map(each => inBind(how, each.gid, each.target)).join(', ')}.`,
+            cause: error,
+        });
+    }
+}
+function undecidable({ result, targets }, group, why) {
+    result.outcome = 'in-doubt';
+    for (const { state } of targets)
+        state.outcome = 'refused';
+    for (const { gid, target } of group) {
+        target.state.outcome = 'in-doubt';
+        target.state.leftPrepared = gid;
+        delete target.state.newHeads;
+    }
+    const { system, oid, transaction } = group[0].decision;
+    const ends = (how) => group.map(({ gid, target }) => inBind(how, gid, target)).join(', ');
+    return new Failure('commit-failed', `An earlier run has left prepared transactions, and they were left alone: ${why}.`, {
+        advice: `Its decision is SELECT pg_xact_status('${transaction}'::xid8) in the database with oid ${oid} of the cluster with system identifier ${system}: where that is committed, ${ends('COMMIT')}; where it is aborted, or the transaction is itself still in pg_prepared_xacts there, ${ends('ROLLBACK')}.`,
+    });
+}
+
+;// CONCATENATED MODULE: ./src/report/blame.ts
+
+
+
+/**
+ * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
+ * the sessions that it waited for, in words.
+ */
+function failureOf({ message, revision, place, fromDatabase }, last, plan, blockers = []) {
+    const script = plan.revisions.find(each => each.id === revision);
+    const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision;
+    const subject = name === null ? 'env.py' : `Revision ${name}`;
+    const at = { ...(revision && { revision }), ...(place && { place }) };
+    const refused = fromDatabase ? last : undefined;
+    if (!refused?.error)
+        return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), at);
+    const { sql, error } = refused;
+    const details = { ...at, statement: { sql, ...error } };
+    if (notTransactional.has(error.code)) {
+        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut });
+    }
+    if (isTransient(error.code)) {
+        const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
+        return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
+            ...details,
+            transient: true,
+            advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
+        });
+    }
+    return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
+        ...details,
+        advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
+    });
+}
+/** Says of statements that were found before anything ran that they cannot be part of one transaction. */
+function notTransactionalFailure([first, ...more]) {
+    const { revision, line, text, why } = first;
+    const name = `${revision.id}${revision.message && ` (${revision.message})`}`;
+    const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : '';
+    return new Failure('not-transactional', `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${sentence(why)}${others}`, {
+        revision: revision.id,
+        place: { file: revision.path, line },
+        statement: { sql: text, code: '', message: '' },
+        advice: waysOut,
+    });
+}
+/** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
+function warningsOf({ databases }) {
+    const obstacles = databases.flatMap(database => database.obstacles ?? []);
+    const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? []);
+    const at = (path, line) => `${path}${line === null ? '' : `:${line}`}`;
+    const refused = obstacles.map(({ revision, line, why }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut}`);
+    const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
+    return [...refused, ...mentioned];
+}
+const waysOut = 'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one).';
+/** Ends with a full stop, whether or not the error's own words do. */
+const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
+/** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
+const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
+/** lock_not_available, deadlock_detected, serialization_failure. */
+const waited = new Set(['55P03', '40P01', '40001']);
+/** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
+const isTransient = (code = '') => waited.has(code);
+
+;// CONCATENATED MODULE: ./src/git/history.ts
+
+
+
+
+
+/**
+ * Where the bytes of a file that is about to run came from. `file` is absolute.
+ * Throws a Failure `not-reviewed` where git does not know it, `invalid-input` where the clone is too shallow to tell.
+ */
+async function versionOf(file) {
+    const directory = (0,external_node_path_namespaceObject.dirname)(file);
+    const root = await git(directory, ['rev-parse', '--show-toplevel']).then(text => (0,external_node_fs_.realpathSync)(text.trim()), () => undefined);
+    if (root === undefined)
+        throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
+    const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
+    if (!(await succeeds(root, ['cat-file', '-e', `HEAD:${path}`]))) {
+        throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
+    }
+    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
+    if ((await shallowCommits(root)).has(commit)) {
+        throw new Failure('invalid-input', `The clone is too shallow to tell which commit has changed ${path} last.`, {
+            advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+        });
+    }
+    const bytes = (0,external_node_fs_.readFileSync)(file);
+    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
+    return { path, commit, blobs: [blobOf(bytes), blobOf(stored)] };
+}
+/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
+async function shallowCommits(root) {
+    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
+    try {
+        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
+    }
+    catch {
+        return new Set();
+    }
+}
+/** The name of a blob object; source: the page "Git Objects" of the Git book. */
+const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+
+;// CONCATENATED MODULE: ./src/github/reviews.ts
+
+
+/** Who may approve: those with a role in the repository or its organization. Anybody can review a public one. */
+const reviewers = new Set(['OWNER', 'MEMBER', 'COLLABORATOR']);
+/** Looks up reviews, each pull request once. */
+class Reviews {
+    repository;
+    cancelled;
+    #octokit;
+    #problems = new Map();
+    #files = new Map();
+    constructor(token, repository, cancelled) {
+        this.repository = repository;
+        this.cancelled = cancelled;
+        this.#octokit = client(token);
+    }
+    /**
+     * What is missing for a file to have been reviewed: a merged pull request that brought it, approved in its final head
+     * commit by somebody else than its author, with these very bytes in that head. undefined: nothing.
+     * Throws what GitHub answers.
+     */
+    async missing({ path, commit, blobs }) {
+        const { data: pulls } = await this.#octokit.rest.repos.listPullRequestsAssociatedWithCommit({
+            ...this.repository,
+            commit_sha: commit,
+            request: this.#request(),
+        });
+        const merged = pulls.filter(pull => pull.merged_at);
+        if (merged.length === 0) {
+            const what = `no merged pull request has brought it (it was last changed by commit ${commit.slice(0, 12)})`;
+            return pulls[0] ? { pullRequest: pulls[0].number, what } : { what };
+        }
+        let closest;
+        for (const { number } of merged) {
+            const what = await this.#problemWith(number, path, blobs);
+            if (!what)
+                return undefined;
+            closest ??= { pullRequest: number, what };
+        }
+        return closest;
+    }
+    async #problemWith(number, path, blobs) {
+        const blob = (await remembered(this.#files, number, () => this.#filesOf(number))).get(path);
+        if (blob === undefined)
+            return 'it does not change this script';
+        if (blob === null || !blobs.includes(blob))
+            return 'its final head has another version of this script than will run';
+        return remembered(this.#problems, number, () => this.#approvalProblem(number));
+    }
+    async #approvalProblem(number) {
+        const at = { ...this.repository, pull_number: number, request: this.#request() };
+        const { data: pull } = await this.#octokit.rest.pulls.get(at);
+        const reviews = await this.#octokit.paginate(this.#octokit.rest.pulls.listReviews, { ...at, per_page: 100 });
+        const [author, head] = [pull.user?.login, pull.head.sha];
+        // Oldest first; a comment takes no opinion back.
+        const latest = new Map(reviews
+            .filter(({ state }) => !['COMMENTED', 'PENDING'].includes(state))
+            .map(review => [review.user?.login ?? '', review]));
+        const approvals = [...latest.values()].filter(({ state }) => state === 'APPROVED');
+        if (approvals.length === 0)
+            return 'it has no approval';
+        const byOthers = approvals.filter(({ user }) => user && user.login !== author);
+        if (byOthers.length === 0)
+            return 'nobody but its author has approved it';
+        const byMembers = byOthers.filter(review => !review.author_association || reviewers.has(review.author_association));
+        if (byMembers.length === 0)
+            return 'it is approved only by people without a role in this repository';
+        const ofHead = byMembers.filter(review => review.commit_id === head);
+        return ofHead.length > 0 ? '' : `its approval is not of its final head commit ${head.slice(0, 12)}`;
+    }
+    /** The blobs of a pull request's files, by path; null for one that it removes. */
+    async #filesOf(number) {
+        const files = await this.#octokit.paginate(this.#octokit.rest.pulls.listFiles, {
+            ...this.repository,
+            pull_number: number,
+            per_page: 100,
+            request: this.#request(),
+        });
+        return new Map(files.map(({ filename, sha, status }) => [filename, status === 'removed' ? null : sha]));
+    }
+    #request() {
+        return { signal: deadline(this.cancelled) };
+    }
+}
+function remembered(known, number, find) {
+    const found = known.get(number) ?? find();
+    known.set(number, found);
+    return found;
+}
+/** Why GitHub could not be asked, and what would help, in words. */
+function reviewProblem(error) {
+    const { status } = error;
+    const problem = `GitHub could not be asked for the reviews: ${messageOf(error)}.`;
+    return status === 403 || status === 404
+        ? `${problem} The job needs \`permissions: { contents: read, pull-requests: read }\`.`
+        : problem;
+}
+
+;// CONCATENATED MODULE: ./src/review.ts
+
+
+
+/**
+ * Demands of every script of the batch that it came by a reviewed pull request; those that are older than the adoption
+ * of the rule are exempt. Throws a Failure `not-reviewed` that names each revision, its pull request and what is missing.
+ */
+async function requireReview({ inputs, surroundings, scripts, result }) {
+    const { requireReview: rule, githubToken } = inputs;
+    if (!rule)
+        return;
+    const exempt = rule === true ? new Set() : olderThan(rule.since, scripts);
+    const [owner = '', repo = ''] = surroundings.repository.split('/');
+    const reviews = new Reviews(githubToken, { owner, repo }, surroundings.signal);
+    const batch = new Map(result.databases.flatMap(({ plan }) => plan?.revisions ?? []).map(each => [each.id, each]));
+    const lines = [];
+    for (const { id, message, path, file } of batch.values()) {
+        if (exempt.has(id))
+            continue;
+        const version = await versionOf(file);
+        const missing = await reviews.missing(version).catch(error => {
+            throw new Failure('not-reviewed', reviewProblem(error), { cause: error });
+        });
+        if (!missing)
+            continue;
+        const pullRequest = missing.pullRequest ? `pull request #${missing.pullRequest}: ` : '';
+        lines.push(`Revision ${id}${message && ` (${message})`}, ${path}: ${pullRequest}${missing.what}.`);
+    }
+    if (lines.length === 0)
+        return surroundings.log.info('Every script of the batch was reviewed.');
+    throw new Failure('not-reviewed', lines.join('\n'), {
+        advice: 'Bring each script by a pull request that somebody else approves in its final state. Scripts older than this rule are exempt with `require-review: since:REVISION`.',
+    });
+}
+/** The revisions below this one, by `down_revision`. */
+function olderThan(since, scripts) {
+    const found = [...scripts.keys()].filter(id => id === since || id.startsWith(since));
+    if (found.length !== 1) {
+        throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`);
+    }
+    const older = new Set();
+    const visit = (id) => {
+        for (const down of scripts.get(id)?.down ?? []) {
+            if (older.has(down))
+                continue;
+            older.add(down);
+            visit(down);
+        }
+    };
+    visit(found[0]);
+    return older;
 }
 
 ;// CONCATENATED MODULE: ./node_modules/is-network-error/index.js
@@ -58319,388 +59106,6 @@ function makeRetriable(function_, options) {
 	};
 }
 
-;// CONCATENATED MODULE: external "node:timers/promises"
-const promises_namespaceObject = require("node:timers/promises");
-;// CONCATENATED MODULE: ./src/postgres/patience.ts
-
-/** Milliseconds to ask for when the step is cancelled. */
-const lastPatience = 2_000;
-/**
- * Asks again, with growing pauses, until there is an answer; undefined when `patience` (milliseconds) has run out, which
- * is soon after `signal` is aborted. What `ask` throws counts as no answer, unless `isFinal` says otherwise.
- */
-async function keepAsking({ patience, signal }, ask, isFinal = () => false) {
-    let deadline = Date.now() + patience;
-    const hurry = () => {
-        deadline = Math.min(deadline, Date.now() + lastPatience);
-    };
-    if (signal.aborted)
-        hurry();
-    else
-        signal.addEventListener('abort', hurry);
-    for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
-        try {
-            const answer = await ask(AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
-            if (answer !== undefined)
-                return answer;
-        }
-        catch (error) {
-            if (isFinal(error))
-                throw error;
-        }
-        if (Date.now() + wait > deadline)
-            return undefined;
-        await (0,promises_namespaceObject.setTimeout)(wait);
-    }
-}
-
-;// CONCATENATED MODULE: ./src/postgres/settle.ts
-
-
-
-/**
- * Finds out what became of a transaction whose COMMIT got no answer.
- *
- * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
- * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
- */
-async function settle(question) {
-    const { database, applicationName } = question;
-    let why = 'the database could not be reached';
-    const settled = await keepAsking(question, async (limit) => {
-        const client = await connect(database, applicationName, limit);
-        try {
-            const answer = await ask(client, question);
-            if (typeof answer !== 'string')
-                return answer;
-            why = answer;
-            return undefined;
-        }
-        finally {
-            await disconnect(client);
-        }
-    });
-    return settled ?? { decision: 'unknown', why };
-}
-/** The decision, or why there is none yet. */
-async function ask(client, { id, versionTable, priorHeads, newHeads }) {
-    // A standby may not know yet what its primary has done.
-    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
-    if (rows[0]?.standby)
-        return 'the server that answers is a standby';
-    const status = await statusOf(client, id);
-    if (status === 'in progress')
-        return `transaction ${id} is still in progress`;
-    const { heads } = await readHeads(client, versionTable);
-    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
-    if (status === 'aborted' || status === 'never written')
-        return { decision: 'rolled-back', heads };
-    if (heads.join() === newHeads.join())
-        return { decision: 'committed', heads };
-    // `committed` here is another transaction's status, under an id that a crash had set free.
-    if (heads.join() === priorHeads.join())
-        return { decision: 'rolled-back', heads };
-    return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
-}
-/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
-async function statusOf(client, id) {
-    try {
-        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
-        return rows[0]?.status ?? null;
-    }
-    catch (error) {
-        // "transaction ID … is in the future": a crash came before anything of it was on disk.
-        if (error.code === '22023')
-            return 'never written';
-        throw error;
-    }
-}
-
-;// CONCATENATED MODULE: ./src/commit.ts
-
-
-
-
-/** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
-const commit_patience = 60_000;
-/**
- * Commits one database after another. Throws a Failure `commit-failed`; the outcome is then that of each database, and
- * `partly-applied` where some had been committed.
- */
-async function commitEach(step, targets) {
-    const { result } = step;
-    for (const [index, target] of targets.entries()) {
-        try {
-            await commit(step, target);
-        }
-        catch (error) {
-            if (index > 0) {
-                for (const committed of targets.slice(0, index))
-                    committed.state.outcome = 'applied';
-                for (const undone of targets.slice(index))
-                    undone.state.outcome ??= 'rolled-back';
-                if (target.state.outcome !== 'in-doubt')
-                    result.outcome = 'partly-applied';
-            }
-            throw error;
-        }
-    }
-}
-async function commit(step, target) {
-    const { surroundings, result } = step;
-    const { transaction, versionTable, state } = target;
-    target.committing = true;
-    try {
-        await transaction.commit();
-    }
-    catch (error) {
-        if (error instanceof Failure)
-            throw error;
-        surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
-        const { id } = transaction;
-        const { priorHeads, newHeads } = state.plan;
-        const { applicationName, signal } = surroundings;
-        const about = { database: target.database, applicationName, versionTable, id, priorHeads, newHeads };
-        const settled = await settle({ ...about, patience: commit_patience, signal });
-        if (settled.decision === 'committed')
-            return;
-        if (settled.decision === 'rolled-back') {
-            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
-                advice: 'Run the step again.',
-            });
-        }
-        result.outcome = state.outcome = 'in-doubt';
-        delete state.newHeads;
-        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. Then ${nameHeads(newHeads)} means that the whole batch is there, ${nameHeads(priorHeads)} that nothing of it is.`,
-        });
-    }
-}
-
-;// CONCATENATED MODULE: ./src/postgres/transaction.ts
-
-
-/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
-const lockKey = 0x61746f6d6963;
-/** The key of the lock that says, on the first of several databases, that their commit is under way. */
-const commitKey = lockKey + 1;
-/** How long another deploy is waited for, in milliseconds. */
-const lockPatience = 15 * 60_000;
-/**
- * The one transaction that the batch becomes part of, on a client that is used for nothing else.
- * Statements between `begin` and `commit` are the gate's.
- */
-class Transaction {
-    client;
-    pid;
-    settings;
-    lockTimeout;
-    constructor(client, 
-    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
-    pid, 
-    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
-    settings, 
-    /** Milliseconds; 0 is no limit. */
-    lockTimeout) {
-        this.client = client;
-        this.pid = pid;
-        this.settings = settings;
-        this.lockTimeout = lockTimeout;
-    }
-    #id;
-    /** Committed or prepared: nothing of it is left on the connection. */
-    #over = false;
-    /** The transaction's id (xid8), once it is locked. */
-    get id() {
-        return this.#id;
-    }
-    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
-    static async begin(client, { lockTimeout, statementTimeout }) {
-        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        const { rows } = await client.query(`SELECT
-      pg_catalog.current_setting('transaction_read_only') AS read_only,
-      pg_catalog.pg_is_in_recovery()::text AS standby,
-      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
-      pg_catalog.pg_backend_pid()::text AS pid`);
-        const { read_only, standby, synchronous_commit, pid } = rows[0];
-        if (read_only === 'on') {
-            throw new Failure('not-permitted', standby === 'true'
-                ? 'The server is a standby: nothing can be written to it.'
-                : 'The database or the role is read-only (default_transaction_read_only is on).', {
-                advice: standby === 'true'
-                    ? 'Let database-url lead to the primary.'
-                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
-            });
-        }
-        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
-        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
-        const settings = [
-            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
-            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
-            'SET LOCAL idle_in_transaction_session_timeout = 0',
-            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
-            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
-            'SET LOCAL tcp_keepalives_idle = 30',
-            'SET LOCAL tcp_keepalives_interval = 10',
-            'SET LOCAL tcp_keepalives_count = 3',
-        ];
-        for (const setting of settings)
-            await client.query(setting);
-        // From 14, and only where the platform can tell that a client has gone.
-        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
-        if (await isAccepted(client, checkConnection))
-            settings.push(checkConnection);
-        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
-        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
-    }
-    /**
-     * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
-     * it. Throws a Failure `lock-timeout` when they keep it.
-     */
-    async lock(onWait, signal, patience = lockPatience) {
-        const started = Date.now();
-        for (let pause = 50, told = 0;; pause = Math.min(pause * 1.5, 1_000)) {
-            const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`);
-            if (rows[0].locked)
-                break;
-            if (Date.now() - started > patience) {
-                throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
-                    advice: 'Look at the run that the log names; this one can be started again when it has ended.',
-                });
-            }
-            if (told === 0 || Date.now() - told > 30_000) {
-                told = Date.now();
-                await onWait();
-            }
-            await new Promise(resolve => setTimeout(resolve, pause));
-            if (signal.aborted)
-                throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
-        }
-        this.#id = await this.#currentId();
-    }
-    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
-    async checkConstraints() {
-        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
-    }
-    /** Throws a Failure when the connection is not in the transaction that was begun. */
-    async checkIdentity() {
-        const id = await this.#currentId();
-        if (id === this.id)
-            return;
-        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
-            advice: 'Please report this with the script that ran.',
-        });
-    }
-    /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
-    async clearSession() {
-        const clear = ['RESET SESSION AUTHORIZATION', 'RESET ALL', 'DEALLOCATE ALL'];
-        for (const sql of [...clear, ...this.settings])
-            await this.client.query(sql);
-    }
-    /**
-     * Commits. Resolves only when PostgreSQL has answered COMMIT.
-     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
-     */
-    async commit() {
-        let command;
-        try {
-            command = (await this.client.query('COMMIT')).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
-                statement: {
-                    sql: 'COMMIT',
-                    code: error.code ?? '',
-                    message: error.message,
-                    ...(error.detail && { detail: error.detail }),
-                },
-                cause: error,
-            });
-        }
-        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
-        if (command !== 'COMMIT') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
-        }
-        this.#over = true;
-    }
-    /**
-     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
-     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
-     */
-    async prepare(gid) {
-        let command;
-        try {
-            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw refusedToPrepare(error);
-        }
-        if (command !== 'PREPARE') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
-        }
-        this.#over = true;
-    }
-    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
-    async end() {
-        if (!this.#over) {
-            await Promise.race([
-                // In one message, since a pooler may give the next one to another server connection.
-                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
-                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
-            ]);
-        }
-        await disconnect(this.client);
-    }
-    async #currentId() {
-        const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id');
-        return rows[0].id;
-    }
-}
-function refusedToPrepare(error) {
-    const { code = '', message, detail } = error;
-    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
-    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
-    return code === '0A000'
-        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
-            statement,
-            advice: 'Take that out of the migration, or set two-phase: never.',
-            cause: error,
-        })
-        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
-            statement,
-            cause: error,
-        });
-}
-const quote = (text) => `'${text.replaceAll("'", "''")}'`;
-async function checkTimeout(client, input, setting, value) {
-    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
-        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
-            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
-        });
-    }
-}
-async function isAccepted(client, sql) {
-    await client.query('SAVEPOINT atomic_upgrade_try');
-    try {
-        await client.query(sql);
-        return true;
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        await client.query('ROLLBACK TO SAVEPOINT atomic_upgrade_try');
-        return false;
-    }
-    finally {
-        await client.query('RELEASE SAVEPOINT atomic_upgrade_try').catch(() => { });
-    }
-}
-
 ;// CONCATENATED MODULE: ./src/postgres/sessions.ts
 
 
@@ -58718,6 +59123,9 @@ async function lockHolder(client) {
     const [holder] = rows;
     if (!holder)
         return undefined;
+    // Source: pg_locks in view-pg-locks.html.
+    if (holder.pid === null)
+        return 'a prepared transaction (see pg_prepared_xacts)';
     return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`;
 }
 /** Cancels what a server process runs, over another connection; a server that cannot be asked sees ours end. */
@@ -59032,7 +59440,7 @@ function statement(sql, { row, done, error } = {}) {
     };
 }
 /** Several statements in order; those behind a failing one are not run. */
-const statements = (...sql) => join(...sql.map(text => statement(text)));
+const request_statements = (...sql) => join(...sql.map(text => statement(text)));
 /** A Sync; `ready` gets the server's transaction status, `T` or `E`. */
 function syncPoint(ready) {
     return { bytes: sync, expected: [{ ends: 'Z', done: last => ready(String.fromCharCode(last.body[0])) }] };
@@ -59099,8 +59507,8 @@ class Settings {
     /** Says this step's own settings again, or only the one of that name. */
     ownOf(name) {
         if (name === null)
-            return statements(...this.own);
-        return statements(...this.own.filter(sql => sql.toLowerCase().startsWith(`set local ${name.toLowerCase()} `)));
+            return request_statements(...this.own);
+        return request_statements(...this.own.filter(sql => sql.toLowerCase().startsWith(`set local ${name.toLowerCase()} `)));
     }
     /** What makes the connection forget those of all clients. */
     get reset() {
@@ -59302,7 +59710,7 @@ class Handover {
         const error = (message) => {
             refused = readFields(message.body).M ?? refused;
         };
-        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
+        this.upstream.send(join(request_statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), request_statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
             if (status === 'T')
                 return begin();
             this.#current = undefined;
@@ -59973,12 +60381,12 @@ class NestedTransaction {
         this.views.change(transaction => {
             transaction.base = null;
         });
-        return statements(`RELEASE SAVEPOINT ${base}`);
+        return request_statements(`RELEASE SAVEPOINT ${base}`);
     }
     /** Rolls it back, when its client has gone. */
     farewell() {
         const base = this.views.outermostSavepoint;
-        return base ? statements(`ROLLBACK TO SAVEPOINT ${base}`, `RELEASE SAVEPOINT ${base}`) : join();
+        return base ? request_statements(`ROLLBACK TO SAVEPOINT ${base}`, `RELEASE SAVEPOINT ${base}`) : join();
     }
     /** A unit has ended: what it was outside of a transaction is committed, or undone, and returned as what is still to do. */
     conclude(failed) {
@@ -61384,303 +61792,6 @@ function blame(error, passages) {
     return failure;
 }
 
-;// CONCATENATED MODULE: ./src/postgres/prepared.ts
-const prefix = 'atomic-upgrade';
-/** A name of at most 200 bytes (prepare.html); `index` is 0 for the first database. */
-const gidOf = ({ system, oid, transaction }, index) => [prefix, system, oid, transaction, index].join(':');
-/** Reads a name of ours; undefined for anybody else's. */
-function readGid(gid) {
-    const found = /^atomic-upgrade:(\d+):(\d+):(\d+):(\d+)$/.exec(gid);
-    if (!found)
-        return undefined;
-    const [, system = '', oid = '', transaction = '', index = ''] = found;
-    return { gid, decision: { system, oid, transaction }, decides: index === '0' };
-}
-/** The prepared transactions of ours in this database. */
-async function listPrepared(client) {
-    const { rows } = await client.query(`SELECT gid FROM pg_catalog.pg_prepared_xacts
-     WHERE database = pg_catalog.current_database() AND gid LIKE '${prefix}:%' ORDER BY gid`);
-    return rows.flatMap(({ gid }) => readGid(gid) ?? []);
-}
-/** The statement that ends a prepared transaction. */
-const finishing = (how, gid) => `${how} PREPARED '${gid}'`;
-/** Ends a prepared transaction; one that is gone has been ended. Throws what else PostgreSQL answers. */
-async function finish(client, how, gid) {
-    try {
-        await client.query(finishing(how, gid));
-    }
-    catch (error) {
-        // undefined_object
-        if (error.code !== '42704')
-            throw error;
-    }
-}
-/** How many transactions can be prepared in this cluster, and how many of these places are taken. */
-async function preparedSlots(client) {
-    const { rows } = await client.query(`SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
-            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`);
-    return rows[0];
-}
-
-;// CONCATENATED MODULE: ./src/two-phase.ts
-
-
-
-
-
-
-
-
-
-
-/** How long the commit of another run is waited for, in milliseconds. */
-const commitPatience = 15 * 60_000;
-/**
- * Whether the batch can be committed in two phases: every server has a place for a prepared transaction left.
- * Throws a Failure `not-permitted` where the workflow requires it.
- */
-async function canPrepare({ inputs, surroundings, result }, targets) {
-    const lacking = inputs.twoPhase === 'never' ? 'two-phase is never' : await lackingSlots(targets);
-    if (!lacking)
-        return true;
-    if (inputs.twoPhase === 'require' && inputs.mode !== 'preview') {
-        throw new Failure('not-permitted', `Two-phase commit is required and not possible: ${lacking}.`, {
-            advice: 'Set max_prepared_transactions on the server (it needs a restart), or set two-phase: auto.',
-        });
-    }
-    result.uncovered = `The databases are committed one after another (${lacking}): a crash between two of these commits is not covered.`;
-    surroundings.log.info(result.uncovered);
-    return false;
-}
-async function lackingSlots(targets) {
-    for (const target of targets) {
-        const { most, taken } = await preparedSlots(target.client);
-        const needed = targets.filter(other => other.identity.system === target.identity.system).length;
-        if (most === 0)
-            return `max_prepared_transactions is 0 on the server of ${target.state.bind}`;
-        if (most - taken < needed) {
-            return `of ${most} max_prepared_transactions on the server of ${target.state.bind}, ${taken} are taken`;
-        }
-    }
-    return '';
-}
-/**
- * Commits all or none: every transaction is prepared, the first one before the others, so that its id is on disk as soon
- * as any other is; COMMIT PREPARED on the first is the decision, and then follows on the rest. Meanwhile a second lock
- * on the first database, on a connection of its own, tells other runs that somebody is at it.
- * Throws a Failure; whatever a crash leaves behind is settled by a later run.
- */
-async function commitTogether(step, targets) {
-    const [first, ...others] = targets;
-    const decision = { ...first.identity, transaction: first.transaction.id };
-    const gids = new Map(targets.map((target, index) => [target, gidOf(decision, index)]));
-    const asked = [];
-    const prepare = async (target) => {
-        asked.push(target);
-        await target.transaction.prepare(gids.get(target));
-    };
-    const locked = await underCommitLock(first, async () => {
-        for (const target of targets)
-            target.committing = true;
-        try {
-            await prepare(first);
-            await allOf(others.map(prepare));
-        }
-        catch (error) {
-            const left = await undo(step, asked, gids);
-            if (error instanceof Failure && left === '')
-                throw error;
-            throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
-                advice: 'Run the step again.',
-                cause: error,
-            });
-        }
-        await decide(step, first, gids);
-        await follow(step, first, others, gids);
-    });
-    if (!locked)
-        throw new Failure('lock-timeout', 'Another run is committing these databases.', { transient: true });
-}
-/** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
-async function decide(step, first, gids) {
-    const gid = gids.get(first);
-    const { log, signal } = step.surroundings;
-    let why;
-    try {
-        await finish(first.client, 'COMMIT', gid);
-        return;
-    }
-    catch (error) {
-        why = error;
-    }
-    let committed = false;
-    if (!isServerError(why)) {
-        log.info('The answer to the first COMMIT PREPARED was lost; asking the database what became of it.');
-        const { id } = first.transaction;
-        committed = await keepAsking({ patience: commit_patience, signal }, () => first.aside(async (client) => {
-            if ((await listPrepared(client)).some(prepared => prepared.gid === gid))
-                await finish(client, 'COMMIT', gid);
-            const status = await statusOf(client, id);
-            return status === 'in progress' || status === null ? undefined : status === 'committed';
-        }));
-    }
-    if (committed)
-        return;
-    if (committed === undefined) {
-        step.result.outcome = 'in-doubt';
-        for (const target of gids.keys()) {
-            target.state.outcome = 'in-doubt';
-            delete target.state.newHeads;
-        }
-        throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
-            advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(gids, first)}`,
-            cause: why,
-        });
-    }
-    const left = await undo(step, [...gids.keys()], gids);
-    throw new Failure('commit-failed', `The first COMMIT PREPARED was refused: ${messageOf(why)}.${left}`, { cause: why });
-}
-/** COMMIT PREPARED on the others, after the decision. */
-async function follow(step, first, others, gids) {
-    const { signal } = step.surroundings;
-    const behind = [];
-    await allOf(others.map(async (target) => {
-        const gid = gids.get(target);
-        try {
-            await finish(target.client, 'COMMIT', gid);
-        }
-        catch {
-            const again = () => target.aside(client => finish(client, 'COMMIT', gid)).then(() => true);
-            if (!(await keepAsking({ patience: commit_patience, signal }, again)))
-                behind.push(target);
-        }
-    }));
-    if (behind.length === 0)
-        return;
-    step.result.outcome = 'in-doubt';
-    for (const { state } of [first, ...others])
-        state.outcome = 'applied';
-    for (const { state } of behind) {
-        state.outcome = 'in-doubt';
-        delete state.newHeads;
-    }
-    const names = behind.map(({ state }) => state.bind).join(' and ');
-    throw new Failure('commit-failed', `The commit is decided, and ${names} could not be told.`, {
-        advice: `Run the step again; it settles this. By hand, in ${names}: ${behind.map(target => finishing('COMMIT', gids.get(target))).join('; ')}`,
-    });
-}
-/** Rolls back what was prepared, or is about to be; says what could not be. */
-async function undo(step, targets, gids) {
-    const { signal } = step.surroundings;
-    const left = await allOf(targets.map(async (target) => {
-        const gid = gids.get(target);
-        const done = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
-            if ((await listPrepared(client)).some(prepared => prepared.gid === gid)) {
-                await finish(client, 'ROLLBACK', gid);
-                return true;
-            }
-            // The server may still be at it: its session ends by being prepared or rolled back.
-            return (await statusOf(client, target.transaction.id)) === 'in progress' ? undefined : true;
-        }));
-        return done ? '' : ` In ${target.state.bind} a prepared transaction may be left, for a later run to roll back.`;
-    }));
-    return left.join('');
-}
-const byHand = (gids, first) => `SELECT pg_xact_status('${first.transaction.id}'::xid8) in ${first.state.bind}; where that is committed, ${two_phase_statements('COMMIT', gids)}, else ${two_phase_statements('ROLLBACK', gids)}.`;
-const two_phase_statements = (how, gids) => [...gids].map(([{ state }, gid]) => `${finishing(how, gid)} in ${state.bind}`).join(', ');
-/** Runs an action with the lock that says that a commit is under way; false where another run has it. */
-async function underCommitLock(first, action) {
-    return first.aside(async (client) => {
-        // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
-        const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${commitKey}) AS locked`);
-        if (!rows[0].locked)
-            return false;
-        await action();
-        return true;
-    });
-}
-/**
- * Settles what an earlier run left prepared when it was killed: by the first database's decision, everywhere. A preview
- * and a rehearsal only say that there is something. Throws a Failure, with the outcome `in-doubt`, where the decision
- * cannot be known; then nothing is touched.
- */
-async function settleLeftovers(step) {
-    const { inputs, surroundings, targets } = step;
-    const { log, signal } = surroundings;
-    const started = Date.now();
-    for (;;) {
-        const found = await allOf(targets.map(async (target) => (await listPrepared(target.client)).map(each => ({ ...each, target }))));
-        const leftovers = found.flat();
-        if (leftovers.length === 0)
-            return;
-        const names = leftovers.map(({ gid, target }) => `${gid} in ${target.state.bind}`).join(' and ');
-        if (inputs.mode !== 'apply') {
-            return log.warning(`An earlier apply has left a prepared transaction (${names}); the next apply settles it.`);
-        }
-        await allOf(targets.map(target => target.identify()));
-        let busy = false;
-        for (const group of Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()) {
-            busy = !(await settleGroup(step, group)) || busy;
-        }
-        if (!busy)
-            continue;
-        if (Date.now() - started > commitPatience) {
-            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names}).`);
-        }
-        log.info(`Another run is committing these databases (${names}); waiting for it.`);
-        await (0,promises_namespaceObject.setTimeout)(1_000, undefined, { signal });
-    }
-}
-/** Ends the prepared transactions of one earlier run; false where that run is still at it. */
-async function settleGroup(step, group) {
-    const { decision } = group[0];
-    const first = step.targets.find(({ identity }) => sameIdentity(identity, decision));
-    if (!first)
-        throw undecidable(step, group, 'the database that decides is not among those of this step');
-    const { log } = step.surroundings;
-    return underCommitLock(first, async () => {
-        // That run may have gone on until it let go of the lock.
-        const still = await allOf([...new Set(group.map(({ target }) => target))].map(target => listPrepared(target.client)));
-        const left = group.filter(({ gid }) => still.flat().some(prepared => prepared.gid === gid));
-        const own = left.find(({ decides }) => decides);
-        const how = own ? 'ROLLBACK' : await decided(step, first, left);
-        for (const { target, gid } of own ? [own, ...left.filter(each => each !== own)] : left) {
-            log.info(`An earlier run has left a transaction prepared in ${target.state.bind}: ${finishing(how, gid)}.`);
-            try {
-                await target.aside(client => finish(client, how, gid));
-            }
-            catch (error) {
-                if (!isServerError(error))
-                    throw error;
-                throw undecidable(step, left, `${finishing(how, gid)} was refused in ${target.state.bind}: ${messageOf(error)}`);
-            }
-        }
-    });
-}
-async function decided(step, first, left) {
-    const { transaction } = left[0]?.decision ?? { transaction: '' };
-    if (!transaction)
-        return 'ROLLBACK';
-    const status = await first.aside(client => statusOf(client, transaction));
-    if (status === 'committed')
-        return 'COMMIT';
-    if (status === 'aborted')
-        return 'ROLLBACK';
-    throw undecidable(step, left, `${first.state.bind} says of transaction ${transaction}: ${status ?? 'forgotten'}`);
-}
-function undecidable({ result }, group, why) {
-    result.outcome = 'in-doubt';
-    for (const { target } of group)
-        target.state.outcome = 'in-doubt';
-    const { system, oid, transaction } = group[0].decision;
-    const ends = (how) => group.map(({ gid, target }) => `${finishing(how, gid)} in ${target.state.bind}`).join(', ');
-    return new Failure('commit-failed', `An earlier run has left prepared transactions, and they were left alone: ${why}.`, {
-        advice: `Its decision is SELECT pg_xact_status('${transaction}'::xid8) in the database with oid ${oid} of the cluster with system identifier ${system}: where that is committed, ${ends('COMMIT')}; where it is aborted, or the transaction is itself still in pg_prepared_xacts there, ${ends('ROLLBACK')}.`,
-    });
-}
-
 ;// CONCATENATED MODULE: ./src/verify.ts
 
 
@@ -61717,6 +61828,7 @@ async function verify({ transaction, versionTable, state }) {
 }
 
 ;// CONCATENATED MODULE: ./src/transact.ts
+
 
 
 
@@ -61787,7 +61899,7 @@ async function attemptOnce(step) {
         if (!there.includes(false))
             return 'up-to-date';
         const moving = targets.filter(({ state }) => state.plan.revisions.length > 0);
-        const together = moving.length > 1 && (await canPrepare(step, moving));
+        const together = await canPrepare(step);
         await runThroughGates(step);
         await allOf(targets.map(target => verify(target)));
         if (inputs.mode === 'rehearse')
@@ -61830,10 +61942,11 @@ async function tellAndSettle(step, target) {
     catch {
         log.info('Waiting for another deploy of this database.');
     }
-    await settleLeftovers(step);
+    await settleLeftovers(step, { inTheWay: true });
 }
 
 ;// CONCATENATED MODULE: ./src/run.ts
+
 
 
 
@@ -61873,6 +61986,8 @@ async function run(inputs, surroundings) {
             result.outcome = 'up-to-date';
         else if (mode === 'preview') {
             result.outcome = 'previewed';
+            if (step.asksDatabases)
+                await canPrepare(step);
             for (const warning of warningsOf(result))
                 log.warning(warning);
         }
