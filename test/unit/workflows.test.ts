@@ -150,7 +150,7 @@ describe('Our own steps have known inputs, with values that the action takes, an
 /** The step's inputs as the runner would hand them over, with a URL for a secret and nothing for other expressions. */
 function asGiven(step: Step): Record<string, string> {
   const given = Object.entries(step.with ?? {}).map(([name, value]) => {
-    const text = String(value).replace(/\$\{\{.*\}\}/, name === 'database-url' ? 'postgresql://role:x@db/shop' : '')
+    const text = String(value).replace(/\$\{\{.*?\}\}/g, name === 'database-url' ? 'postgresql://role:x@db/shop' : '')
     return [`INPUT_${name.toUpperCase()}`, text]
   })
   return Object.fromEntries(given)
