@@ -110,7 +110,9 @@ export async function strike(batch: Batch, fault: Fault, place: Place): Promise<
       if (typeof place === 'function' ? !place(passing, point) : point.part !== place.part || point.n !== place.n)
         return
       struck = true
-      return fault.strike(passing, { ...surroundings, server })
+      const striking = Promise.resolve(fault.strike(passing, { ...surroundings, server }))
+      work.push(striking)
+      return striking
     },
     () => {
       for (const resolve of waiting.splice(0)) resolve()
@@ -125,7 +127,8 @@ export async function strike(batch: Batch, fault: Fault, place: Place): Promise<
     const environment = { FAULTS_FOLDER: folder }
     const step: Step = await batch.apply(urls.map(proxy.through), { started, environment })
     for (const timer of timers) clearTimeout(timer)
-    await Promise.all(work)
+    // A crash of the server takes longer than the action may, and its restart begins after that.
+    for (const each of work) await each
     if (!struck) return undefined
     return await judge(batch, urls, step, { tooLate, fault, pidFile })
   } finally {

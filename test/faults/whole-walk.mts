@@ -2,7 +2,7 @@
  * Walks every point of every fault and prints the table; exits with 1 when a promise did not hold or a point was not
  * tried in time. `--databases N` has a batch of up to three databases, `--servers N` spreads them. `--every N` tries only
  * each N-th point, `--early N` only each N-th of those before the verification, `--only TEXT` only the faults whose names
- * hold the text, `--minutes N` ends after that time.
+ * hold the text, `--minutes N` ends after that time, as Ctrl-C does at once.
  */
 import { parseArgs } from 'node:util'
 import { type Server, startServer } from '../support/postgres.mts'
@@ -24,7 +24,10 @@ const { values } = parseArgs({
 })
 const every = { run: Number(values.early || values.every), commit: Number(values.every) }
 const started = Date.now()
-const deadline = started + Number(values.minutes) * 60_000
+let deadline = started + Number(values.minutes) * 60_000
+process.once('SIGINT', () => {
+  deadline = 0
+})
 const chosen = faults.filter(({ name }) => name.includes(values.only))
 const databases = Number(values.databases)
 
@@ -74,7 +77,7 @@ function ownServers(walker: number): Server[] {
 async function walk(batch: Batch, points: { row: Row; point: Point }[], total: number): Promise<void> {
   while (points.length > 0 && Date.now() < deadline) {
     const { row, point } = points.shift()!
-    const verdict = await strike(batch, row.fault, point)
+    const verdict = await strike(batch, row.fault, point).catch(error => void console.log(error))
     row.verdicts.push(verdict)
     if (!verdict || isBad(verdict)) tell(`${row.fault.name}, point ${point.n} of the ${point.part}`, verdict)
     const done = total - points.length
@@ -83,7 +86,7 @@ async function walk(batch: Batch, points: { row: Row; point: Point }[], total: n
 }
 
 function tell(where: string, verdict: Verdict | undefined): void {
-  if (!verdict) return console.log(`\n✗ ${where}: never reached\n`)
+  if (!verdict) return console.log(`\n✗ ${where}: never reached, or not judged\n`)
   const { holds, seen, falseWords, left, step } = verdict
   console.log(`\n✗ ${where}: ${seen.join(', ')}; then all ${holds}`)
   for (const each of [...falseWords, ...left]) console.log(`  ${each}`)
