@@ -225,6 +225,28 @@ describe('the next run has only one of the databases', () => {
   })
 })
 
+describe('the run that settles is killed as well: the one after it goes on', () => {
+  test('as it rolls back', async () => {
+    await kill(commit(0))
+    await kill(/^ROLLBACK PREPARED '.*:1'$/)
+    expect(await prepared()).toHaveLength(1)
+    const step = await apply()
+    isApplied(step)
+    expect(step.log).toMatch(/default decides, and its transaction \d+ is aborted/)
+    expect(await both()).toEqual(after)
+    expect(await left()).toEqual([])
+  })
+
+  test('as it commits', async () => {
+    await kill(commit(0), 'down')
+    await kill(commit(1))
+    expect(await prepared()).toHaveLength(1)
+    isApplied(await apply(), 'up-to-date')
+    expect(await both()).toEqual(after)
+    expect(await left()).toEqual([])
+  })
+})
+
 describe('left alone', () => {
   test('a prepared transaction of somebody else, whatever it is called', async () => {
     const names = ['theirs', 'atomic-upgrade:mine', 'atomic-upgrade:1:2:3:4:5']
