@@ -50315,6 +50315,16 @@ function readInputs(environment) {
     const since = /^since:(\S+)$/.exec(review)?.[1];
     if (!since && !['true', 'false'].includes(review))
         mistake(`require-review is “${review}”; it can be true, false or since:REVISION.`);
+    const planFile = input('plan-file');
+    const planKey = input('plan-key');
+    if (planFile && from)
+        mistake('from-revision and plan-file exclude each other: the plan file knows its prior heads.');
+    if (planFile && review !== 'false') {
+        mistake('require-review and plan-file exclude each other: a review is of scripts, and a plan file runs none.');
+    }
+    if (planKey && !planFile && mode === 'apply') {
+        mistake('plan-key is given and plan-file is empty: with a key, only a signed plan is applied.', 'The log of the preview says why it has made no plan file.');
+    }
     const twoPhase = oneOf('two-phase', twoPhases);
     const allowUntrusted = oneOf('allow-untrusted', ['true', 'false']);
     if (mistakes.length === 1)
@@ -50348,6 +50358,8 @@ function readInputs(environment) {
         expectedDigest,
         allowUntrusted: allowUntrusted === 'true',
         hideLiterals: hideLiterals === 'true',
+        planFile,
+        planKey,
         requireReview: since ? { since } : review === 'true',
     };
 }
@@ -50658,6 +50670,7 @@ function outputsOf(result) {
         pending: String(revisions.length),
         digest: result.digested ? digestOf(result.digested) : '',
         'sql-file': result.sqlFile ?? '',
+        'plan-file': result.planFile ?? '',
         'comment-url': result.commentUrl ?? '',
         databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
     };
@@ -56538,7 +56551,7 @@ function isServerError(error) {
 const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
 /** Asks a database who it is. Throws what PostgreSQL answers. */
 async function identify(client) {
-    const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid
+    const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
      FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
     return rows[0];
 }
@@ -57127,108 +57140,6 @@ function withoutCredentials(name, value, secrets, token) {
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
 
-// EXTERNAL MODULE: external "node:util"
-var external_node_util_ = __nccwpck_require__(7975);
-;// CONCATENATED MODULE: ./src/git/repository.ts
-
-
-const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
-/**
- * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
- * somebody has committed into it is not, and no program of a repository's own choice is run.
- */
-const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
-    '-c',
-    each,
-]);
-/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
-async function git(directory, args) {
-    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
-    const { stdout } = await execute('git', [...settings, ...args], options);
-    return stdout;
-}
-/** Whether git can do that, whatever it prints. */
-const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
-
-;// CONCATENATED MODULE: ./src/git/base.ts
-
-
-/**
- * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
- * `base` is the tip of the base branch as the event tells it; empty where it tells none.
- * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
- */
-async function baseCommit(directory, base) {
-    const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
-        throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
-            advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
-        });
-    });
-    // The commit object names its parents also where a shallow clone does not have them.
-    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
-    if (parents.length > 1) {
-        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
-            return parents[0];
-        throw shallow('fetch-depth: 2');
-    }
-    if (!base) {
-        throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
-            advice: 'Give database-url, or from-revision.',
-        });
-    }
-    try {
-        return (await git(directory, ['merge-base', 'HEAD', base])).trim();
-    }
-    catch {
-        throw shallow('fetch-depth: 0');
-    }
-}
-const shallow = (setting) => new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
-    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
-});
-/** Every Python file of a commit that names a down_revision, wherever it lies. */
-async function scriptsAt(directory, commit) {
-    // Exit code 1 is git's "nothing found".
-    const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(error => {
-        if (error.code === 1)
-            return '';
-        throw error;
-    });
-    const paths = listed
-        .split('\0')
-        .filter(Boolean)
-        .map(name => name.slice(commit.length + 1));
-    const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
-    return Promise.all(paths.map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
-}
-
-;// CONCATENATED MODULE: ./src/git/trust.ts
-
-
-/**
- * Throws a Failure `untrusted` unless the checkout in `directory` is, as it stands, a commit of the base branch: one of
- * `tips` or an ancestor of one, with no file changed, and no script added under the folder `scripts`.
- */
-async function requireBaseCheckout(directory, tips, scripts) {
-    const head = await git(directory, ['rev-parse', 'HEAD']).then(text => text.trim(), () => undefined);
-    if (head === undefined)
-        throw untrusted('there is no git checkout that would tell where the scripts come from');
-    const ancestors = tips.map(tip => tip !== '' && succeeds(directory, ['merge-base', '--is-ancestor', head, tip]));
-    if (!tips.includes(head) && !(await Promise.all(ancestors)).includes(true)) {
-        throw untrusted(`the checked-out commit ${head.slice(0, 12)} is not known to be on the base branch`);
-    }
-    const changed = await git(directory, ['status', '--porcelain', '--untracked-files=no']);
-    const added = await git(directory, ['status', '--porcelain', '--', `:(glob)${scripts}/**/*.py`]);
-    const [first] = `${changed}${added}`.split('\n').filter(Boolean);
-    if (first)
-        throw untrusted(`the checkout is not as it was committed (${first.trim()})`);
-}
-function untrusted(why) {
-    return new Failure('untrusted', `This event has secrets, and the scripts may be a stranger’s: ${why}.`, {
-        advice: 'Check out the base branch (actions/checkout without ref), or show pull requests in an event without secrets (pull_request). If you trust these scripts with what this job can reach, set allow-untrusted: true.',
-    });
-}
-
 ;// CONCATENATED MODULE: ./src/plan/statements.ts
 
 /** Loads the parser's WASM once; await it before any other function of this file. */
@@ -57306,87 +57217,46 @@ function isPlainSelect(select) {
     return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
 }
 
-;// CONCATENATED MODULE: ./src/plan/destructive.ts
+;// CONCATENATED MODULE: ./src/plan/message.ts
 
+
+/** Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept a statement. */
+function message_messageOf(statements) {
+    const message = { text: '', starts: [], commands: [] };
+    for (const statement of statements) {
+        message.starts.push({ statement, at: message.text.length });
+        message.text += `${terminated(statement.sql)}\n`;
+        for (let n = countCommands(statement.sql); n > 0; n--)
+            message.commands.push(statement);
+    }
+    return message;
+}
+/** How many commands PostgreSQL sees in SQL text. Throws as `messageOf`. */
+function countCommands(sql) {
+    // Without these it is one, and megabytes of data need not be parsed.
+    const isOne = !sql.includes(';') && !/^\s*(--|\/\*|$)/.test(sql);
+    return isOne ? 1 : splitStatements(sql).length;
+}
 /**
- * What of the batch destroys data by its form, on PostgreSQL's own parse tree: drops, type changes, truncates, and
- * DELETE and UPDATE without WHERE. What scripts without SQL do, and what is inside of functions, is not seen.
- * Needs the parser to be loaded.
+ * The statement that PostgreSQL refused, and where in it: `position` counts characters of the message from 1, as in an
+ * ErrorResponse; without one it is the command behind the `answered` ones.
  */
-function destructionsOf(plan) {
-    return plan.revisions.flatMap(revision => (revision.statements ?? []).flatMap(({ sql, line, own }) => own ? [] : deedsOf(sql).map(what => ({ revision, line, what }))));
+function refusedIn(message, position, answered) {
+    if (position === undefined)
+        return { statement: message.commands[answered] };
+    const at = unitsIn(message.text, position - 1);
+    const part = message.starts.findLast(start => start.at <= at);
+    if (!part)
+        return { statement: undefined };
+    const before = message.text.slice(part.at, at);
+    return { statement: part.statement, position: [...before].length + 1 };
 }
-/** Without these words no statement needs to be parsed. */
-const telling = /\b(drop|truncate|delete|update|type)\b/i;
-function deedsOf(sql) {
-    if (!telling.test(sql))
-        return [];
-    try {
-        return splitStatements(sql).flatMap(({ tree }) => deeds(tree));
-    }
-    catch {
-        // Not in our parser's grammar: nothing can be said of it.
-        return [];
-    }
-}
-/** Views, indexes, functions and constraints hold no data. */
-const kinds = {
-    OBJECT_TABLE: 'table',
-    OBJECT_FOREIGN_TABLE: 'foreign table',
-    OBJECT_MATVIEW: 'materialized view',
-    OBJECT_SCHEMA: 'schema',
-    OBJECT_SEQUENCE: 'sequence',
-    OBJECT_TYPE: 'type',
-    OBJECT_EXTENSION: 'extension',
-};
-function deeds(tree) {
-    if ('DropStmt' in tree) {
-        const kind = kinds[tree.DropStmt.removeType ?? ''];
-        return kind ? (tree.DropStmt.objects ?? []).map(object => `drops the ${kind} ${destructive_nameOf(object)}`) : [];
-    }
-    if ('DropOwnedStmt' in tree)
-        return ['drops everything that a role owns'];
-    if ('DropdbStmt' in tree)
-        return [`drops the database ${tree.DropdbStmt.dbname}`];
-    if ('TruncateStmt' in tree)
-        return (tree.TruncateStmt.relations ?? []).map(table => `empties the table ${destructive_nameOf(table)}`);
-    if ('AlterTableStmt' in tree) {
-        const { relation, cmds = [] } = tree.AlterTableStmt;
-        const table = relation ? destructive_nameOf({ RangeVar: relation }) : '';
-        return cmds.flatMap(command => {
-            if (!('AlterTableCmd' in command))
-                return [];
-            const { subtype, name } = command.AlterTableCmd;
-            if (subtype === 'AT_DropColumn')
-                return [`drops the column ${name} of ${table}`];
-            if (subtype === 'AT_AlterColumnType')
-                return [`changes the type of the column ${name} of ${table}`];
-            return [];
-        });
-    }
-    return deedsOfData(tree);
-}
-/** DELETE and UPDATE without WHERE, also in a WITH. */
-function deedsOfData(tree) {
-    if ('DeleteStmt' in tree && !tree.DeleteStmt.whereClause && !tree.DeleteStmt.usingClause?.length) {
-        return [`deletes every row of ${destructive_tableOf(tree.DeleteStmt.relation)}`];
-    }
-    if ('UpdateStmt' in tree && !tree.UpdateStmt.whereClause && !tree.UpdateStmt.fromClause?.length) {
-        return [`changes every row of ${destructive_tableOf(tree.UpdateStmt.relation)}`];
-    }
-    const [statement] = Object.values(tree);
-    return (statement?.withClause?.ctes ?? []).flatMap(cte => 'CommonTableExpr' in cte && cte.CommonTableExpr.ctequery ? deedsOfData(cte.CommonTableExpr.ctequery) : []);
-}
-const destructive_tableOf = (relation) => relation ? nameOfRelation(relation) : '';
-const nameOfRelation = ({ schemaname, relname = '' }) => schemaname ? `${schemaname}.${relname}` : relname;
-/** The name of an object as the parse tree has it, with its schema where it was written. */
-function destructive_nameOf(object) {
-    if ('RangeVar' in object)
-        return nameOfRelation(object.RangeVar);
-    if ('String' in object)
-        return object.String.sval ?? '';
-    const parts = 'List' in object ? object.List.items : 'TypeName' in object ? object.TypeName.names : undefined;
-    return (parts ?? []).map(destructive_nameOf).join('.');
+/** How many UTF-16 units the first characters of a text take. */
+function unitsIn(text, characters) {
+    let units = 0;
+    for (let n = 0; n < characters && units < text.length; n++)
+        units += text.codePointAt(units) > 0xffff ? 2 : 1;
+    return units;
 }
 
 ;// CONCATENATED MODULE: ./src/plan/transactional.ts
@@ -57406,9 +57276,9 @@ function obstaclesOf(plan) {
     ]);
 }
 /** Without these words no statement needs to be parsed. */
-const transactional_telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i;
+const telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i;
 function reasonsAgainst(sql, values) {
-    if (!transactional_telling.test(sql) && !values.mayBeUsedIn(sql))
+    if (!telling.test(sql) && !values.mayBeUsedIn(sql))
         return [];
     let statements;
     try {
@@ -57522,6 +57392,1674 @@ function transactional_nameOf(names) {
     return last && 'String' in last ? (last.String.sval ?? '') : '';
 }
 
+;// CONCATENATED MODULE: ./src/plan/faithful.ts
+
+
+
+/**
+ * What of a batch cannot be applied as its SQL in one transaction: scripts without SQL, statements that end the
+ * transaction or cannot be in it, and those that change how the rest is read. Needs the parser to be loaded.
+ */
+function unfaithfulOf(plan) {
+    return [...plan.revisions.flatMap(revision => notRendered(revision) ?? inStatements(revision)), ...obstaclesOf(plan)];
+}
+function notRendered(revision) {
+    const { notRenderable } = revision;
+    return notRenderable && [{ revision, line: notRenderable.line, why: notRenderable.reason }];
+}
+const inStatements = (revision) => (revision.statements ?? []).flatMap(({ sql, line }) => faithful_reasonsAgainst(sql).map(why => ({ revision, line, why })));
+/** Without these words no statement needs to be parsed. */
+const faithful_telling = /\b(begin|start|commit|end|rollback|abort|prepare|copy)\b|standard_conforming_strings|backslash_quote/i;
+function faithful_reasonsAgainst(sql) {
+    try {
+        countCommands(sql);
+        return faithful_telling.test(sql) ? splitStatements(sql).flatMap(({ tree }) => reasonAgainst(tree)) : [];
+    }
+    catch {
+        return ['PostgreSQL 18’s parser does not read it'];
+    }
+}
+/** A message is read as a whole before any of it runs: what is set in it would come too late. */
+const readsStrings = new Set(['standard_conforming_strings', 'backslash_quote']);
+function reasonAgainst(tree) {
+    switch (effectOf(tree).kind) {
+        case 'begin':
+        case 'commit':
+        case 'rollback':
+        case 'prepare':
+        case 'commit-prepared':
+        case 'rollback-prepared':
+            return [`it holds a ${faithful_nameOf(tree)}`];
+        case 'copy-in':
+            return ['COPY FROM STDIN needs its data, which is not in the SQL'];
+        default:
+            return 'VariableSetStmt' in tree && readsStrings.has(tree.VariableSetStmt.name ?? '')
+                ? [`it sets ${tree.VariableSetStmt.name}`]
+                : [];
+    }
+}
+/** `COMMIT` for TRANS_STMT_COMMIT. */
+const faithful_nameOf = (tree) => 'TransactionStmt' in tree ? (tree.TransactionStmt.kind ?? '').replace('TRANS_STMT_', '').replaceAll('_', ' ') : '';
+
+;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/pointer.js
+function encodePointer(p) {
+    return encodeURI(escapePointer(p)).replace(/#/g, '%23');
+}
+function escapePointer(p) {
+    return p.replace(/~/g, '~0').replace(/\//g, '~1');
+}
+//# sourceMappingURL=pointer.js.map
+;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/dereference.js
+
+const uriFragmentCharacter = /^[A-Za-z0-9._~!$&'()*+,;=:@/?-]$/;
+const uriPercentEncoding = /^%[0-9A-Fa-f]{2}$/;
+const uriUnreservedCharacter = /^[A-Za-z0-9._~-]$/;
+function normalizeURIFragment(fragment) {
+    let normalized = '';
+    for (let index = 0; index < fragment.length;) {
+        const character = fragment[index];
+        const encoded = fragment.slice(index, index + 3);
+        if (character === '%' && uriPercentEncoding.test(encoded)) {
+            const decoded = String.fromCharCode(parseInt(encoded.slice(1), 16));
+            normalized += uriUnreservedCharacter.test(decoded)
+                ? decoded
+                : encoded.toUpperCase();
+            index += 3;
+            continue;
+        }
+        const codePoint = String.fromCodePoint(fragment.codePointAt(index));
+        normalized += uriFragmentCharacter.test(codePoint)
+            ? codePoint
+            : encodeURIComponent(codePoint);
+        index += codePoint.length;
+    }
+    return normalized;
+}
+function resolveURI(reference, baseURI) {
+    const url = new URL(reference, baseURI.href);
+    url.hash = url.hash ? normalizeURIFragment(url.hash.slice(1)) : '';
+    return url;
+}
+const schemaKeyword = {
+    additionalItems: true,
+    unevaluatedItems: true,
+    items: true,
+    contains: true,
+    additionalProperties: true,
+    unevaluatedProperties: true,
+    propertyNames: true,
+    not: true,
+    if: true,
+    then: true,
+    else: true
+};
+const schemaArrayKeyword = {
+    prefixItems: true,
+    items: true,
+    allOf: true,
+    anyOf: true,
+    oneOf: true
+};
+const schemaMapKeyword = {
+    $defs: true,
+    definitions: true,
+    properties: true,
+    patternProperties: true,
+    dependentSchemas: true
+};
+const ignoredKeyword = {
+    id: true,
+    $id: true,
+    $ref: true,
+    $schema: true,
+    $anchor: true,
+    $vocabulary: true,
+    $comment: true,
+    default: true,
+    enum: true,
+    const: true,
+    required: true,
+    dependentRequired: true,
+    type: true,
+    maximum: true,
+    minimum: true,
+    exclusiveMaximum: true,
+    exclusiveMinimum: true,
+    multipleOf: true,
+    maxLength: true,
+    minLength: true,
+    pattern: true,
+    format: true,
+    maxItems: true,
+    minItems: true,
+    uniqueItems: true,
+    maxProperties: true,
+    minProperties: true
+};
+let initialBaseURI = typeof self !== 'undefined' &&
+    self.location &&
+    self.location.origin !== 'null'
+    ?
+        new URL(self.location.origin + self.location.pathname + location.search)
+    : new URL('https://github.com/cfworker');
+function dereference(schema, lookup = Object.create(null), baseURI = initialBaseURI, basePointer = '') {
+    if (schema && typeof schema === 'object' && !Array.isArray(schema)) {
+        const id = schema.$id || schema['id'];
+        if (id) {
+            const url = resolveURI(id, baseURI);
+            if (url.hash.length > 1) {
+                lookup[url.href] = schema;
+            }
+            else {
+                url.hash = '';
+                if (basePointer === '') {
+                    baseURI = url;
+                }
+                else {
+                    dereference(schema, lookup, baseURI);
+                }
+            }
+        }
+    }
+    else if (schema !== true && schema !== false) {
+        return lookup;
+    }
+    const schemaURI = baseURI.href + (basePointer ? '#' + basePointer : '');
+    if (lookup[schemaURI] !== undefined && lookup[schemaURI] !== schema) {
+        throw new Error(`Duplicate schema URI "${schemaURI}".`);
+    }
+    lookup[schemaURI] = schema;
+    if (schema === true || schema === false) {
+        return lookup;
+    }
+    if (schema.__absolute_uri__ === undefined) {
+        Object.defineProperty(schema, '__absolute_uri__', {
+            enumerable: false,
+            value: schemaURI
+        });
+    }
+    if (schema.$ref && schema.__absolute_ref__ === undefined) {
+        const url = resolveURI(schema.$ref, baseURI);
+        Object.defineProperty(schema, '__absolute_ref__', {
+            enumerable: false,
+            value: url.href
+        });
+    }
+    if (schema.$recursiveRef && schema.__absolute_recursive_ref__ === undefined) {
+        const url = resolveURI(schema.$recursiveRef, baseURI);
+        Object.defineProperty(schema, '__absolute_recursive_ref__', {
+            enumerable: false,
+            value: url.href
+        });
+    }
+    if (schema.$anchor) {
+        const url = resolveURI('#' + schema.$anchor, baseURI);
+        lookup[url.href] = schema;
+    }
+    for (let key in schema) {
+        if (ignoredKeyword[key]) {
+            continue;
+        }
+        const keyBase = `${basePointer}/${encodePointer(key)}`;
+        const subSchema = schema[key];
+        if (Array.isArray(subSchema)) {
+            if (schemaArrayKeyword[key]) {
+                const length = subSchema.length;
+                for (let i = 0; i < length; i++) {
+                    dereference(subSchema[i], lookup, baseURI, `${keyBase}/${i}`);
+                }
+            }
+        }
+        else if (schemaMapKeyword[key]) {
+            for (let subKey in subSchema) {
+                dereference(subSchema[subKey], lookup, baseURI, `${keyBase}/${encodePointer(subKey)}`);
+            }
+        }
+        else {
+            dereference(subSchema, lookup, baseURI, keyBase);
+        }
+    }
+    return lookup;
+}
+//# sourceMappingURL=dereference.js.map
+;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/deep-compare-strict.js
+function deepCompareStrict(a, b) {
+    const typeofa = typeof a;
+    if (typeofa !== typeof b) {
+        return false;
+    }
+    const aIsArray = Array.isArray(a);
+    const bIsArray = Array.isArray(b);
+    if (aIsArray !== bIsArray) {
+        return false;
+    }
+    if (aIsArray) {
+        const length = a.length;
+        if (length !== b.length) {
+            return false;
+        }
+        for (let i = 0; i < length; i++) {
+            if (!deepCompareStrict(a[i], b[i])) {
+                return false;
+            }
+        }
+        return true;
+    }
+    if (typeofa === 'object') {
+        if (!a || !b) {
+            return a === b;
+        }
+        const aKeys = Object.keys(a);
+        const bKeys = Object.keys(b);
+        const length = aKeys.length;
+        if (length !== bKeys.length) {
+            return false;
+        }
+        for (const k of aKeys) {
+            if (!Object.prototype.hasOwnProperty.call(b, k)) {
+                return false;
+            }
+            if (!deepCompareStrict(a[k], b[k])) {
+                return false;
+            }
+        }
+        return true;
+    }
+    return a === b;
+}
+//# sourceMappingURL=deep-compare-strict.js.map
+;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/format.js
+const DATE = /^(\d\d\d\d)-(\d\d)-(\d\d)$/;
+const DAYS = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+const TIME = /^(\d\d):(\d\d):(\d\d)(\.\d+)?(z|([+-])(\d\d):(\d\d))?$/i;
+const HOSTNAME = /^(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[-0-9a-z]{0,61}[0-9a-z])?)*$/i;
+const URIREF = /^(?:[a-z][a-z0-9+\-.]*:)?(?:\/?\/(?:(?:[a-z0-9\-._~!$&'()*+,;=:]|%[0-9a-f]{2})*@)?(?:\[(?:(?:(?:(?:[0-9a-f]{1,4}:){6}|::(?:[0-9a-f]{1,4}:){5}|(?:[0-9a-f]{1,4})?::(?:[0-9a-f]{1,4}:){4}|(?:(?:[0-9a-f]{1,4}:){0,1}[0-9a-f]{1,4})?::(?:[0-9a-f]{1,4}:){3}|(?:(?:[0-9a-f]{1,4}:){0,2}[0-9a-f]{1,4})?::(?:[0-9a-f]{1,4}:){2}|(?:(?:[0-9a-f]{1,4}:){0,3}[0-9a-f]{1,4})?::[0-9a-f]{1,4}:|(?:(?:[0-9a-f]{1,4}:){0,4}[0-9a-f]{1,4})?::)(?:[0-9a-f]{1,4}:[0-9a-f]{1,4}|(?:(?:25[0-5]|2[0-4]\d|[01]?\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|[01]?\d\d?))|(?:(?:[0-9a-f]{1,4}:){0,5}[0-9a-f]{1,4})?::[0-9a-f]{1,4}|(?:(?:[0-9a-f]{1,4}:){0,6}[0-9a-f]{1,4})?::)|[Vv][0-9a-f]+\.[a-z0-9\-._~!$&'()*+,;=:]+)\]|(?:(?:25[0-5]|2[0-4]\d|[01]?\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|[01]?\d\d?)|(?:[a-z0-9\-._~!$&'"()*+,;=]|%[0-9a-f]{2})*)(?::\d*)?(?:\/(?:[a-z0-9\-._~!$&'"()*+,;=:@]|%[0-9a-f]{2})*)*|\/(?:(?:[a-z0-9\-._~!$&'"()*+,;=:@]|%[0-9a-f]{2})+(?:\/(?:[a-z0-9\-._~!$&'"()*+,;=:@]|%[0-9a-f]{2})*)*)?|(?:[a-z0-9\-._~!$&'"()*+,;=:@]|%[0-9a-f]{2})+(?:\/(?:[a-z0-9\-._~!$&'"()*+,;=:@]|%[0-9a-f]{2})*)*)?(?:\?(?:[a-z0-9\-._~!$&'"()*+,;=:@/?]|%[0-9a-f]{2})*)?(?:#(?:[a-z0-9\-._~!$&'"()*+,;=:@/?]|%[0-9a-f]{2})*)?$/i;
+const URITEMPLATE = /^(?:(?:[^\x00-\x20\x7f"<>%\\^`{|}]|%[0-9a-f]{2})|\{[+#./;?&=,!@|]?(?:[a-z0-9_]|%[0-9a-f]{2})+(?:\.(?:[a-z0-9_]|%[0-9a-f]{2})+)*(?::[1-9][0-9]{0,3}|\*)?(?:,(?:[a-z0-9_]|%[0-9a-f]{2})+(?:\.(?:[a-z0-9_]|%[0-9a-f]{2})+)*(?::[1-9][0-9]{0,3}|\*)?)*\})*$/i;
+const URL_ = /^(?:(?:https?|ftp):\/\/)(?:\S+(?::\S*)?@)?(?:(?!10(?:\.\d{1,3}){3})(?!127(?:\.\d{1,3}){3})(?!169\.254(?:\.\d{1,3}){2})(?!192\.168(?:\.\d{1,3}){2})(?!172\.(?:1[6-9]|2\d|3[0-1])(?:\.\d{1,3}){2})(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}(?:\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4]))|(?:(?:[a-z\u{00a1}-\u{ffff}0-9]+-?)*[a-z\u{00a1}-\u{ffff}0-9]+)(?:\.(?:[a-z\u{00a1}-\u{ffff}0-9]+-?)*[a-z\u{00a1}-\u{ffff}0-9]+)*(?:\.(?:[a-z\u{00a1}-\u{ffff}]{2,})))(?::\d{2,5})?(?:\/[^\s]*)?$/iu;
+const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
+const JSON_POINTER = /^(?:\/(?:[^~/]|~0|~1)*)*$/;
+const JSON_POINTER_URI_FRAGMENT = /^#(?:\/(?:[a-z0-9_\-.!$&'()*+,;:=@]|%[0-9a-f]{2}|~0|~1)*)*$/i;
+const RELATIVE_JSON_POINTER = /^(?:0|[1-9][0-9]*)(?:#|(?:\/(?:[^~/]|~0|~1)*)*)$/;
+const EMAIL_ADDRESS = /^("(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"|[a-z0-9.!#$%&'*+/=?^_`{|}~-]+)@(.+)$/i;
+const EMAIL = (input) => {
+    const matches = input.match(EMAIL_ADDRESS);
+    if (!matches)
+        return false;
+    const name = matches[1];
+    const host = matches[2];
+    if (!name || !host || name.length > 64 || host.length > 253)
+        return false;
+    if (name[0] !== '"' &&
+        (name[0] === '.' || name.endsWith('.') || name.includes('..'))) {
+        return false;
+    }
+    if (host.startsWith('[') && host.endsWith(']')) {
+        const address = host.slice(1, -1);
+        if (/^ipv6:/i.test(address))
+            return IPV6.test(address.slice(5));
+        return IPV4.test(address);
+    }
+    return HOSTNAME.test(host);
+};
+const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|[01]?\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|[01]?\d\d?)$/;
+const IPV6 = /^((([0-9a-f]{1,4}:){7}([0-9a-f]{1,4}|:))|(([0-9a-f]{1,4}:){6}(:[0-9a-f]{1,4}|((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3})|:))|(([0-9a-f]{1,4}:){5}(((:[0-9a-f]{1,4}){1,2})|:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3})|:))|(([0-9a-f]{1,4}:){4}(((:[0-9a-f]{1,4}){1,3})|((:[0-9a-f]{1,4})?:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))|(([0-9a-f]{1,4}:){3}(((:[0-9a-f]{1,4}){1,4})|((:[0-9a-f]{1,4}){0,2}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))|(([0-9a-f]{1,4}:){2}(((:[0-9a-f]{1,4}){1,5})|((:[0-9a-f]{1,4}){0,3}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))|(([0-9a-f]{1,4}:){1}(((:[0-9a-f]{1,4}){1,6})|((:[0-9a-f]{1,4}){0,4}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))|(:(((:[0-9a-f]{1,4}){1,7})|((:[0-9a-f]{1,4}){0,5}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:)))$/i;
+const DURATION = (input) => /^P(?:\d+W|(?:(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)(?:T(?:\d+H(?:\d+M(?:\d+S)?)?|\d+M(?:\d+S)?|\d+S))?|T(?:\d+H(?:\d+M(?:\d+S)?)?|\d+M(?:\d+S)?|\d+S)))$/.test(input);
+function format_bind(r) {
+    return r.test.bind(r);
+}
+const format_format = {
+    date,
+    time: time.bind(undefined, true),
+    'date-time': date_time,
+    duration: DURATION,
+    uri,
+    'uri-reference': format_bind(URIREF),
+    'uri-template': format_bind(URITEMPLATE),
+    url: format_bind(URL_),
+    email: EMAIL,
+    hostname: format_bind(HOSTNAME),
+    ipv4: format_bind(IPV4),
+    ipv6: format_bind(IPV6),
+    regex: regex,
+    uuid: format_bind(UUID),
+    'json-pointer': format_bind(JSON_POINTER),
+    'json-pointer-uri-fragment': format_bind(JSON_POINTER_URI_FRAGMENT),
+    'relative-json-pointer': format_bind(RELATIVE_JSON_POINTER)
+};
+function isLeapYear(year) {
+    return year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
+}
+function date(str) {
+    const matches = str.match(DATE);
+    if (!matches)
+        return false;
+    const yearPart = matches[1];
+    const monthPart = matches[2];
+    const dayPart = matches[3];
+    if (!yearPart || !monthPart || !dayPart)
+        return false;
+    const year = +yearPart;
+    const month = +monthPart;
+    const day = +dayPart;
+    const maxDay = month == 2 && isLeapYear(year) ? 29 : DAYS[month];
+    return (month >= 1 &&
+        month <= 12 &&
+        day >= 1 &&
+        maxDay !== undefined &&
+        day <= maxDay);
+}
+function time(full, str) {
+    const matches = str.match(TIME);
+    if (!matches)
+        return false;
+    const hourPart = matches[1];
+    const minutePart = matches[2];
+    const secondPart = matches[3];
+    if (!hourPart || !minutePart || !secondPart)
+        return false;
+    const hour = +hourPart;
+    const minute = +minutePart;
+    const second = +secondPart;
+    const timeZone = matches[5];
+    const offsetSign = matches[6];
+    const offsetHour = +(matches[7] ?? 0);
+    const offsetMinute = +(matches[8] ?? 0);
+    if (hour > 23 ||
+        minute > 59 ||
+        second > 60 ||
+        offsetHour > 23 ||
+        offsetMinute > 59 ||
+        (full && timeZone === undefined)) {
+        return false;
+    }
+    if (second < 60)
+        return true;
+    const offsetDirection = offsetSign === '+' ? 1 : offsetSign === '-' ? -1 : 0;
+    const utcMinute = (hour * 60 +
+        minute -
+        offsetDirection * (offsetHour * 60 + offsetMinute) +
+        24 * 60) %
+        (24 * 60);
+    return utcMinute === 23 * 60 + 59;
+}
+const DATE_TIME_SEPARATOR = /t|\s/i;
+function date_time(str) {
+    const [datePart, timePart, extra] = str.split(DATE_TIME_SEPARATOR);
+    return (datePart !== undefined &&
+        timePart !== undefined &&
+        extra === undefined &&
+        date(datePart) &&
+        time(true, timePart));
+}
+const NOT_URI_FRAGMENT = /\/|:/;
+const URI_PATTERN = /^(?:[a-z][a-z0-9+\-.]*:)(?:\/?\/(?:(?:[a-z0-9\-._~!$&'()*+,;=:]|%[0-9a-f]{2})*@)?(?:\[(?:(?:(?:(?:[0-9a-f]{1,4}:){6}|::(?:[0-9a-f]{1,4}:){5}|(?:[0-9a-f]{1,4})?::(?:[0-9a-f]{1,4}:){4}|(?:(?:[0-9a-f]{1,4}:){0,1}[0-9a-f]{1,4})?::(?:[0-9a-f]{1,4}:){3}|(?:(?:[0-9a-f]{1,4}:){0,2}[0-9a-f]{1,4})?::(?:[0-9a-f]{1,4}:){2}|(?:(?:[0-9a-f]{1,4}:){0,3}[0-9a-f]{1,4})?::[0-9a-f]{1,4}:|(?:(?:[0-9a-f]{1,4}:){0,4}[0-9a-f]{1,4})?::)(?:[0-9a-f]{1,4}:[0-9a-f]{1,4}|(?:(?:25[0-5]|2[0-4]\d|[01]?\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|[01]?\d\d?))|(?:(?:[0-9a-f]{1,4}:){0,5}[0-9a-f]{1,4})?::[0-9a-f]{1,4}|(?:(?:[0-9a-f]{1,4}:){0,6}[0-9a-f]{1,4})?::)|[Vv][0-9a-f]+\.[a-z0-9\-._~!$&'()*+,;=:]+)\]|(?:(?:25[0-5]|2[0-4]\d|[01]?\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|[01]?\d\d?)|(?:[a-z0-9\-._~!$&'()*+,;=]|%[0-9a-f]{2})*)(?::\d*)?(?:\/(?:[a-z0-9\-._~!$&'()*+,;=:@]|%[0-9a-f]{2})*)*|\/(?:(?:[a-z0-9\-._~!$&'()*+,;=:@]|%[0-9a-f]{2})+(?:\/(?:[a-z0-9\-._~!$&'()*+,;=:@]|%[0-9a-f]{2})*)*)?|(?:[a-z0-9\-._~!$&'()*+,;=:@]|%[0-9a-f]{2})+(?:\/(?:[a-z0-9\-._~!$&'()*+,;=:@]|%[0-9a-f]{2})*)*)(?:\?(?:[a-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9a-f]{2})*)?(?:#(?:[a-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9a-f]{2})*)?$/i;
+function uri(str) {
+    return NOT_URI_FRAGMENT.test(str) && URI_PATTERN.test(str);
+}
+const Z_ANCHOR = /[^\\]\\Z/;
+function regex(str) {
+    if (Z_ANCHOR.test(str))
+        return false;
+    try {
+        new RegExp(str, 'u');
+        return true;
+    }
+    catch (e) {
+        return false;
+    }
+}
+//# sourceMappingURL=format.js.map
+;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/ucs2-length.js
+function ucs2length(s) {
+    let result = 0;
+    let length = s.length;
+    let index = 0;
+    let charCode;
+    while (index < length) {
+        result++;
+        charCode = s.charCodeAt(index++);
+        if (charCode >= 0xd800 && charCode <= 0xdbff && index < length) {
+            charCode = s.charCodeAt(index);
+            if ((charCode & 0xfc00) == 0xdc00) {
+                index++;
+            }
+        }
+    }
+    return result;
+}
+//# sourceMappingURL=ucs2-length.js.map
+;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/validate.js
+
+
+
+
+
+function validate_hasOwnProperty(instance, key) {
+    return Object.prototype.hasOwnProperty.call(instance, key);
+}
+function decimalInteger(value) {
+    const coefficientAndExponent = Math.abs(value).toString().split('e');
+    const coefficient = coefficientAndExponent[0];
+    const exponent = coefficientAndExponent[1] ?? '0';
+    const point = coefficient.indexOf('.');
+    const fractionLength = point === -1 ? 0 : coefficient.length - point - 1;
+    return [
+        BigInt(coefficient.replace('.', '')),
+        Number(exponent) - fractionLength
+    ];
+}
+function isMultipleOf(instance, divisor) {
+    if (!Number.isFinite(instance) || !Number.isFinite(divisor) || divisor <= 0) {
+        return false;
+    }
+    const [instanceCoefficient, instanceExponent] = decimalInteger(instance);
+    const [divisorCoefficient, divisorExponent] = decimalInteger(divisor);
+    const exponentDifference = instanceExponent - divisorExponent;
+    if (exponentDifference >= 0) {
+        return ((instanceCoefficient * 10n ** BigInt(exponentDifference)) %
+            divisorCoefficient ===
+            0n);
+    }
+    return (instanceCoefficient %
+        (divisorCoefficient * 10n ** BigInt(-exponentDifference)) ===
+        0n);
+}
+function validate(instance, schema, draft = '2019-09', lookup = dereference(schema), shortCircuit = true, recursiveAnchor = null, instanceLocation = '#', schemaLocation = '#', evaluated = Object.create(null)) {
+    if (schema === true) {
+        return { valid: true, errors: [] };
+    }
+    if (schema === false) {
+        return {
+            valid: false,
+            errors: [
+                {
+                    instanceLocation,
+                    keyword: 'false',
+                    keywordLocation: instanceLocation,
+                    error: 'False boolean schema.'
+                }
+            ]
+        };
+    }
+    const rawInstanceType = typeof instance;
+    let instanceType;
+    switch (rawInstanceType) {
+        case 'boolean':
+        case 'number':
+        case 'string':
+            instanceType = rawInstanceType;
+            break;
+        case 'object':
+            if (instance === null) {
+                instanceType = 'null';
+            }
+            else if (Array.isArray(instance)) {
+                instanceType = 'array';
+            }
+            else {
+                instanceType = 'object';
+            }
+            break;
+        default:
+            throw new Error(`Instances of "${rawInstanceType}" type are not supported.`);
+    }
+    const { $ref, $recursiveRef, $recursiveAnchor, type: $type, const: $const, enum: $enum, required: $required, not: $not, anyOf: $anyOf, allOf: $allOf, oneOf: $oneOf, if: $if, then: $then, else: $else, format: $format, properties: $properties, patternProperties: $patternProperties, additionalProperties: $additionalProperties, unevaluatedProperties: $unevaluatedProperties, minProperties: $minProperties, maxProperties: $maxProperties, propertyNames: $propertyNames, dependentRequired: $dependentRequired, dependentSchemas: $dependentSchemas, dependencies: $dependencies, prefixItems: $prefixItems, items: $items, additionalItems: $additionalItems, unevaluatedItems: $unevaluatedItems, contains: $contains, minContains: $minContains, maxContains: $maxContains, minItems: $minItems, maxItems: $maxItems, uniqueItems: $uniqueItems, minimum: $minimum, maximum: $maximum, exclusiveMinimum: $exclusiveMinimum, exclusiveMaximum: $exclusiveMaximum, multipleOf: $multipleOf, minLength: $minLength, maxLength: $maxLength, pattern: $pattern, __absolute_ref__, __absolute_recursive_ref__ } = schema;
+    const errors = [];
+    if ($recursiveAnchor === true && recursiveAnchor === null) {
+        recursiveAnchor = schema;
+    }
+    if ($recursiveRef === '#') {
+        const refSchema = recursiveAnchor === null
+            ? lookup[__absolute_recursive_ref__]
+            : recursiveAnchor;
+        const keywordLocation = `${schemaLocation}/$recursiveRef`;
+        const result = validate(instance, recursiveAnchor === null ? schema : recursiveAnchor, draft, lookup, shortCircuit, refSchema, instanceLocation, keywordLocation, evaluated);
+        if (!result.valid) {
+            errors.push({
+                instanceLocation,
+                keyword: '$recursiveRef',
+                keywordLocation,
+                error: 'A subschema had errors.'
+            }, ...result.errors);
+        }
+    }
+    if ($ref !== undefined) {
+        const uri = __absolute_ref__ || $ref;
+        const refSchema = lookup[uri];
+        if (refSchema === undefined) {
+            let message = `Unresolved $ref "${$ref}".`;
+            if (__absolute_ref__ && __absolute_ref__ !== $ref) {
+                message += `  Absolute URI "${__absolute_ref__}".`;
+            }
+            message += `\nKnown schemas:\n- ${Object.keys(lookup).join('\n- ')}`;
+            throw new Error(message);
+        }
+        const keywordLocation = `${schemaLocation}/$ref`;
+        const result = validate(instance, refSchema, draft, lookup, shortCircuit, recursiveAnchor, instanceLocation, keywordLocation, evaluated);
+        if (!result.valid) {
+            errors.push({
+                instanceLocation,
+                keyword: '$ref',
+                keywordLocation,
+                error: 'A subschema had errors.'
+            }, ...result.errors);
+        }
+        if (draft === '4' || draft === '7') {
+            return { valid: errors.length === 0, errors };
+        }
+    }
+    if (Array.isArray($type)) {
+        let length = $type.length;
+        let valid = false;
+        for (let i = 0; i < length; i++) {
+            if (instanceType === $type[i] ||
+                ($type[i] === 'integer' &&
+                    instanceType === 'number' &&
+                    instance % 1 === 0 &&
+                    instance === instance)) {
+                valid = true;
+                break;
+            }
+        }
+        if (!valid) {
+            errors.push({
+                instanceLocation,
+                keyword: 'type',
+                keywordLocation: `${schemaLocation}/type`,
+                error: `Instance type "${instanceType}" is invalid. Expected "${$type.join('", "')}".`
+            });
+        }
+    }
+    else if ($type === 'integer') {
+        if (instanceType !== 'number' || instance % 1 || instance !== instance) {
+            errors.push({
+                instanceLocation,
+                keyword: 'type',
+                keywordLocation: `${schemaLocation}/type`,
+                error: `Instance type "${instanceType}" is invalid. Expected "${$type}".`
+            });
+        }
+    }
+    else if ($type !== undefined && instanceType !== $type) {
+        errors.push({
+            instanceLocation,
+            keyword: 'type',
+            keywordLocation: `${schemaLocation}/type`,
+            error: `Instance type "${instanceType}" is invalid. Expected "${$type}".`
+        });
+    }
+    if ($const !== undefined) {
+        if (instanceType === 'object' || instanceType === 'array') {
+            if (!deepCompareStrict(instance, $const)) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'const',
+                    keywordLocation: `${schemaLocation}/const`,
+                    error: `Instance does not match ${JSON.stringify($const)}.`
+                });
+            }
+        }
+        else if (instance !== $const) {
+            errors.push({
+                instanceLocation,
+                keyword: 'const',
+                keywordLocation: `${schemaLocation}/const`,
+                error: `Instance does not match ${JSON.stringify($const)}.`
+            });
+        }
+    }
+    if ($enum !== undefined) {
+        if (instanceType === 'object' || instanceType === 'array') {
+            if (!$enum.some(value => deepCompareStrict(instance, value))) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'enum',
+                    keywordLocation: `${schemaLocation}/enum`,
+                    error: `Instance does not match any of ${JSON.stringify($enum)}.`
+                });
+            }
+        }
+        else if (!$enum.some(value => instance === value)) {
+            errors.push({
+                instanceLocation,
+                keyword: 'enum',
+                keywordLocation: `${schemaLocation}/enum`,
+                error: `Instance does not match any of ${JSON.stringify($enum)}.`
+            });
+        }
+    }
+    if ($not !== undefined) {
+        const keywordLocation = `${schemaLocation}/not`;
+        const result = validate(instance, $not, draft, lookup, shortCircuit, recursiveAnchor, instanceLocation, keywordLocation);
+        if (result.valid) {
+            errors.push({
+                instanceLocation,
+                keyword: 'not',
+                keywordLocation,
+                error: 'Instance matched "not" schema.'
+            });
+        }
+    }
+    let subEvaluateds = [];
+    if ($anyOf !== undefined) {
+        const keywordLocation = `${schemaLocation}/anyOf`;
+        const errorsLength = errors.length;
+        let anyValid = false;
+        for (const [i, subSchema] of $anyOf.entries()) {
+            const subEvaluated = Object.create(evaluated);
+            const result = validate(instance, subSchema, draft, lookup, shortCircuit, $recursiveAnchor === true ? recursiveAnchor : null, instanceLocation, `${keywordLocation}/${i}`, subEvaluated);
+            errors.push(...result.errors);
+            anyValid = anyValid || result.valid;
+            if (result.valid) {
+                subEvaluateds.push(subEvaluated);
+            }
+        }
+        if (anyValid) {
+            errors.length = errorsLength;
+        }
+        else {
+            errors.splice(errorsLength, 0, {
+                instanceLocation,
+                keyword: 'anyOf',
+                keywordLocation,
+                error: 'Instance does not match any subschemas.'
+            });
+        }
+    }
+    if ($allOf !== undefined) {
+        const keywordLocation = `${schemaLocation}/allOf`;
+        const errorsLength = errors.length;
+        let allValid = true;
+        for (const [i, subSchema] of $allOf.entries()) {
+            const subEvaluated = Object.create(evaluated);
+            const result = validate(instance, subSchema, draft, lookup, shortCircuit, $recursiveAnchor === true ? recursiveAnchor : null, instanceLocation, `${keywordLocation}/${i}`, subEvaluated);
+            errors.push(...result.errors);
+            allValid = allValid && result.valid;
+            if (result.valid) {
+                subEvaluateds.push(subEvaluated);
+            }
+        }
+        if (allValid) {
+            errors.length = errorsLength;
+        }
+        else {
+            errors.splice(errorsLength, 0, {
+                instanceLocation,
+                keyword: 'allOf',
+                keywordLocation,
+                error: `Instance does not match every subschema.`
+            });
+        }
+    }
+    if ($oneOf !== undefined) {
+        const keywordLocation = `${schemaLocation}/oneOf`;
+        const errorsLength = errors.length;
+        const matches = $oneOf.filter((subSchema, i) => {
+            const subEvaluated = Object.create(evaluated);
+            const result = validate(instance, subSchema, draft, lookup, shortCircuit, $recursiveAnchor === true ? recursiveAnchor : null, instanceLocation, `${keywordLocation}/${i}`, subEvaluated);
+            errors.push(...result.errors);
+            if (result.valid) {
+                subEvaluateds.push(subEvaluated);
+            }
+            return result.valid;
+        }).length;
+        if (matches === 1) {
+            errors.length = errorsLength;
+        }
+        else {
+            errors.splice(errorsLength, 0, {
+                instanceLocation,
+                keyword: 'oneOf',
+                keywordLocation,
+                error: `Instance does not match exactly one subschema (${matches} matches).`
+            });
+        }
+    }
+    if (instanceType === 'object' || instanceType === 'array') {
+        Object.assign(evaluated, ...subEvaluateds);
+    }
+    if ($if !== undefined) {
+        const keywordLocation = `${schemaLocation}/if`;
+        const ifEvaluated = Object.create(null);
+        const conditionResult = validate(instance, $if, draft, lookup, shortCircuit, recursiveAnchor, instanceLocation, keywordLocation, ifEvaluated).valid;
+        if (conditionResult) {
+            Object.assign(evaluated, ifEvaluated);
+            if ($then !== undefined) {
+                const thenResult = validate(instance, $then, draft, lookup, shortCircuit, recursiveAnchor, instanceLocation, `${schemaLocation}/then`, evaluated);
+                if (!thenResult.valid) {
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'if',
+                        keywordLocation,
+                        error: `Instance does not match "then" schema.`
+                    }, ...thenResult.errors);
+                }
+            }
+        }
+        else if ($else !== undefined) {
+            const elseResult = validate(instance, $else, draft, lookup, shortCircuit, recursiveAnchor, instanceLocation, `${schemaLocation}/else`, evaluated);
+            if (!elseResult.valid) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'if',
+                    keywordLocation,
+                    error: `Instance does not match "else" schema.`
+                }, ...elseResult.errors);
+            }
+        }
+    }
+    if (instanceType === 'object') {
+        if ($required !== undefined) {
+            for (const key of $required) {
+                if (!validate_hasOwnProperty(instance, key)) {
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'required',
+                        keywordLocation: `${schemaLocation}/required`,
+                        error: `Instance does not have required property "${key}".`
+                    });
+                }
+            }
+        }
+        const keys = Object.keys(instance);
+        if ($minProperties !== undefined && keys.length < $minProperties) {
+            errors.push({
+                instanceLocation,
+                keyword: 'minProperties',
+                keywordLocation: `${schemaLocation}/minProperties`,
+                error: `Instance does not have at least ${$minProperties} properties.`
+            });
+        }
+        if ($maxProperties !== undefined && keys.length > $maxProperties) {
+            errors.push({
+                instanceLocation,
+                keyword: 'maxProperties',
+                keywordLocation: `${schemaLocation}/maxProperties`,
+                error: `Instance does not have at least ${$maxProperties} properties.`
+            });
+        }
+        if ($propertyNames !== undefined) {
+            const keywordLocation = `${schemaLocation}/propertyNames`;
+            for (const key in instance) {
+                const subInstancePointer = `${instanceLocation}/${encodePointer(key)}`;
+                const result = validate(key, $propertyNames, draft, lookup, shortCircuit, recursiveAnchor, subInstancePointer, keywordLocation);
+                if (!result.valid) {
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'propertyNames',
+                        keywordLocation,
+                        error: `Property name "${key}" does not match schema.`
+                    }, ...result.errors);
+                }
+            }
+        }
+        if ($dependentRequired !== undefined) {
+            const keywordLocation = `${schemaLocation}/dependantRequired`;
+            for (const key in $dependentRequired) {
+                if (validate_hasOwnProperty(instance, key)) {
+                    const required = $dependentRequired[key];
+                    for (const dependantKey of required) {
+                        if (!validate_hasOwnProperty(instance, dependantKey)) {
+                            errors.push({
+                                instanceLocation,
+                                keyword: 'dependentRequired',
+                                keywordLocation,
+                                error: `Instance has "${key}" but does not have "${dependantKey}".`
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        if ($dependentSchemas !== undefined) {
+            for (const [key, dependentSchema] of Object.entries($dependentSchemas)) {
+                const keywordLocation = `${schemaLocation}/dependentSchemas`;
+                if (validate_hasOwnProperty(instance, key)) {
+                    const result = validate(instance, dependentSchema, draft, lookup, shortCircuit, recursiveAnchor, instanceLocation, `${keywordLocation}/${encodePointer(key)}`, evaluated);
+                    if (!result.valid) {
+                        errors.push({
+                            instanceLocation,
+                            keyword: 'dependentSchemas',
+                            keywordLocation,
+                            error: `Instance has "${key}" but does not match dependant schema.`
+                        }, ...result.errors);
+                    }
+                }
+            }
+        }
+        if ($dependencies !== undefined) {
+            const keywordLocation = `${schemaLocation}/dependencies`;
+            for (const key in $dependencies) {
+                if (validate_hasOwnProperty(instance, key)) {
+                    const propsOrSchema = $dependencies[key];
+                    if (Array.isArray(propsOrSchema)) {
+                        for (const dependantKey of propsOrSchema) {
+                            if (!validate_hasOwnProperty(instance, dependantKey)) {
+                                errors.push({
+                                    instanceLocation,
+                                    keyword: 'dependencies',
+                                    keywordLocation,
+                                    error: `Instance has "${key}" but does not have "${dependantKey}".`
+                                });
+                            }
+                        }
+                    }
+                    else {
+                        const result = validate(instance, propsOrSchema, draft, lookup, shortCircuit, recursiveAnchor, instanceLocation, `${keywordLocation}/${encodePointer(key)}`);
+                        if (!result.valid) {
+                            errors.push({
+                                instanceLocation,
+                                keyword: 'dependencies',
+                                keywordLocation,
+                                error: `Instance has "${key}" but does not match dependant schema.`
+                            }, ...result.errors);
+                        }
+                    }
+                }
+            }
+        }
+        const thisEvaluated = Object.create(null);
+        let stop = false;
+        if ($properties !== undefined) {
+            const keywordLocation = `${schemaLocation}/properties`;
+            for (const [key, propertySchema] of Object.entries($properties)) {
+                if (!validate_hasOwnProperty(instance, key)) {
+                    continue;
+                }
+                const subInstancePointer = `${instanceLocation}/${encodePointer(key)}`;
+                const result = validate(instance[key], propertySchema, draft, lookup, shortCircuit, recursiveAnchor, subInstancePointer, `${keywordLocation}/${encodePointer(key)}`);
+                thisEvaluated[key] = true;
+                if (result.valid) {
+                    evaluated[key] = true;
+                }
+                else {
+                    stop = shortCircuit;
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'properties',
+                        keywordLocation,
+                        error: `Property "${key}" does not match schema.`
+                    }, ...result.errors);
+                    if (stop)
+                        break;
+                }
+            }
+        }
+        if (!stop && $patternProperties !== undefined) {
+            const keywordLocation = `${schemaLocation}/patternProperties`;
+            for (const [pattern, subSchema] of Object.entries($patternProperties)) {
+                const regex = new RegExp(pattern, 'u');
+                for (const key in instance) {
+                    if (!regex.test(key)) {
+                        continue;
+                    }
+                    const subInstancePointer = `${instanceLocation}/${encodePointer(key)}`;
+                    const result = validate(instance[key], subSchema, draft, lookup, shortCircuit, recursiveAnchor, subInstancePointer, `${keywordLocation}/${encodePointer(pattern)}`);
+                    thisEvaluated[key] = true;
+                    if (result.valid) {
+                        evaluated[key] = true;
+                    }
+                    else {
+                        stop = shortCircuit;
+                        errors.push({
+                            instanceLocation,
+                            keyword: 'patternProperties',
+                            keywordLocation,
+                            error: `Property "${key}" matches pattern "${pattern}" but does not match associated schema.`
+                        }, ...result.errors);
+                    }
+                }
+            }
+        }
+        if (!stop && $additionalProperties !== undefined) {
+            const keywordLocation = `${schemaLocation}/additionalProperties`;
+            for (const key in instance) {
+                if (thisEvaluated[key]) {
+                    continue;
+                }
+                const subInstancePointer = `${instanceLocation}/${encodePointer(key)}`;
+                const result = validate(instance[key], $additionalProperties, draft, lookup, shortCircuit, recursiveAnchor, subInstancePointer, keywordLocation);
+                if (result.valid) {
+                    evaluated[key] = true;
+                }
+                else {
+                    stop = shortCircuit;
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'additionalProperties',
+                        keywordLocation,
+                        error: `Property "${key}" does not match additional properties schema.`
+                    }, ...result.errors);
+                }
+            }
+        }
+        else if (!stop && $unevaluatedProperties !== undefined) {
+            const keywordLocation = `${schemaLocation}/unevaluatedProperties`;
+            for (const key in instance) {
+                if (!evaluated[key]) {
+                    const subInstancePointer = `${instanceLocation}/${encodePointer(key)}`;
+                    const result = validate(instance[key], $unevaluatedProperties, draft, lookup, shortCircuit, recursiveAnchor, subInstancePointer, keywordLocation);
+                    if (result.valid) {
+                        evaluated[key] = true;
+                    }
+                    else {
+                        errors.push({
+                            instanceLocation,
+                            keyword: 'unevaluatedProperties',
+                            keywordLocation,
+                            error: `Property "${key}" does not match unevaluated properties schema.`
+                        }, ...result.errors);
+                    }
+                }
+            }
+        }
+    }
+    else if (instanceType === 'array') {
+        if ($maxItems !== undefined && instance.length > $maxItems) {
+            errors.push({
+                instanceLocation,
+                keyword: 'maxItems',
+                keywordLocation: `${schemaLocation}/maxItems`,
+                error: `Array has too many items (${instance.length} > ${$maxItems}).`
+            });
+        }
+        if ($minItems !== undefined && instance.length < $minItems) {
+            errors.push({
+                instanceLocation,
+                keyword: 'minItems',
+                keywordLocation: `${schemaLocation}/minItems`,
+                error: `Array has too few items (${instance.length} < ${$minItems}).`
+            });
+        }
+        const length = instance.length;
+        let i = 0;
+        let stop = false;
+        if ($prefixItems !== undefined) {
+            const keywordLocation = `${schemaLocation}/prefixItems`;
+            const length2 = Math.min($prefixItems.length, length);
+            for (; i < length2; i++) {
+                const result = validate(instance[i], $prefixItems[i], draft, lookup, shortCircuit, recursiveAnchor, `${instanceLocation}/${i}`, `${keywordLocation}/${i}`);
+                evaluated[i] = true;
+                if (!result.valid) {
+                    stop = shortCircuit;
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'prefixItems',
+                        keywordLocation,
+                        error: `Items did not match schema.`
+                    }, ...result.errors);
+                    if (stop)
+                        break;
+                }
+            }
+        }
+        if ($items !== undefined) {
+            const keywordLocation = `${schemaLocation}/items`;
+            if (Array.isArray($items)) {
+                const length2 = Math.min($items.length, length);
+                for (; i < length2; i++) {
+                    const result = validate(instance[i], $items[i], draft, lookup, shortCircuit, recursiveAnchor, `${instanceLocation}/${i}`, `${keywordLocation}/${i}`);
+                    evaluated[i] = true;
+                    if (!result.valid) {
+                        stop = shortCircuit;
+                        errors.push({
+                            instanceLocation,
+                            keyword: 'items',
+                            keywordLocation,
+                            error: `Items did not match schema.`
+                        }, ...result.errors);
+                        if (stop)
+                            break;
+                    }
+                }
+            }
+            else {
+                for (; i < length; i++) {
+                    const result = validate(instance[i], $items, draft, lookup, shortCircuit, recursiveAnchor, `${instanceLocation}/${i}`, keywordLocation);
+                    evaluated[i] = true;
+                    if (!result.valid) {
+                        stop = shortCircuit;
+                        errors.push({
+                            instanceLocation,
+                            keyword: 'items',
+                            keywordLocation,
+                            error: `Items did not match schema.`
+                        }, ...result.errors);
+                        if (stop)
+                            break;
+                    }
+                }
+            }
+            if (!stop && $additionalItems !== undefined) {
+                const keywordLocation = `${schemaLocation}/additionalItems`;
+                for (; i < length; i++) {
+                    const result = validate(instance[i], $additionalItems, draft, lookup, shortCircuit, recursiveAnchor, `${instanceLocation}/${i}`, keywordLocation);
+                    evaluated[i] = true;
+                    if (!result.valid) {
+                        stop = shortCircuit;
+                        errors.push({
+                            instanceLocation,
+                            keyword: 'additionalItems',
+                            keywordLocation,
+                            error: `Items did not match additional items schema.`
+                        }, ...result.errors);
+                    }
+                }
+            }
+        }
+        if ($contains !== undefined) {
+            if (length === 0 && $minContains === undefined) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'contains',
+                    keywordLocation: `${schemaLocation}/contains`,
+                    error: `Array is empty. It must contain at least one item matching the schema.`
+                });
+            }
+            else if ($minContains !== undefined && length < $minContains) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'minContains',
+                    keywordLocation: `${schemaLocation}/minContains`,
+                    error: `Array has less items (${length}) than minContains (${$minContains}).`
+                });
+            }
+            else {
+                const keywordLocation = `${schemaLocation}/contains`;
+                const errorsLength = errors.length;
+                let contained = 0;
+                for (let j = 0; j < length; j++) {
+                    const result = validate(instance[j], $contains, draft, lookup, shortCircuit, recursiveAnchor, `${instanceLocation}/${j}`, keywordLocation);
+                    if (result.valid) {
+                        evaluated[j] = true;
+                        contained++;
+                    }
+                    else {
+                        errors.push(...result.errors);
+                    }
+                }
+                if (contained >= ($minContains || 0)) {
+                    errors.length = errorsLength;
+                }
+                if ($minContains === undefined && contained === 0) {
+                    errors.splice(errorsLength, 0, {
+                        instanceLocation,
+                        keyword: 'contains',
+                        keywordLocation,
+                        error: `Array does not contain item matching schema.`
+                    });
+                }
+                else if ($minContains !== undefined && contained < $minContains) {
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'minContains',
+                        keywordLocation: `${schemaLocation}/minContains`,
+                        error: `Array must contain at least ${$minContains} items matching schema. Only ${contained} items were found.`
+                    });
+                }
+                else if ($maxContains !== undefined && contained > $maxContains) {
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'maxContains',
+                        keywordLocation: `${schemaLocation}/maxContains`,
+                        error: `Array may contain at most ${$maxContains} items matching schema. ${contained} items were found.`
+                    });
+                }
+            }
+        }
+        if (!stop && $unevaluatedItems !== undefined) {
+            const keywordLocation = `${schemaLocation}/unevaluatedItems`;
+            for (i; i < length; i++) {
+                if (evaluated[i]) {
+                    continue;
+                }
+                const result = validate(instance[i], $unevaluatedItems, draft, lookup, shortCircuit, recursiveAnchor, `${instanceLocation}/${i}`, keywordLocation);
+                evaluated[i] = true;
+                if (!result.valid) {
+                    errors.push({
+                        instanceLocation,
+                        keyword: 'unevaluatedItems',
+                        keywordLocation,
+                        error: `Items did not match unevaluated items schema.`
+                    }, ...result.errors);
+                }
+            }
+        }
+        if ($uniqueItems) {
+            for (let j = 0; j < length; j++) {
+                const a = instance[j];
+                const ao = typeof a === 'object' && a !== null;
+                for (let k = 0; k < length; k++) {
+                    if (j === k) {
+                        continue;
+                    }
+                    const b = instance[k];
+                    const bo = typeof b === 'object' && b !== null;
+                    if (a === b || (ao && bo && deepCompareStrict(a, b))) {
+                        errors.push({
+                            instanceLocation,
+                            keyword: 'uniqueItems',
+                            keywordLocation: `${schemaLocation}/uniqueItems`,
+                            error: `Duplicate items at indexes ${j} and ${k}.`
+                        });
+                        j = Number.MAX_SAFE_INTEGER;
+                        k = Number.MAX_SAFE_INTEGER;
+                    }
+                }
+            }
+        }
+    }
+    else if (instanceType === 'number') {
+        if (draft === '4') {
+            if ($minimum !== undefined &&
+                (($exclusiveMinimum === true && instance <= $minimum) ||
+                    instance < $minimum)) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'minimum',
+                    keywordLocation: `${schemaLocation}/minimum`,
+                    error: `${instance} is less than ${$exclusiveMinimum ? 'or equal to ' : ''} ${$minimum}.`
+                });
+            }
+            if ($maximum !== undefined &&
+                (($exclusiveMaximum === true && instance >= $maximum) ||
+                    instance > $maximum)) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'maximum',
+                    keywordLocation: `${schemaLocation}/maximum`,
+                    error: `${instance} is greater than ${$exclusiveMaximum ? 'or equal to ' : ''} ${$maximum}.`
+                });
+            }
+        }
+        else {
+            if ($minimum !== undefined && instance < $minimum) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'minimum',
+                    keywordLocation: `${schemaLocation}/minimum`,
+                    error: `${instance} is less than ${$minimum}.`
+                });
+            }
+            if ($maximum !== undefined && instance > $maximum) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'maximum',
+                    keywordLocation: `${schemaLocation}/maximum`,
+                    error: `${instance} is greater than ${$maximum}.`
+                });
+            }
+            if ($exclusiveMinimum !== undefined && instance <= $exclusiveMinimum) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'exclusiveMinimum',
+                    keywordLocation: `${schemaLocation}/exclusiveMinimum`,
+                    error: `${instance} is less than ${$exclusiveMinimum}.`
+                });
+            }
+            if ($exclusiveMaximum !== undefined && instance >= $exclusiveMaximum) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'exclusiveMaximum',
+                    keywordLocation: `${schemaLocation}/exclusiveMaximum`,
+                    error: `${instance} is greater than or equal to ${$exclusiveMaximum}.`
+                });
+            }
+        }
+        if ($multipleOf !== undefined) {
+            if (!isMultipleOf(instance, $multipleOf)) {
+                errors.push({
+                    instanceLocation,
+                    keyword: 'multipleOf',
+                    keywordLocation: `${schemaLocation}/multipleOf`,
+                    error: `${instance} is not a multiple of ${$multipleOf}.`
+                });
+            }
+        }
+    }
+    else if (instanceType === 'string') {
+        const length = $minLength === undefined && $maxLength === undefined
+            ? 0
+            : ucs2length(instance);
+        if ($minLength !== undefined && length < $minLength) {
+            errors.push({
+                instanceLocation,
+                keyword: 'minLength',
+                keywordLocation: `${schemaLocation}/minLength`,
+                error: `String is too short (${length} < ${$minLength}).`
+            });
+        }
+        if ($maxLength !== undefined && length > $maxLength) {
+            errors.push({
+                instanceLocation,
+                keyword: 'maxLength',
+                keywordLocation: `${schemaLocation}/maxLength`,
+                error: `String is too long (${length} > ${$maxLength}).`
+            });
+        }
+        if ($pattern !== undefined && !new RegExp($pattern, 'u').test(instance)) {
+            errors.push({
+                instanceLocation,
+                keyword: 'pattern',
+                keywordLocation: `${schemaLocation}/pattern`,
+                error: `String does not match pattern.`
+            });
+        }
+        if ($format !== undefined &&
+            format_format[$format] &&
+            !format_format[$format](instance)) {
+            errors.push({
+                instanceLocation,
+                keyword: 'format',
+                keywordLocation: `${schemaLocation}/format`,
+                error: `String does not match format "${$format}".`
+            });
+        }
+    }
+    return { valid: errors.length === 0, errors };
+}
+//# sourceMappingURL=validate.js.map
+;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/validator.js
+
+
+class Validator {
+    schema;
+    draft;
+    shortCircuit;
+    lookup;
+    constructor(schema, draft = '2019-09', shortCircuit = true) {
+        this.schema = schema;
+        this.draft = draft;
+        this.shortCircuit = shortCircuit;
+        this.lookup = dereference(schema);
+    }
+    validate(instance) {
+        return validate(instance, this.schema, this.draft, this.lookup, this.shortCircuit);
+    }
+    addSchema(schema, id) {
+        if (id) {
+            schema = { ...schema, $id: id };
+        }
+        dereference(schema, this.lookup);
+    }
+}
+//# sourceMappingURL=validator.js.map
+;// CONCATENATED MODULE: ./src/plan/plan-file.schema.json
+const plan_file_schema_namespaceObject = /*#__PURE__*/JSON.parse('{"$schema":"https://json-schema.org/draft/2020-12/schema","title":"A plan file of Atomic Upgrade","type":"object","required":["format","version","plan","checksum"],"additionalProperties":false,"properties":{"format":{"const":"atomic-upgrade/plan"},"version":{"const":1},"plan":{"type":"object","required":["repository","label","digest","direction","databases"],"additionalProperties":false,"properties":{"repository":{"type":"string","description":"owner/name; empty outside of GitHub."},"label":{"type":"string","description":"The input label of the preview."},"digest":{"type":"string","description":"The output digest of the preview."},"direction":{"enum":["upgrade","downgrade"]},"databases":{"type":"array","minItems":1,"items":{"type":"object","required":["bind","database","version-table","prior-heads","new-heads","revisions"],"additionalProperties":false,"properties":{"bind":{"type":"string","description":"default where the project has one database."},"database":{"description":"The database that was asked; null where none was.","type":["object","null"],"required":["name","system-identifier"],"additionalProperties":false,"properties":{"name":{"type":"string"},"system-identifier":{"type":"string","description":"Of the cluster: pg_control_system()."}}},"version-table":{"type":"object","required":["name","schema","exists"],"additionalProperties":false,"properties":{"name":{"type":"string"},"schema":{"type":["string","null"],"description":"null: wherever the search path finds it."},"exists":{"type":"boolean","description":"Whether it is there before the first statement."}}},"prior-heads":{"$ref":"#/$defs/heads"},"new-heads":{"$ref":"#/$defs/heads"},"revisions":{"type":"array","items":{"$ref":"#/$defs/revision"}}}}}}},"checksum":{"type":"string","description":"sha256: and the hexadecimal SHA-256 of plan as JSON without white space, in UTF-8."},"signature":{"type":"string","description":"hmac-sha256: and the hexadecimal HMAC-SHA-256 of the same bytes with the input plan-key."}},"$defs":{"heads":{"type":"array","items":{"type":"string"},"description":"Sorted; empty for base."},"revision":{"type":"object","required":["id","message","path","digest","statements"],"additionalProperties":false,"properties":{"id":{"type":"string"},"message":{"type":"string"},"path":{"type":"string","description":"The script, from the workspace."},"digest":{"type":"string","description":"Hexadecimal SHA-256 of the script\'s bytes, line ends taken as LF."},"statements":{"type":"array","description":"Sent in one message, each with a semicolon behind it.","items":{"type":"object","required":["sql","line","own"],"additionalProperties":false,"properties":{"sql":{"type":"string"},"line":{"type":["integer","null"],"description":"Of the script."},"own":{"type":"boolean","description":"Whether it is Alembic\'s own, for the version table."}}}}}}}}');
+;// CONCATENATED MODULE: ./src/plan/plan-file.ts
+
+
+
+
+const plan_file_format = 'atomic-upgrade/plan';
+const version = 1;
+/** The text of a plan file; signed where there is a key. */
+function writePlanFile(plan, key) {
+    const checksum = checksumOf(plan);
+    const file = { format: plan_file_format, version, plan, checksum, ...(key && { signature: signatureOf(plan, key) }) };
+    return `${JSON.stringify(file, null, 2)}\n`;
+}
+/**
+ * Reads a plan file. Throws a Failure `plan-changed` where it is none, is of another version, was altered, is of another
+ * repository or label, or is not signed with the key.
+ */
+function readPlanFile(text, { repository, label, key }) {
+    const file = plan_file_parse(text);
+    if (file?.format !== plan_file_format)
+        throw refused('The plan file is not one of Atomic Upgrade, or was cut short.');
+    if (file.version !== version) {
+        throw refused(`The plan file is of version ${String(file.version)}; this release of the action reads ${version}.`);
+    }
+    const { valid, errors } = new Validator(plan_file_schema_namespaceObject, '2020-12').validate(file);
+    if (!valid)
+        throw refused(`The plan file was altered: ${errors.at(-1)?.instanceLocation} is not what a plan has there.`);
+    const { plan, checksum, signature = '' } = file;
+    if (checksum !== checksumOf(plan))
+        throw refused('The plan file was altered: its content is not that of its checksum.');
+    if (plan.repository !== repository || plan.label !== label) {
+        throw refused(`The plan file is ${whose(plan)}, and this step is ${whose({ repository, label })}.`);
+    }
+    if (key && !signature)
+        throw refused('The plan file is not signed, and this step has a plan-key.');
+    if (key && !sameText(signature, signatureOf(plan, key))) {
+        throw refused('The plan file is not signed with the plan-key of this step.');
+    }
+    return plan;
+}
+function plan_file_parse(text) {
+    try {
+        const file = JSON.parse(text);
+        return typeof file === 'object' && file !== null ? file : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+const refused = (message) => new Failure('plan-changed', message, { advice: 'Make a new plan with mode: preview, and have that reviewed.' });
+const whose = ({ repository, label }) => `of ${repository || 'no repository'} with ${label ? `the label ${label}` : 'no label'}`;
+const bytesOf = (plan) => JSON.stringify(plan);
+const checksumOf = (plan) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytesOf(plan)).digest('hex')}`;
+const signatureOf = (plan, key) => `hmac-sha256:${(0,external_node_crypto_.createHmac)('sha256', key).update(bytesOf(plan)).digest('hex')}`;
+/** In a time that does not tell how much of it is right. */
+function sameText(a, b) {
+    const [one, other] = [Buffer.from(a), Buffer.from(b)];
+    return one.length === other.length && (0,external_node_crypto_.timingSafeEqual)(one, other);
+}
+
+;// CONCATENATED MODULE: ./src/from-plan-file.ts
+
+
+
+
+
+
+
+
+
+
+/**
+ * Writes the plan for a later apply. Where its SQL alone would not do what the scripts do there is none, and the log
+ * says which revision is why.
+ */
+async function writePlan(step) {
+    const { inputs, surroundings, result, targets } = step;
+    const [first] = targets.flatMap(({ state }) => unfaithfulOf(state.plan));
+    if (first) {
+        const { revision, line, why } = first;
+        const told = `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`;
+        // Whoever signs plans wants them.
+        return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told);
+    }
+    const databases = await allOf(targets.map(target => plannedDatabase(target)));
+    const { label, direction } = inputs;
+    const { repository } = surroundings;
+    const plan = { repository, label, digest: digestOf(result.digested), direction, databases };
+    result.planFile = step.fileFor('plan.json');
+    (0,external_node_fs_.writeFileSync)(result.planFile, writePlanFile(plan, inputs.planKey));
+}
+async function plannedDatabase(target) {
+    const { state, client, versionTable, versionTableExists: exists } = target;
+    const { priorHeads, newHeads, revisions } = state.plan;
+    const identity = client && (await target.identify());
+    return {
+        bind: state.bind,
+        database: identity ? { name: identity.name, 'system-identifier': identity.system } : null,
+        'version-table': { ...versionTable, exists },
+        'prior-heads': priorHeads,
+        'new-heads': newHeads,
+        revisions: revisions.map(({ id, message, path, digest, statements = [] }) => {
+            return { id, message, path, digest, statements: statements.map(({ sql, line, own }) => ({ sql, line, own })) };
+        }),
+    };
+}
+/**
+ * Takes the batch of each database from the plan file, and the databases as they are now. A database that is at the
+ * plan's target has nothing to do. Throws a Failure `plan-changed` where the file does not fit.
+ */
+async function readPlan(step) {
+    const { inputs, surroundings, result } = step;
+    const { repository } = surroundings;
+    for (const target of step.targets) {
+        target.versionTable = { name: inputs.versionTable || 'alembic_version', schema: inputs.versionTableSchema || null };
+    }
+    const { label, planKey: key, direction } = inputs;
+    const content = readPlanFile(textOf(inputs.planFile), { repository, label, key });
+    if (direction === 'downgrade' && content.direction === 'upgrade') {
+        throw from_plan_file_refused('The plan file is an upgrade, and this step is to be a downgrade.');
+    }
+    result.direction = content.direction;
+    step.match(content.databases.map(({ bind, 'version-table': { name, schema } }) => {
+        return { bind, versionTable: name, versionTableSchema: schema };
+    }));
+    const plans = step.targets.map(async (target) => {
+        const planned = content.databases.find(({ bind }) => bind === target.state.bind);
+        const plan = planOf(planned, content.direction);
+        const isThere = target.client ? await isAtTarget(target, planned) : false;
+        return [target.state.bind, isThere ? { ...plan, priorHeads: plan.newHeads, revisions: [] } : plan];
+    });
+    return new Map(await allOf(plans));
+}
+function textOf(file) {
+    try {
+        return (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.resolve)(file), 'utf8');
+    }
+    catch (error) {
+        throw new Failure('invalid-input', `The plan file ${file} cannot be read: ${messageOf(error)}.`, {
+            advice: 'plan-file is the path of the file itself, from the workspace; download the artifact in an earlier step.',
+            cause: error,
+        });
+    }
+}
+function planOf(planned, direction) {
+    const { 'prior-heads': priorHeads, 'new-heads': newHeads, revisions } = planned;
+    const unknown = { down: [], dependsOn: [], labels: [], file: '', created: '' };
+    return {
+        direction,
+        target: newHeads.join(',') || 'base',
+        priorHeads,
+        newHeads,
+        revisions: revisions.map(revision => ({ ...unknown, ...revision })),
+    };
+}
+/** Whether nothing is left to do. Throws where the plan is for another database, or for other heads. */
+async function isAtTarget(target, planned) {
+    const { database, 'version-table': table, 'prior-heads': priorHeads, 'new-heads': newHeads } = planned;
+    const { heads, tableExists } = await readHeads(target.client, target.versionTable);
+    if (database) {
+        const { name, system } = await target.identify();
+        if (name !== database.name)
+            throw from_plan_file_refused(`The plan file is for the database ${database.name}, and this one is ${name}.`);
+        if (system !== database['system-identifier']) {
+            throw from_plan_file_refused(`The plan file is for the database ${name} of another PostgreSQL cluster (system identifier ${database['system-identifier']}, and here ${system}).`);
+        }
+    }
+    if (sameHeads(heads, newHeads))
+        return true;
+    if (!sameHeads(heads, priorHeads)) {
+        throw from_plan_file_refused(`The plan file starts from ${nameHeads(priorHeads)}, and the database is at ${nameHeads(heads)}.`);
+    }
+    if (tableExists !== table.exists) {
+        throw from_plan_file_refused(tableExists
+            ? `The plan file creates the version table ${table.name}, and the database has it already.`
+            : `The plan file needs the version table ${table.name}, and the database has none.`);
+    }
+    return false;
+}
+const from_plan_file_refused = (message) => new Failure('plan-changed', message, { advice: 'Make a new plan with mode: preview, and have that reviewed.' });
+
+// EXTERNAL MODULE: external "node:util"
+var external_node_util_ = __nccwpck_require__(7975);
+;// CONCATENATED MODULE: ./src/git/repository.ts
+
+
+const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
+/**
+ * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
+ * somebody has committed into it is not, and no program of a repository's own choice is run.
+ */
+const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
+    '-c',
+    each,
+]);
+/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
+async function git(directory, args) {
+    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
+    const { stdout } = await execute('git', [...settings, ...args], options);
+    return stdout;
+}
+/** Whether git can do that, whatever it prints. */
+const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
+
+;// CONCATENATED MODULE: ./src/git/base.ts
+
+
+/**
+ * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
+ * `base` is the tip of the base branch as the event tells it; empty where it tells none.
+ * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
+ */
+async function baseCommit(directory, base) {
+    const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
+        throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
+            advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
+        });
+    });
+    // The commit object names its parents also where a shallow clone does not have them.
+    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
+    if (parents.length > 1) {
+        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
+            return parents[0];
+        throw shallow('fetch-depth: 2');
+    }
+    if (!base) {
+        throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
+            advice: 'Give database-url, or from-revision.',
+        });
+    }
+    try {
+        return (await git(directory, ['merge-base', 'HEAD', base])).trim();
+    }
+    catch {
+        throw shallow('fetch-depth: 0');
+    }
+}
+const shallow = (setting) => new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
+    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
+});
+/** Every Python file of a commit that names a down_revision, wherever it lies. */
+async function scriptsAt(directory, commit) {
+    // Exit code 1 is git's "nothing found".
+    const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(error => {
+        if (error.code === 1)
+            return '';
+        throw error;
+    });
+    const paths = listed
+        .split('\0')
+        .filter(Boolean)
+        .map(name => name.slice(commit.length + 1));
+    const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
+    return Promise.all(paths.map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
+}
+
+;// CONCATENATED MODULE: ./src/git/trust.ts
+
+
+/**
+ * Throws a Failure `untrusted` unless the checkout in `directory` is, as it stands, a commit of the base branch: one of
+ * `tips` or an ancestor of one, with no file changed, and no script added under the folder `scripts`.
+ */
+async function requireBaseCheckout(directory, tips, scripts) {
+    const head = await git(directory, ['rev-parse', 'HEAD']).then(text => text.trim(), () => undefined);
+    if (head === undefined)
+        throw untrusted('there is no git checkout that would tell where the scripts come from');
+    const ancestors = tips.map(tip => tip !== '' && succeeds(directory, ['merge-base', '--is-ancestor', head, tip]));
+    if (!tips.includes(head) && !(await Promise.all(ancestors)).includes(true)) {
+        throw untrusted(`the checked-out commit ${head.slice(0, 12)} is not known to be on the base branch`);
+    }
+    const changed = await git(directory, ['status', '--porcelain', '--untracked-files=no']);
+    const added = await git(directory, ['status', '--porcelain', '--', `:(glob)${scripts}/**/*.py`]);
+    const [first] = `${changed}${added}`.split('\n').filter(Boolean);
+    if (first)
+        throw untrusted(`the checkout is not as it was committed (${first.trim()})`);
+}
+/** Throws a Failure `untrusted` where plan files are not signed: an artifact may come from a pull request's own run. */
+function requireSignature(key) {
+    if (key)
+        return;
+    throw new Failure('untrusted', 'This event has secrets, and the plan file may be a stranger’s: no plan-key is given.', {
+        advice: 'Sign plan files with plan-key in the run that makes them. If whoever can make one may run it, set allow-untrusted: true.',
+    });
+}
+function untrusted(why) {
+    return new Failure('untrusted', `This event has secrets, and the scripts may be a stranger’s: ${why}.`, {
+        advice: 'Check out the base branch (actions/checkout without ref), or show pull requests in an event without secrets (pull_request). If you trust these scripts with what this job can reach, set allow-untrusted: true.',
+    });
+}
+
+;// CONCATENATED MODULE: ./src/plan/destructive.ts
+
+/**
+ * What of the batch destroys data by its form, on PostgreSQL's own parse tree: drops, type changes, truncates, and
+ * DELETE and UPDATE without WHERE. What scripts without SQL do, and what is inside of functions, is not seen.
+ * Needs the parser to be loaded.
+ */
+function destructionsOf(plan) {
+    return plan.revisions.flatMap(revision => (revision.statements ?? []).flatMap(({ sql, line, own }) => own ? [] : deedsOf(sql).map(what => ({ revision, line, what }))));
+}
+/** Without these words no statement needs to be parsed. */
+const destructive_telling = /\b(drop|truncate|delete|update|type)\b/i;
+function deedsOf(sql) {
+    if (!destructive_telling.test(sql))
+        return [];
+    try {
+        return splitStatements(sql).flatMap(({ tree }) => deeds(tree));
+    }
+    catch {
+        // Not in our parser's grammar: nothing can be said of it.
+        return [];
+    }
+}
+/** Views, indexes, functions and constraints hold no data. */
+const kinds = {
+    OBJECT_TABLE: 'table',
+    OBJECT_FOREIGN_TABLE: 'foreign table',
+    OBJECT_MATVIEW: 'materialized view',
+    OBJECT_SCHEMA: 'schema',
+    OBJECT_SEQUENCE: 'sequence',
+    OBJECT_TYPE: 'type',
+    OBJECT_EXTENSION: 'extension',
+};
+function deeds(tree) {
+    if ('DropStmt' in tree) {
+        const kind = kinds[tree.DropStmt.removeType ?? ''];
+        return kind ? (tree.DropStmt.objects ?? []).map(object => `drops the ${kind} ${destructive_nameOf(object)}`) : [];
+    }
+    if ('DropOwnedStmt' in tree)
+        return ['drops everything that a role owns'];
+    if ('DropdbStmt' in tree)
+        return [`drops the database ${tree.DropdbStmt.dbname}`];
+    if ('TruncateStmt' in tree)
+        return (tree.TruncateStmt.relations ?? []).map(table => `empties the table ${destructive_nameOf(table)}`);
+    if ('AlterTableStmt' in tree) {
+        const { relation, cmds = [] } = tree.AlterTableStmt;
+        const table = relation ? destructive_nameOf({ RangeVar: relation }) : '';
+        return cmds.flatMap(command => {
+            if (!('AlterTableCmd' in command))
+                return [];
+            const { subtype, name } = command.AlterTableCmd;
+            if (subtype === 'AT_DropColumn')
+                return [`drops the column ${name} of ${table}`];
+            if (subtype === 'AT_AlterColumnType')
+                return [`changes the type of the column ${name} of ${table}`];
+            return [];
+        });
+    }
+    return deedsOfData(tree);
+}
+/** DELETE and UPDATE without WHERE, also in a WITH. */
+function deedsOfData(tree) {
+    if ('DeleteStmt' in tree && !tree.DeleteStmt.whereClause && !tree.DeleteStmt.usingClause?.length) {
+        return [`deletes every row of ${destructive_tableOf(tree.DeleteStmt.relation)}`];
+    }
+    if ('UpdateStmt' in tree && !tree.UpdateStmt.whereClause && !tree.UpdateStmt.fromClause?.length) {
+        return [`changes every row of ${destructive_tableOf(tree.UpdateStmt.relation)}`];
+    }
+    const [statement] = Object.values(tree);
+    return (statement?.withClause?.ctes ?? []).flatMap(cte => 'CommonTableExpr' in cte && cte.CommonTableExpr.ctequery ? deedsOfData(cte.CommonTableExpr.ctequery) : []);
+}
+const destructive_tableOf = (relation) => relation ? nameOfRelation(relation) : '';
+const nameOfRelation = ({ schemaname, relname = '' }) => schemaname ? `${schemaname}.${relname}` : relname;
+/** The name of an object as the parse tree has it, with its schema where it was written. */
+function destructive_nameOf(object) {
+    if ('RangeVar' in object)
+        return nameOfRelation(object.RangeVar);
+    if ('String' in object)
+        return object.String.sval ?? '';
+    const parts = 'List' in object ? object.List.items : 'TypeName' in object ? object.TypeName.names : undefined;
+    return (parts ?? []).map(destructive_nameOf).join('.');
+}
+
 ;// CONCATENATED MODULE: ./src/target.ts
 
 
@@ -57539,6 +59077,8 @@ class Target {
     client;
     versionTable;
     transaction;
+    /** Whether that table is there, as far as the plan goes. */
+    versionTableExists = false;
     #identity;
     /** Whether a COMMIT was sent. */
     committing = false;
@@ -57637,6 +59177,7 @@ function requireDistinct(targets) {
 
 
 
+
 /** The name of a project's only database. */
 const onlyBind = 'default';
 /** One step with what it has open: the user's Python, and its databases. */
@@ -57647,7 +59188,7 @@ class Step {
     printed = new PrintOut();
     /** Whether anything of the batch was started. */
     started = false;
-    /** Set by `startPython`. */
+    /** Set by `startPython`; a plan file needs none. */
     driver;
     targets;
     /** Every script of the project by its id, once it is loaded. */
@@ -57667,19 +59208,24 @@ class Step {
     get asksDatabases() {
         return this.inputs.databases.size > 0 && !this.inputs.fromRevision;
     }
-    /** In an event that has secrets, a pull request's own scripts are not run. Throws a Failure `untrusted`. */
+    /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
     async checkTrust() {
         const { trustedTips } = this.surroundings;
         if (!trustedTips)
             return;
-        const { workingDirectory, directory, alembicConfig } = this.inputs;
+        const { workingDirectory, directory, alembicConfig, planFile, planKey } = this.inputs;
+        if (planFile)
+            return requireSignature(planKey);
         const scripts = alembicConfig ? (0,external_node_path_namespaceObject.dirname)(alembicConfig) : directory;
         await requireBaseCheckout((0,external_node_path_namespaceObject.resolve)(workingDirectory), trustedTips, scripts);
     }
     startPython() {
-        const { databases, githubToken: token } = this.inputs;
+        const { databases, githubToken: token, planFile, planKey } = this.inputs;
+        if (planFile)
+            return;
         const { environment, signal } = this.surroundings;
-        const secrets = [...databases.values()].flatMap(database => database.secrets);
+        const passwords = [...databases.values()].flatMap(database => database.secrets);
+        const secrets = planKey ? [...passwords, planKey] : passwords;
         const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword]);
         this.driver = new Driver({
             ...this.inputs,
@@ -57695,10 +59241,11 @@ class Step {
         this.started = false;
         for (const { state } of this.targets)
             state.runs = [];
-        this.driver.kill();
+        this.driver?.kill();
         this.startPython();
         await this.open();
-        await this.#python(() => this.driver.project(), 'Output of the app');
+        if (this.driver)
+            await this.#python(() => this.driver.project(), 'Output of the app');
     }
     /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
     async open() {
@@ -57709,22 +59256,10 @@ class Step {
         await allOf(targets.map(target => target.identify()));
         requireDistinct(targets);
     }
-    /** Resolves the batch of each database from its prior heads to the target, with its SQL. */
+    /** Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file. */
     async plan() {
-        const { direction, revision: target, fromRevision } = this.inputs;
-        const { result } = this;
-        const project = await this.#python(() => this.driver.project(), 'Output of the app');
-        this.#match(project);
-        this.scripts = project.scripts;
-        const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision);
-        const asked = this.targets.map(async ({ state, client, versionTable }) => {
-            const { heads, tableExists } = given ?? (await readHeads(client, versionTable));
-            if (!fromRevision)
-                state.priorHeads = state.newHeads = heads;
-            return [state.bind, { heads, versionTableExists: tableExists }];
-        });
-        const databases = Object.fromEntries(await allOf(asked));
-        const plans = await this.#python(() => this.driver.plan({ direction, target, databases }), 'Output of the dry run');
+        const { result, inputs } = this;
+        const plans = inputs.planFile ? await readPlan(this) : await this.#planScripts();
         for (const { state } of this.targets) {
             const plan = plans.get(state.bind);
             state.plan = plan;
@@ -57737,6 +59272,25 @@ class Step {
         result.digested = digestedOf(result);
         if (revisionsOf(result).length > 0)
             this.#writeSql();
+        if (inputs.mode !== 'apply' && !inputs.planFile)
+            await writePlan(this);
+    }
+    async #planScripts() {
+        const { direction, revision: target, fromRevision } = this.inputs;
+        const project = await this.#python(() => this.driver.project(), 'Output of the app');
+        this.match(project.databases);
+        this.scripts = project.scripts;
+        const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision);
+        const asked = this.targets.map(async (target) => {
+            const { state, client, versionTable } = target;
+            const { heads, tableExists } = given ?? (await readHeads(client, versionTable));
+            target.versionTableExists = tableExists;
+            if (!fromRevision)
+                state.priorHeads = state.newHeads = heads;
+            return [state.bind, { heads, versionTableExists: tableExists }];
+        });
+        const databases = Object.fromEntries(await allOf(asked));
+        return await this.#python(() => this.driver.plan({ direction, target, databases }), 'Output of the dry run');
     }
     /** After a failure, the outputs say what the databases hold and not what was hoped. */
     async rereadHeads() {
@@ -57755,7 +59309,7 @@ class Step {
         return new Target(state, asked, applicationName, signal);
     }
     /** Finds each database of the project among those of the inputs. Throws a Failure `invalid-input` that names the others. */
-    #match({ databases }) {
+    match(databases) {
         if (!this.asksDatabases) {
             this.result.databases = [];
             this.targets = databases.map(({ bind }) => this.#target(bind, undefined));
@@ -57799,13 +59353,17 @@ class Step {
             this.printed.show(this.surroundings.log, title);
         }
     }
+    /** The path of a file of this step with that extension. */
+    fileFor(extension) {
+        const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
+        return (0,external_node_path_namespaceObject.join)(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`);
+    }
     #writeSql() {
-        const { result, inputs, surroundings } = this;
+        const { result } = this;
         const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []));
         if (!plans.every(({ plan }) => isRendered(plan)))
             return;
-        const label = inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
-        result.sqlFile = (0,external_node_path_namespaceObject.join)(surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.sql`);
+        result.sqlFile = this.fileFor('sql');
         const scripts = plans.filter(({ plan }) => plan.revisions.length > 0);
         const named = ({ bind, plan }) => plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan);
         (0,external_node_fs_.writeFileSync)(result.sqlFile, scripts.map(named).join('\n'));
@@ -61012,10 +62570,8 @@ const shortened = (text, limit) => text.length > limit ? `${text.slice(0, limit)
 class Tape {
     versionTable;
     entries = [];
-    /** The first of PostgreSQL's notices, as `SEVERITY: message`. */
-    notices = [];
-    /** How many more there were. */
-    noticesDropped = 0;
+    #notices = [];
+    #noticesDropped = 0;
     revision = null;
     #sent = 0;
     #last = 0;
@@ -61045,10 +62601,15 @@ class Tape {
         };
     }
     notice(severity, message) {
-        if (this.notices.length < mostNotices)
-            this.notices.push(`${severity}: ${shortened(message, kept.parameter)}`);
+        if (this.#notices.length < mostNotices)
+            this.#notices.push(`${severity}: ${shortened(message, kept.parameter)}`);
         else
-            this.noticesDropped++;
+            this.#noticesDropped++;
+    }
+    /** PostgreSQL's notices as `SEVERITY: message`; of very many, the first ones and a count. */
+    get notices() {
+        const more = this.#noticesDropped;
+        return more > 0 ? [...this.#notices, `… ${more} more notices`] : this.#notices;
     }
     /** Since when neither a statement nor an answer has passed, as `performance.now()` counts. */
     get quietSince() {
@@ -61744,9 +63305,7 @@ async function runThroughGates(step) {
     for (const { target, tape, progress } of passages) {
         progress.finish({ failed: error !== undefined });
         target.state.runs = progress.runs;
-        const { notices, noticesDropped } = tape;
-        if (noticesDropped > 0)
-            notices.push(`… ${noticesDropped} more notices`);
+        const { notices } = tape;
         if (notices.length > 0)
             log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices);
     }
@@ -61792,6 +63351,180 @@ function blame(error, passages) {
     return failure;
 }
 
+;// CONCATENATED MODULE: ./src/postgres/message.ts
+/** PostgreSQL refused a command of a message. */
+class MessageError extends Error {
+    cause;
+    answered;
+    constructor(cause, 
+    /** The commands before it. */
+    answered) {
+        super(cause.message);
+        this.cause = cause;
+        this.answered = answered;
+    }
+}
+/**
+ * Sends SQL text as one message of the simple query protocol and resolves with the answer to each command; rows are not
+ * kept. Source: protocol-flow.html, "Simple Query". Throws a MessageError.
+ */
+function sendMessage(client, text) {
+    return new Promise((resolve, reject) => client.query(new Message(text, resolve, reject)));
+}
+/** What pg calls as the answers come in. */
+class Message {
+    text;
+    resolve;
+    reject;
+    #answered = [];
+    constructor(text, resolve, reject) {
+        this.text = text;
+        this.resolve = resolve;
+        this.reject = reject;
+    }
+    submit(connection) {
+        connection.query(this.text);
+    }
+    handleRowDescription() { }
+    handleDataRow() { }
+    handleEmptyQuery() { }
+    handleCommandComplete({ text }) {
+        // `INSERT 0 2` and `UPDATE 2` end with the rows, `CREATE TABLE` has none.
+        const rows = /\d+$/.exec(text)?.[0];
+        const command = text.replace(/[ \d]+$/, '');
+        this.#answered.push({ command, rows: rows === undefined ? null : Number(rows) });
+    }
+    handleCopyInResponse(connection) {
+        connection.sendCopyFail('a plan file has no data for COPY');
+    }
+    handleCopyData() { }
+    handleError(error) {
+        this.reject(new MessageError(error, this.#answered));
+    }
+    handleReadyForQuery() {
+        this.resolve(this.#answered);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/through-messages.ts
+
+
+
+
+
+
+
+
+
+
+/**
+ * Runs the SQL of the plan as it stands there, one message for each revision: no Python, no scripts.
+ * Throws a Failure that names what failed.
+ */
+async function runMessages(step) {
+    const { log } = step.surroundings;
+    step.started = true;
+    for (const target of step.targets) {
+        const { revisions } = target.state.plan;
+        if (revisions.length === 0)
+            continue;
+        const where = step.targets.length > 1 ? ` on ${target.state.bind}` : '';
+        log.info(`Running the SQL of ${count(revisions.length, 'revision')}${where} in one transaction.`);
+        await runOn(step, target);
+    }
+}
+async function runOn({ surroundings, targets }, target) {
+    const { log, signal } = surroundings;
+    const { state, transaction } = target;
+    const { client, pid, lockTimeout } = transaction;
+    const of = targets.length > 1 ? `${state.bind}: ` : '';
+    const tape = new Tape(target.versionTable.name);
+    const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, state.plan);
+    let sent = performance.now();
+    const watch = new LockWatch({
+        pid,
+        quietSince: () => sent,
+        lockTimeout,
+        connect: () => target.connect(),
+        onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
+    });
+    const cancel = () => void cancelStatement(pid, () => target.connect());
+    signal.addEventListener('abort', cancel);
+    const onNotice = ({ severity = '', message = '' }) => tape.notice(severity, message);
+    client.on('notice', onNotice);
+    let failed = true;
+    try {
+        for (const revision of state.plan.revisions) {
+            progress.start(revision.id);
+            sent = performance.now();
+            signal.throwIfAborted();
+            await send(target, revision, tape, () => watch.blockersSince(sent));
+        }
+        failed = false;
+    }
+    finally {
+        await watch.end();
+        signal.removeEventListener('abort', cancel);
+        client.off('notice', onNotice);
+        progress.finish({ failed });
+        state.runs = progress.runs;
+        if (tape.notices.length > 0)
+            log.group(`Notices of PostgreSQL${of && ` (${state.bind})`}`, tape.notices);
+    }
+    // A script's SET ROLE, for one, is not for what comes now.
+    await transaction.clearSession();
+}
+async function send(target, revision, tape, blockers) {
+    const message = message_messageOf(revision.statements);
+    const note = (answered) => {
+        for (const [index, { command }] of answered.entries())
+            tape.start(message.commands[index]?.sql ?? '', none)(command);
+    };
+    let answered;
+    try {
+        answered = await sendMessage(target.transaction.client, message.text);
+    }
+    catch (error) {
+        if (!(error instanceof MessageError))
+            throw error;
+        note(error.answered);
+        if (!isServerError(error.cause))
+            throw connectionLost(error.cause, { revision: revision.id });
+        throw refusal(error.cause, refusedIn(message, positionOf(error.cause), error.answered.length));
+    }
+    note(answered);
+    for (const [index, tag] of answered.entries()) {
+        if (message.commands[index]?.own)
+            requireOneRow(revision, tag, target.state);
+    }
+    function refusal({ code = '', message: told, detail, hint }, { statement, position }) {
+        const place = statement && { file: revision.path, line: statement.line };
+        const failure = failureOf({ message: told, revision: revision.id, place, fromDatabase: true }, {
+            sql: statement?.sql ?? '',
+            error: { code, message: told, ...(detail && { detail }), ...(hint && { hint }), ...(position && { position }) },
+        }, target.state.plan, blockers());
+        return through_messages_inBind(failure, target.state);
+    }
+}
+const none = () => [];
+const positionOf = ({ position }) => (position ? Number(position) : undefined);
+/** As Alembic itself does: a row of the version table that is moved or taken away has to be there, and once. */
+function requireOneRow(revision, { command, rows }, state) {
+    if (!/^(UPDATE|DELETE)$/.test(command) || rows === 1)
+        return;
+    const failure = new Failure('migration-failed', `Revision ${revision.id} was to ${command} one row of the version table, and there were ${rows}.`, {
+        revision: revision.id,
+        advice: 'Look at what the scripts do to the version table, and make a new plan.',
+    });
+    throw through_messages_inBind(failure, state);
+}
+/** Which database it was, where there is more than one. */
+function through_messages_inBind(failure, { bind }) {
+    if (bind !== 'default')
+        failure.details.bind = bind;
+    return failure;
+}
+
 ;// CONCATENATED MODULE: ./src/verify.ts
 
 
@@ -61828,6 +63561,7 @@ async function verify({ transaction, versionTable, state }) {
 }
 
 ;// CONCATENATED MODULE: ./src/transact.ts
+
 
 
 
@@ -61900,7 +63634,7 @@ async function attemptOnce(step) {
             return 'up-to-date';
         const moving = targets.filter(({ state }) => state.plan.revisions.length > 0);
         const together = await canPrepare(step);
-        await runThroughGates(step);
+        await (inputs.planFile ? runMessages(step) : runThroughGates(step));
         await allOf(targets.map(target => verify(target)));
         if (inputs.mode === 'rehearse')
             return 'rehearsed';
@@ -62064,7 +63798,7 @@ async function main() {
         const inputs = readInputs(process.env);
         const { PGPASSWORD = '' } = process.env;
         const passwords = [...inputs.databases.values()].flatMap(database => database.secrets);
-        for (const secret of [...passwords, PGPASSWORD, inputs.githubToken])
+        for (const secret of [...passwords, PGPASSWORD, inputs.githubToken, inputs.planKey])
             if (secret)
                 core_setSecret(secret);
         const event = readEvent(process.env);

@@ -39,6 +39,10 @@ export interface Inputs {
   allowUntrusted: boolean
   /** Whether comment and summary show statements without their constants. */
   hideLiterals: boolean
+  /** The plan whose SQL is run instead of the scripts; empty for none. */
+  planFile: string
+  /** What plan files are signed with; empty for none. */
+  planKey: string
   /** Of every script, or of those from a revision on. */
   requireReview: boolean | { since: string }
 }
@@ -109,6 +113,18 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   const since = /^since:(\S+)$/.exec(review)?.[1]
   if (!since && !['true', 'false'].includes(review))
     mistake(`require-review is “${review}”; it can be true, false or since:REVISION.`)
+  const planFile = input('plan-file')
+  const planKey = input('plan-key')
+  if (planFile && from) mistake('from-revision and plan-file exclude each other: the plan file knows its prior heads.')
+  if (planFile && review !== 'false') {
+    mistake('require-review and plan-file exclude each other: a review is of scripts, and a plan file runs none.')
+  }
+  if (planKey && !planFile && mode === 'apply') {
+    mistake(
+      'plan-key is given and plan-file is empty: with a key, only a signed plan is applied.',
+      'The log of the preview says why it has made no plan file.',
+    )
+  }
   const twoPhase = oneOf('two-phase', twoPhases)
   const allowUntrusted = oneOf('allow-untrusted', ['true', 'false'])
 
@@ -142,6 +158,8 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     expectedDigest,
     allowUntrusted: allowUntrusted === 'true',
     hideLiterals: hideLiterals === 'true',
+    planFile,
+    planKey,
     requireReview: since ? { since } : review === 'true',
   }
 }

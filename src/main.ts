@@ -20,7 +20,8 @@ async function main(): Promise<void> {
     const inputs = readInputs(process.env)
     const { PGPASSWORD = '' } = process.env
     const passwords = [...inputs.databases.values()].flatMap(database => database.secrets)
-    for (const secret of [...passwords, PGPASSWORD, inputs.githubToken]) if (secret) core.setSecret(secret)
+    for (const secret of [...passwords, PGPASSWORD, inputs.githubToken, inputs.planKey])
+      if (secret) core.setSecret(secret)
     const event = readEvent(process.env)
     result = await run(inputs, {
       environment: process.env,

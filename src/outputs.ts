@@ -19,6 +19,7 @@ export function outputsOf(result: Result): Record<string, string> {
     pending: String(revisions.length),
     digest: result.digested ? digestOf(result.digested) : '',
     'sql-file': result.sqlFile ?? '',
+    'plan-file': result.planFile ?? '',
     'comment-url': result.commentUrl ?? '',
     databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
   }

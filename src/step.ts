@@ -3,8 +3,9 @@ import { dirname, join, resolve } from 'node:path'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
 import { Failure } from './failure'
+import { readPlan, writePlan } from './from-plan-file'
 import { baseCommit, scriptsAt } from './git/base'
-import { requireBaseCheckout } from './git/trust'
+import { requireBaseCheckout, requireSignature } from './git/trust'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
 import { destructionsOf } from './plan/destructive'
@@ -48,7 +49,7 @@ export class Step {
   readonly printed = new PrintOut()
   /** Whether anything of the batch was started. */
   started = false
-  /** Set by `startPython`. */
+  /** Set by `startPython`; a plan file needs none. */
   driver!: Driver
   targets: Target[]
   /** Every script of the project by its id, once it is loaded. */
@@ -73,19 +74,22 @@ export class Step {
     return this.inputs.databases.size > 0 && !this.inputs.fromRevision
   }
 
-  /** In an event that has secrets, a pull request's own scripts are not run. Throws a Failure `untrusted`. */
+  /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
   async checkTrust(): Promise<void> {
     const { trustedTips } = this.surroundings
     if (!trustedTips) return
-    const { workingDirectory, directory, alembicConfig } = this.inputs
+    const { workingDirectory, directory, alembicConfig, planFile, planKey } = this.inputs
+    if (planFile) return requireSignature(planKey)
     const scripts = alembicConfig ? dirname(alembicConfig) : directory
     await requireBaseCheckout(resolve(workingDirectory), trustedTips, scripts)
   }
 
   startPython(): void {
-    const { databases, githubToken: token } = this.inputs
+    const { databases, githubToken: token, planFile, planKey } = this.inputs
+    if (planFile) return
     const { environment, signal } = this.surroundings
-    const secrets = [...databases.values()].flatMap(database => database.secrets)
+    const passwords = [...databases.values()].flatMap(database => database.secrets)
+    const secrets = planKey ? [...passwords, planKey] : passwords
     const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword])
     this.driver = new Driver({
       ...this.inputs,
@@ -101,10 +105,10 @@ export class Step {
   async startAnew(): Promise<void> {
     this.started = false
     for (const { state } of this.targets) state.runs = []
-    this.driver.kill()
+    this.driver?.kill()
     this.startPython()
     await this.open()
-    await this.#python(() => this.driver.project(), 'Output of the app')
+    if (this.driver) await this.#python(() => this.driver.project(), 'Output of the app')
   }
 
   /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
@@ -116,21 +120,10 @@ export class Step {
     requireDistinct(targets)
   }
 
-  /** Resolves the batch of each database from its prior heads to the target, with its SQL. */
+  /** Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file. */
   async plan(): Promise<void> {
-    const { direction, revision: target, fromRevision } = this.inputs
-    const { result } = this
-    const project = await this.#python(() => this.driver.project(), 'Output of the app')
-    this.#match(project)
-    this.scripts = project.scripts
-    const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision)
-    const asked = this.targets.map(async ({ state, client, versionTable }) => {
-      const { heads, tableExists } = given ?? (await readHeads(client!, versionTable))
-      if (!fromRevision) state.priorHeads = state.newHeads = heads
-      return [state.bind, { heads, versionTableExists: tableExists }] as const
-    })
-    const databases = Object.fromEntries(await allOf(asked))
-    const plans = await this.#python(() => this.driver.plan({ direction, target, databases }), 'Output of the dry run')
+    const { result, inputs } = this
+    const plans = inputs.planFile ? await readPlan(this) : await this.#planScripts()
     for (const { state } of this.targets) {
       const plan = plans.get(state.bind)!
       state.plan = plan
@@ -142,6 +135,24 @@ export class Step {
     }
     result.digested = digestedOf(result)
     if (revisionsOf(result).length > 0) this.#writeSql()
+    if (inputs.mode !== 'apply' && !inputs.planFile) await writePlan(this)
+  }
+
+  async #planScripts(): Promise<Map<string, Plan>> {
+    const { direction, revision: target, fromRevision } = this.inputs
+    const project = await this.#python(() => this.driver.project(), 'Output of the app')
+    this.match(project.databases)
+    this.scripts = project.scripts
+    const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision)
+    const asked = this.targets.map(async target => {
+      const { state, client, versionTable } = target
+      const { heads, tableExists } = given ?? (await readHeads(client!, versionTable))
+      target.versionTableExists = tableExists
+      if (!fromRevision) state.priorHeads = state.newHeads = heads
+      return [state.bind, { heads, versionTableExists: tableExists }] as const
+    })
+    const databases = Object.fromEntries(await allOf(asked))
+    return await this.#python(() => this.driver.plan({ direction, target, databases }), 'Output of the dry run')
   }
 
   /** After a failure, the outputs say what the databases hold and not what was hoped. */
@@ -164,7 +175,7 @@ export class Step {
   }
 
   /** Finds each database of the project among those of the inputs. Throws a Failure `invalid-input` that names the others. */
-  #match({ databases }: Project): void {
+  match(databases: Project['databases']): void {
     if (!this.asksDatabases) {
       this.result.databases = []
       this.targets = databases.map(({ bind }) => this.#target(bind, undefined))
@@ -211,12 +222,17 @@ export class Step {
     }
   }
 
+  /** The path of a file of this step with that extension. */
+  fileFor(extension: string): string {
+    const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60)
+    return join(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`)
+  }
+
   #writeSql(): void {
-    const { result, inputs, surroundings } = this
+    const { result } = this
     const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []))
     if (!plans.every(({ plan }) => isRendered(plan))) return
-    const label = inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60)
-    result.sqlFile = join(surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.sql`)
+    result.sqlFile = this.fileFor('sql')
     const scripts = plans.filter(({ plan }) => plan.revisions.length > 0)
     const named = ({ bind, plan }: (typeof plans)[number]) =>
       plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan)

@@ -3,7 +3,7 @@ import { Failure } from './failure'
 import type { DatabaseState } from './plan/result'
 import { connect, disconnect, lossOf, sever } from './postgres/connection'
 import { readHeads, type VersionTable } from './postgres/heads'
-import { byIdentity, type Identity, identify, sameIdentity } from './postgres/identity'
+import { byIdentity, identify, type NamedIdentity, sameIdentity } from './postgres/identity'
 import type { Transaction } from './postgres/transaction'
 import type { Database } from './postgres/url'
 
@@ -16,7 +16,9 @@ export class Target {
   client: Client | undefined
   versionTable!: VersionTable
   transaction!: Transaction
-  #identity: Identity | undefined
+  /** Whether that table is there, as far as the plan goes. */
+  versionTableExists = false
+  #identity: NamedIdentity | undefined
   /** Whether a COMMIT was sent. */
   committing = false
 
@@ -46,13 +48,13 @@ export class Target {
   }
 
   /** Which database this is; it is asked once. */
-  async identify(): Promise<Identity> {
+  async identify(): Promise<NamedIdentity> {
     this.#identity ??= await identify(this.client!)
     return this.#identity
   }
 
   /** After `identify`. */
-  get identity(): Identity {
+  get identity(): NamedIdentity {
     return this.#identity!
   }
 

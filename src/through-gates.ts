@@ -53,8 +53,7 @@ export async function runThroughGates(step: Step): Promise<void> {
   for (const { target, tape, progress } of passages) {
     progress.finish({ failed: error !== undefined })
     target.state.runs = progress.runs
-    const { notices, noticesDropped } = tape
-    if (noticesDropped > 0) notices.push(`… ${noticesDropped} more notices`)
+    const { notices } = tape
     if (notices.length > 0) log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices)
   }
   printed.show(log, 'Output of the scripts')

@@ -11,6 +11,7 @@ import { seconds } from './report/words'
 import { allOf, type Step } from './step'
 import { inLockOrder, type Target } from './target'
 import { runThroughGates } from './through-gates'
+import { runMessages } from './through-messages'
 import { canPrepare, commitTogether } from './two-phase'
 import { verify } from './verify'
 
@@ -73,7 +74,7 @@ async function attemptOnce(step: Step): Promise<Ending> {
     if (!there.includes(false)) return 'up-to-date'
     const moving = targets.filter(({ state }) => state.plan!.revisions.length > 0)
     const together = await canPrepare(step)
-    await runThroughGates(step)
+    await (inputs.planFile ? runMessages(step) : runThroughGates(step))
     await allOf(targets.map(target => verify(target)))
     if (inputs.mode === 'rehearse') return 'rehearsed'
     surroundings.signal.throwIfAborted()

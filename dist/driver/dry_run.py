@@ -104,7 +104,8 @@ class Renderer:
 
     def note(self, text):
         text = text.strip()
-        if not text.startswith("-- Running "):
+        # The transaction around the batch is ours; what a script begins or commits is its own.
+        if not text.startswith("-- Running ") and (self.path or text not in ("BEGIN;", "COMMIT;")):
             self.add(text[:-1] if text.endswith(";") else text)
 
     def add(self, sql):

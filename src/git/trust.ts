@@ -21,6 +21,19 @@ export async function requireBaseCheckout(directory: string, tips: string[], scr
   if (first) throw untrusted(`the checkout is not as it was committed (${first.trim()})`)
 }
 
+/** Throws a Failure `untrusted` where plan files are not signed: an artifact may come from a pull request's own run. */
+export function requireSignature(key: string): void {
+  if (key) return
+  throw new Failure(
+    'untrusted',
+    'This event has secrets, and the plan file may be a stranger’s: no plan-key is given.',
+    {
+      advice:
+        'Sign plan files with plan-key in the run that makes them. If whoever can make one may run it, set allow-untrusted: true.',
+    },
+  )
+}
+
 function untrusted(why: string): Failure {
   return new Failure('untrusted', `This event has secrets, and the scripts may be a stranger’s: ${why}.`, {
     advice:

@@ -65,6 +65,8 @@ export interface Result {
   digested?: Digested
   /** Path of the batch's SQL. */
   sqlFile?: string
+  /** Path of the plan, for a later apply. */
+  planFile?: string
   commentUrl?: string
   /** Several databases: what is not covered when they are committed one after another. */
   uncovered?: string

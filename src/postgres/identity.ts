@@ -6,12 +6,17 @@ export interface Identity {
   oid: string
 }
 
+/** The same with the database's name. */
+export interface NamedIdentity extends Identity {
+  name: string
+}
+
 export const sameIdentity = (a: Identity, b: Identity): boolean => a.system === b.system && a.oid === b.oid
 
 /** Asks a database who it is. Throws what PostgreSQL answers. */
-export async function identify(client: Client): Promise<Identity> {
-  const { rows } = await client.query<Identity>(
-    `SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid
+export async function identify(client: Client): Promise<NamedIdentity> {
+  const { rows } = await client.query<NamedIdentity>(
+    `SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
      FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`,
   )
   return rows[0]!

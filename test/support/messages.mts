@@ -18,6 +18,7 @@ const makers: Record<string, { argument: number; reason?: string }> = {
   Failure: { argument: 1 },
   mistake: { argument: 0, reason: 'invalid-input' },
   invalid: { argument: 0, reason: 'invalid-input' },
+  refused: { argument: 0, reason: 'plan-changed' },
 }
 
 /** The messages of failures in src/, from the source itself. */

@@ -101,8 +101,7 @@ export async function runStep(options: StepOptions): Promise<Step> {
     summary: readFileSync(join(folder, 'summary'), 'utf8'),
     commands: commandsIn(log),
   }
-  const sqlFile = step.outputs['sql-file']
-  if (!sqlFile) rmSync(folder, { recursive: true, force: true })
+  if (!step.outputs['sql-file'] && !step.outputs['plan-file']) rmSync(folder, { recursive: true, force: true })
   return step
 }
 

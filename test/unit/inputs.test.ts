@@ -49,6 +49,8 @@ const defaults = {
   retries: 3,
   allowUntrusted: false,
   hideLiterals: false,
+  planFile: '',
+  planKey: '',
   requireReview: false,
   expectedDigest: '',
   twoPhase: 'auto',
@@ -262,6 +264,7 @@ describe('the outputs', () => {
       pending: '2',
       digest: expect.stringMatching(/^sha256:[0-9a-f]{64}$/),
       'sql-file': '/tmp/atomic-upgrade.sql',
+      'plan-file': '',
       'comment-url': 'https://c',
       databases: JSON.stringify({
         default: {
@@ -286,6 +289,7 @@ describe('the outputs', () => {
       pending: '0',
       digest: '',
       'sql-file': '',
+      'plan-file': '',
       'comment-url': '',
       databases: '{}',
     })

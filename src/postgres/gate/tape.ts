@@ -39,10 +39,8 @@ const shortened = (text: string, limit: number) =>
 
 export class Tape {
   readonly entries: TapeEntry[] = []
-  /** The first of PostgreSQL's notices, as `SEVERITY: message`. */
-  readonly notices: string[] = []
-  /** How many more there were. */
-  noticesDropped = 0
+  readonly #notices: string[] = []
+  #noticesDropped = 0
   revision: string | null = null
   #sent = 0
   #last = 0
@@ -73,8 +71,14 @@ export class Tape {
   }
 
   notice(severity: string, message: string): void {
-    if (this.notices.length < mostNotices) this.notices.push(`${severity}: ${shortened(message, kept.parameter)}`)
-    else this.noticesDropped++
+    if (this.#notices.length < mostNotices) this.#notices.push(`${severity}: ${shortened(message, kept.parameter)}`)
+    else this.#noticesDropped++
+  }
+
+  /** PostgreSQL's notices as `SEVERITY: message`; of very many, the first ones and a count. */
+  get notices(): string[] {
+    const more = this.#noticesDropped
+    return more > 0 ? [...this.#notices, `… ${more} more notices`] : this.#notices
   }
 
   /** Since when neither a statement nor an answer has passed, as `performance.now()` counts. */
