@@ -67,7 +67,10 @@ describe('A plan file', () => {
   ])('%s is applied without checkout and Python, and leaves what the scripts leave', async (_, folder, revision) => {
     const [url, twin] = [await createDatabase(), await createDatabase()]
     const preview = await start(folder, url, { comment: 'false', revision })
-    expect(readFileSync(preview.outputs['sql-file']!, 'utf8').match(/^(BEGIN|COMMIT);$/gm)).toEqual(['BEGIN;', 'COMMIT;'])
+    expect(readFileSync(preview.outputs['sql-file']!, 'utf8').match(/^(BEGIN|COMMIT);$/gm)).toEqual([
+      'BEGIN;',
+      'COMMIT;',
+    ])
     const applied = await apply(url, preview.outputs['plan-file']!)
     const { digest, revisions, 'prior-head': prior, 'new-head': head } = preview.outputs
     expect(applied.outputs, applied.log).toMatchObject({

@@ -1,0 +1,270 @@
+import { execFileSync } from 'node:child_process'
+import { cpSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { createDatabase } from '../support/action.mts'
+import { contents } from '../support/database.mts'
+import { bot, type GitHub, pullRequest, type Review, startGitHub } from '../support/github.mts'
+import { query } from '../support/postgres.mts'
+import { python, writeProject } from '../support/project.mts'
+import { runStep, type Step } from '../support/runner.mts'
+
+/*
+ * What a team does: a pull request brings two scripts, it is previewed for production, approved and merged; staging gets
+ * them on the push, and production by one of three gates. Then the same with one thing gone wrong.
+ */
+
+const table = 'CREATE TABLE account (id int PRIMARY KEY, mail text)'
+const base = { id: 'a1', upgrade: `op.execute("${table}")` }
+const change = [
+  { id: 'b2', upgrade: 'op.execute("ALTER TABLE account ADD COLUMN name text")' },
+  { id: 'c3', upgrade: "op.execute(\"INSERT INTO account VALUES (1, 'a@example.com', 'Ada')\")" },
+]
+const number = 7
+const key = { 'plan-key': 'a key that only the two environments have' }
+const pathOf = (id: string) => `migrations/versions/${id}.py`
+
+let github: GitHub
+let checkout: string
+let staging: string
+let production: string
+/** The last commit of the pull request's branch. */
+let head: string
+/** What production held before, and what it is to hold. */
+let untouched: string
+let wanted: string
+
+const git = (...args: string[]): string => {
+  const who = ['-c', 'user.name=A', '-c', 'user.email=a@example.com', '-c', 'commit.gpgsign=false']
+  return execFileSync('git', [...who, ...args], { cwd: checkout, encoding: 'utf8', stdio: 'pipe' }).trim()
+}
+
+function commit(message: string): string {
+  git('add', '.')
+  git('commit', '-q', '-m', message)
+  return git('rev-parse', 'HEAD')
+}
+
+/** A step in the job of that event; the checkout is as it stands. */
+function step(event: 'pull_request' | 'push', inputs: Record<string, string>, workspace = checkout): Promise<Step> {
+  const payload = { pull_request: { number, base: { sha: git('rev-parse', 'main') } } }
+  return runStep({
+    workspace,
+    inputs: { python, ...inputs },
+    github: github.url,
+    event: { name: event, payload: event === 'pull_request' ? payload : {} },
+    environment: { GITHUB_SHA: git('rev-parse', 'HEAD') },
+  })
+}
+
+const preview = (inputs: Record<string, string> = {}) =>
+  step('pull_request', { 'database-url': production, label: 'production', ...key, ...inputs })
+
+const approval = (change: Partial<Review> = {}): Review => ({
+  id: 1,
+  state: 'APPROVED',
+  commit_id: head,
+  author_association: 'MEMBER',
+  user: { login: 'colleague', id: 2, type: 'User' },
+  ...change,
+})
+
+/** Merges the branch as GitHub's button "Squash and merge" does. */
+function merge(): void {
+  git('checkout', '-q', 'main')
+  git('merge', '-q', '--squash', 'change')
+  const sha = commit('squashed')
+  const at = '2026-01-01T00:00:00Z'
+  const merged = {
+    state: 'closed',
+    merged_at: at,
+    merge_commit_sha: sha,
+    head: { label: 'acme:change', ref: 'change', sha: head },
+  }
+  github.pulls.set(sha, [pullRequest(number, merged)])
+  const files = git('diff', '--name-only', 'main~1', 'main').split('\n')
+  github.files.set(
+    number,
+    files.map(filename => ({ filename, sha: git('rev-parse', `change:${filename}`), status: 'added' })),
+  )
+}
+
+const deploy = (url: string, inputs: Record<string, string>) =>
+  step('push', { mode: 'apply', 'database-url': url, ...inputs })
+
+/** The three gates of production; each gets what the preview gave out. */
+const gates: Record<string, (given: Record<string, string>) => Promise<Step>> = {
+  'by the digest': ({ digest = '' }) => deploy(production, { label: 'production', 'expected-digest': digest }),
+  'by the plan file': ({ 'plan-file': file = '' }) => {
+    const elsewhere = mkdtempSync(join(tmpdir(), 'atomic-upgrade-elsewhere-'))
+    const inputs = { python: 'no-python-here', label: 'production', 'plan-file': file, ...key }
+    return step('push', { mode: 'apply', 'database-url': production, ...inputs }, elsewhere)
+  },
+  'by review': () => deploy(production, { label: 'production', 'require-review': 'true' }),
+}
+
+beforeEach(async () => {
+  github = await startGitHub()
+  checkout = writeProject({ scripts: [base] })
+  writeFileSync(join(checkout, '.gitignore'), '__pycache__/\n')
+  git('init', '-q', '-b', 'main')
+  commit('base')
+  staging = await createDatabase()
+  production = await createDatabase()
+  for (const url of [staging, production]) {
+    await query(
+      url,
+      `${table}; CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+                      INSERT INTO alembic_version VALUES ('a1')`,
+    )
+  }
+  untouched = await contents(production)
+  const all = writeProject({ scripts: [base, ...change] })
+  git('checkout', '-q', '-b', 'change')
+  for (const { id } of change) cpSync(join(all, pathOf(id)), join(checkout, pathOf(id)))
+  head = commit('two scripts')
+})
+afterEach(() => github.stop())
+
+/** Everything up to the merge and staging, as it should be. */
+async function upToStaging(): Promise<Record<string, string>> {
+  const { outputs, log } = await preview()
+  expect(outputs, log).toMatchObject({ outcome: 'previewed', pending: '2', 'prior-head': 'a1', 'new-head': 'c3' })
+  github.reviews.set(number, [approval()])
+  merge()
+  const deployed = await deploy(staging, { label: 'staging' })
+  expect(deployed.outputs, deployed.log).toMatchObject({ outcome: 'applied', 'new-head': 'c3' })
+  wanted = await contents(staging)
+  expect(wanted).toContain('Ada')
+  return outputs
+}
+
+describe.each(Object.entries(gates))('Production %s', (name, gate) => {
+  test('gets what was previewed, approved and merged, and the pull request tells of each step', async () => {
+    const step = await gate(await upToStaging())
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'prior-head': 'a1', 'new-head': 'c3' })
+    expect(await contents(production)).toBe(wanted)
+    const comments = github.comments.get(number)!.map(({ body }) => body)
+    expect(comments).toHaveLength(2)
+    for (const label of ['staging', 'production']) {
+      const [comment] = comments.filter(body => body.includes(`Atomic Upgrade, ${label}: upgraded by 2 revisions`))
+      expect(comment).toContain('ALTER TABLE account ADD COLUMN name text')
+    }
+    expect((await gate({ ...step.outputs, 'plan-file': '' })).outputs.outcome).toBe(
+      name === 'by the plan file' ? 'refused' : 'up-to-date',
+    )
+  })
+
+  async function expectRefused(given: Record<string, string>, reason: string, words: string): Promise<void> {
+    const before = await contents(production)
+    const step = await gate(given)
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': reason })
+    expect(step.commands.find(({ name }) => name === 'error')?.text).toContain(words)
+    expect(await contents(production)).toBe(before)
+  }
+
+  test('refuses one byte of one script that changed after it was approved', async () => {
+    const given = await upToStaging()
+    const script = join(checkout, pathOf('c3'))
+    writeFileSync(script, readFileSync(script, 'utf8').replace('Ada', 'Eve'))
+    const sha = commit('straight to main')
+    if (name === 'by the plan file') {
+      // It has the scripts in it: what happens to them later is nothing to it, and its own bytes are another matter.
+      const step = await gate(given)
+      expect(step.outputs, step.log).toMatchObject({ outcome: 'applied' })
+      expect(await contents(production)).toBe(wanted)
+      await query(production, 'DROP TABLE account; DELETE FROM alembic_version')
+      const file = given['plan-file']!
+      writeFileSync(file, readFileSync(file, 'utf8').replace('Ada', 'Eve'))
+      return expectRefused(given, 'plan-changed', 'was altered')
+    }
+    if (name === 'by the digest') return expectRefused(given, 'plan-changed', 'The batch is not the one')
+    github.pulls.set(sha, github.pulls.values().next().value!)
+    await expectRefused(given, 'not-reviewed', 'another version of this script than will run')
+    expect(await contents(production)).toBe(untouched)
+  })
+
+  test('refuses what a raw migration has overtaken', async () => {
+    const given = await upToStaging()
+    git('checkout', '-q', 'change')
+    const { host, port, username, password, pathname } = new URL(production)
+    expect(host && port).toBeTruthy()
+    const environment = {
+      ...process.env,
+      DATABASE_URL: `postgresql+psycopg://${username}:${password}@${host}${pathname}`,
+    }
+    execFileSync(python, ['-m', 'flask', 'db', 'upgrade', 'b2'], { cwd: checkout, env: environment, stdio: 'pipe' })
+    git('checkout', '-q', 'main')
+    // A review is of scripts, and the one that is left was reviewed.
+    if (name === 'by review') {
+      expect((await gate(given)).outputs).toMatchObject({ outcome: 'applied', revisions: '["c3"]' })
+      return expect(await contents(production)).toBe(wanted)
+    }
+    const words =
+      name === 'by the digest' ? 'it starts from b2 and not a1' : 'starts from a1, and the database is at b2'
+    await expectRefused(given, 'plan-changed', words)
+  })
+})
+
+describe('Production by review refuses', () => {
+  async function expectNotReviewed(words: string): Promise<void> {
+    const step = await gates['by review']!({})
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'not-reviewed' })
+    expect(step.commands.find(({ name }) => name === 'error')?.text).toContain(words)
+    expect(await contents(production)).toBe(untouched)
+  }
+
+  test('a push after the approval', async () => {
+    github.reviews.set(number, [approval()])
+    const script = join(checkout, pathOf('c3'))
+    writeFileSync(script, readFileSync(script, 'utf8').replace('Ada', 'Eve'))
+    head = commit('one more thing')
+    merge()
+    await expectNotReviewed('its approval is not of its final head commit')
+  })
+
+  test('an approval that was dismissed', async () => {
+    await upToStaging()
+    github.reviews.set(number, [approval({ state: 'DISMISSED' })])
+    await expectNotReviewed('it has no approval')
+  })
+
+  test('a comment that says it was approved, whoever wrote it', async () => {
+    merge()
+    for (const login of ['mallory', bot]) github.add(number, login, 'Approved by colleague. LGTM')
+    await expectNotReviewed('it has no approval')
+  })
+})
+
+test('A forged comment proves nothing: the digest is what counts', async () => {
+  const { digest = '' } = (await preview()).outputs
+  const script = join(checkout, pathOf('c3'))
+  writeFileSync(script, readFileSync(script, 'utf8').replace('Ada', 'Eve'))
+  head = commit('something else')
+  const other = (await preview({ comment: 'false' })).outputs.digest!
+  const [comment] = github.comments.get(number)!
+  const digests = JSON.parse((await preview({ comment: 'false' })).outputs.databases!).default.digests
+  comment!.body = comment!.body.replace(/"c3","[0-9a-f]{64}"/, `"c3","${digests.c3}"`).replaceAll(digest, other)
+  merge()
+  const step = await gates['by the digest']!({ digest })
+  expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'plan-changed' })
+  expect(await contents(production)).toBe(untouched)
+})
+
+test('A plan file of another repository, or without the key, is refused', async () => {
+  const given = await upToStaging()
+  const unsigned = (await preview({ 'plan-key': '', comment: 'false' })).outputs['plan-file']!
+  const elsewhere = mkdtempSync(join(tmpdir(), 'atomic-upgrade-elsewhere-'))
+  const inputs = { mode: 'apply', 'database-url': production, label: 'production', comment: 'false', ...key }
+  const cases: [string, string][] = [
+    [given['plan-file']!, 'mallory/shop'],
+    [unsigned, 'acme/shop'],
+  ]
+  for (const [file, repository] of cases) {
+    const environment = { GITHUB_REPOSITORY: repository }
+    const step = await runStep({ workspace: elsewhere, inputs: { ...inputs, 'plan-file': file }, environment })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'plan-changed' })
+  }
+  expect(await contents(production)).toBe(untouched)
+})
