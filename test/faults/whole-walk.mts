@@ -2,8 +2,12 @@
  * Walks every point of every fault and prints the table; exits with 1 when a promise did not hold or a point was not
  * tried in time. `--databases N` has a batch of up to three databases, `--servers N` spreads them. `--every N` tries only
  * each N-th point, `--early N` only each N-th of those before the verification, `--only TEXT` only the faults whose names
- * hold the text, `--minutes N` ends after that time, as Ctrl-C does at once.
+ * hold the text, `--minutes N` ends after that time, as Ctrl-C does at once. `--write` puts what is printed into
+ * docs/reliability.md, where nothing else puts figures.
  */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { cpus, totalmem } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Server, startServer } from '../support/postgres.mts'
 import { type Batch, prepareBatch } from './batch.mts'
@@ -20,6 +24,7 @@ const { values } = parseArgs({
     early: { type: 'string', default: '' },
     only: { type: 'string', default: '' },
     minutes: { type: 'string', default: '180' },
+    write: { type: 'boolean', default: false },
   },
 })
 const every = { run: Number(values.early || values.every), commit: Number(values.every) }
@@ -56,18 +61,37 @@ try {
     // In no order, so that what is known after half of the time is known of all faults.
     .sort(() => Math.random() - 0.5)
   const where = `${databases === 1 ? 'one database' : `${databases} databases`} on ${servers.length / walkers} server(s)`
-  console.log(`${points.length} points of ${chosen.length} faults, in a batch of five revisions, ${where}.`)
+  const title = `${points.length} points of ${chosen.length} faults, in a batch of five revisions, ${where}.`
+  console.log(title)
   const total = points.length
   await Promise.all(batches.map(batch => walk(batch, points, total)))
   const tried = total - points.length
   const minutes = Math.round((Date.now() - started) / 60_000)
-  console.log(`\n${table(rows)}\n\n${tried} points in ${minutes} minutes, PostgreSQL ${servers[0]!.version}.`)
-  if (databases > 1) console.log(`\nWhat the databases held before the next run:\n\n${states(rows)}`)
+  const machine = `${cpus().length} × ${cpus()[0]?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB`
+  const told = [
+    title,
+    table(rows),
+    `${tried} points in ${minutes} minutes, PostgreSQL ${servers[0]!.version}, ${machine}.`,
+    databases > 1 && `What the databases held before the next run:\n\n${states(rows)}`,
+  ]
+  const report = told.filter(Boolean).join('\n\n')
+  console.log(`\n${report}`)
+  if (values.write && points.length === 0) writeReport(report)
   if (points.length > 0) console.log(`${points.length} more points were not tried in time.`)
   if (!allIsWell(rows)) console.log('A promise did not hold: see above.')
   if (points.length > 0 || !allIsWell(rows)) process.exitCode = 1
 } finally {
   await Promise.all(servers.map(server => server.stop()))
+}
+
+/** Between the marks of as many databases on the page. */
+function writeReport(report: string): void {
+  const page = join(import.meta.dirname, '../../docs/reliability.md')
+  const [begin, end] = [`<!-- walk of ${databases} -->`, `<!-- /walk of ${databases} -->`]
+  const text = readFileSync(page, 'utf8')
+  const [before, after] = [text.indexOf(begin) + begin.length, text.indexOf(end)]
+  if (after < before) throw new Error(`${page} has no place for a walk of ${databases}`)
+  writeFileSync(page, `${text.slice(0, before)}\n\n${report}\n\n${text.slice(after)}`)
 }
 
 function ownServers(walker: number): Server[] {
