@@ -56548,12 +56548,26 @@ function isServerError(error) {
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/identity.ts
+
 const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
-/** Asks a database who it is. Throws what PostgreSQL answers. */
+/**
+ * Asks a database who it is. Throws a Failure `not-permitted` where the role may not ask; by default every role may, but
+ * a provider can have taken that away.
+ */
 async function identify(client) {
-    const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
-     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
-    return rows[0];
+    try {
+        const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
+       FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
+        return rows[0];
+    }
+    catch (error) {
+        if (error.code !== '42501')
+            throw error;
+        throw new Failure('not-permitted', `The role may not ask which database this is: ${messageOf(error)}.`, {
+            advice: 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() to the role of database-url.',
+            cause: error,
+        });
+    }
 }
 /** An order that is the same in every run, whatever the order of the inputs. */
 function byIdentity(a, b) {
@@ -58770,7 +58784,16 @@ async function writePlan(step) {
         // Whoever signs plans wants them.
         return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told);
     }
-    const databases = await allOf(targets.map(target => plannedDatabase(target)));
+    let databases;
+    try {
+        databases = await allOf(targets.map(target => plannedDatabase(target)));
+    }
+    catch (error) {
+        // A preview that cannot be applied as it stands is a preview all the same.
+        if (!(error instanceof Failure))
+            throw error;
+        return surroundings.log.info(`There is no plan file. ${error.message} ${error.details.advice}`);
+    }
     const { label, direction } = inputs;
     const { repository } = surroundings;
     const plan = { repository, label, digest: digestOf(result.digested), direction, databases };

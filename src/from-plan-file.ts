@@ -23,7 +23,14 @@ export async function writePlan(step: Step): Promise<void> {
     // Whoever signs plans wants them.
     return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told)
   }
-  const databases = await allOf(targets.map(target => plannedDatabase(target)))
+  let databases: PlannedDatabase[]
+  try {
+    databases = await allOf(targets.map(target => plannedDatabase(target)))
+  } catch (error) {
+    // A preview that cannot be applied as it stands is a preview all the same.
+    if (!(error instanceof Failure)) throw error
+    return surroundings.log.info(`There is no plan file. ${error.message} ${error.details.advice}`)
+  }
   const { label, direction } = inputs
   const { repository } = surroundings
   const plan = { repository, label, digest: digestOf(result.digested!), direction, databases }

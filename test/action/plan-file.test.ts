@@ -345,6 +345,20 @@ describe('There is no plan file, and the log says which revision is why', () => 
     expect(step.log).toContain(why)
   })
 
+  test('a role that may not ask which database it is', async () => {
+    const folder = writeProject({ scripts: [first] })
+    const url = await createDatabase()
+    const role = `reader_${new URL(url).pathname.slice(1)}`
+    await query(
+      url,
+      `CREATE ROLE ${role} LOGIN PASSWORD 'x'; REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC`,
+    )
+    const { host, pathname } = new URL(url)
+    const step = await start(folder, `postgresql://${role}:x@${host}${pathname}`, { comment: 'false' })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'previewed', 'plan-file': '' })
+    expect(step.log).toContain('There is no plan file. The role may not ask which database this is')
+  })
+
   test('as a warning where plans are signed', async () => {
     const folder = writeProject({ scripts: [{ id: 'a1', upgrade: 'op.execute("COMMIT")' }] })
     const step = await start(folder, '', { 'from-revision': 'base', comment: 'false', 'plan-key': 'secret' })
