@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { createDatabase, start } from '../support/action.mts'
 import { contents } from '../support/database.mts'
 import { query } from '../support/postgres.mts'
@@ -143,14 +143,21 @@ op.execute("INSERT INTO t (name) VALUES ('a'), ('ab'), ('c')")`,
 }
 
 describe('The dry run tells the truth about', () => {
+  /** At the first revision. */
+  let begun: string
+  beforeAll(async () => {
+    begun = await createDatabase()
+    const step = await start(writeProject({ scripts: [base] }), begun, { mode: 'apply' })
+    expect(step.outputs.outcome, step.log).toBe('applied')
+  })
+
   for (const [name, { upgrade, not, line }] of Object.entries(scripts)) {
     test(name, async () => {
       const body = upgrade.includes('names')
         ? `names = sa.table("t", sa.column("name", sa.Text))\n${upgrade.trim()}`
         : upgrade
       const project = writeProject({ scripts: [base, { id: 'b2', upgrade: body }] })
-      const [online, rendered] = [await createDatabase(), await createDatabase()]
-      for (const url of [online, rendered]) await start(project, url, { mode: 'apply', revision: 'a1' })
+      const online = await createDatabase(begun)
 
       const preview = await start(project, online, {})
       expect(preview.outputs, preview.log).toMatchObject({ outcome: 'previewed', revisions: '["b2"]' })
@@ -159,6 +166,7 @@ describe('The dry run tells the truth about', () => {
       if (!not) {
         expect(applied.outputs.outcome, applied.log).toBe('applied')
         const sql = readFileSync(preview.outputs['sql-file']!, 'utf8')
+        const rendered = await createDatabase(begun)
         await query(rendered, sql)
         expect(await contents(rendered), sql).toBe(await contents(online))
         return

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { createDatabase, start } from '../support/action.mts'
 import { contents, leftovers } from '../support/database.mts'
 import { query } from '../support/postgres.mts'
@@ -120,16 +120,23 @@ const scripts = (second: string, third: string) => [
   { id: 'ccc3', upgrade: third },
 ]
 
+/** At the first revision. */
+let begun: string
+beforeAll(async () => {
+  begun = await createDatabase()
+  const step = await start(writeProject({ scripts: scripts('pass', 'pass') }), begun, {
+    mode: 'apply',
+    revision: 'aaa1',
+  })
+  expect(step.outputs.outcome, step.log).toBe('applied')
+})
+
 for (const driver of ['psycopg', 'psycopg2']) {
   describe(`with ${driver}`, () => {
     for (const [name, { second, rows, ...options }] of Object.entries(ways)) {
       test(`${name}: all or nothing`, async () => {
-        const url = await createDatabase()
+        const url = await createDatabase(begun)
         const driverUrl = url.replace('postgresql:', `postgresql+${driver}:`)
-        await start(writeProject({ scripts: scripts('pass', 'pass'), ...options }), driverUrl, {
-          mode: 'apply',
-          revision: 'aaa1',
-        })
         const before = await contents(url)
 
         const failing = writeProject({ scripts: scripts(second, 'op.execute("SELECT 1/0")'), ...options })

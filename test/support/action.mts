@@ -5,11 +5,12 @@ import { query } from './postgres.mts'
 import { python } from './project.mts'
 import { root, runStep, type Step, type StepOptions } from './runner.mts'
 
-/** An empty database on the tests' server. */
-export async function createDatabase(): Promise<string> {
+/** A database on the tests' server: an empty one, or a copy of another, to which nobody may be connected. */
+export async function createDatabase(template = ''): Promise<string> {
   const server = inject('postgres')
   const name = `t_${randomBytes(6).toString('hex')}`
-  await query(server, `CREATE DATABASE ${name}`)
+  const { pathname } = new URL(template || server)
+  await query(server, `CREATE DATABASE ${name}${template && ` TEMPLATE ${pathname.slice(1)}`}`)
   return server.replace(/\/postgres$/, `/${name}`)
 }
 
