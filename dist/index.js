@@ -57154,10 +57154,20 @@ function withoutCredentials(name, value, secrets, token) {
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
 
+;// CONCATENATED MODULE: external "node:v8"
+const external_node_v8_namespaceObject = require("node:v8");
 ;// CONCATENATED MODULE: ./src/plan/statements.ts
 
-/** Loads the parser's WASM once; await it before any other function of this file. */
-const loadParser = wasm.loadModule;
+
+/**
+ * Loads the parser's WASM once; await it before any other function of this file. V8 is told to leave it at its first
+ * compilation: the optimizing one takes half a gigabyte and a second for the parser's tables, and never pays that back.
+ */
+async function loadParser() {
+    for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering'])
+        (0,external_node_v8_namespaceObject.setFlagsFromString)(flag);
+    await (0,wasm.loadModule)();
+}
 /**
  * Splits SQL text into its statements, without their terminators and leading comments.
  * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8'
 import { loadModule, type Node, parseSync, type RawStmt, SqlError } from 'libpg-query'
 
 /** One SQL statement as PostgreSQL's own parser delimits it. */
@@ -7,8 +8,14 @@ export interface Statement {
   tree: Node
 }
 
-/** Loads the parser's WASM once; await it before any other function of this file. */
-export const loadParser: () => Promise<void> = loadModule
+/**
+ * Loads the parser's WASM once; await it before any other function of this file. V8 is told to leave it at its first
+ * compilation: the optimizing one takes half a gigabyte and a second for the parser's tables, and never pays that back.
+ */
+export async function loadParser(): Promise<void> {
+  for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering']) setFlagsFromString(flag)
+  await loadModule()
+}
 
 /**
  * Splits SQL text into its statements, without their terminators and leading comments.

@@ -27,7 +27,7 @@ const folderOf = (path: string): string => (path.includes('/') ? path.split('/')
 const pure = ['plan', 'report']
 /** The packages that do no input or output; the parser loads its own WASM. */
 const purePackages: Record<string, string[]> = {
-  plan: ['libpg-query', 'node:crypto', '@cfworker/json-schema'],
+  plan: ['libpg-query', 'node:crypto', 'node:v8', '@cfworker/json-schema'],
   report: [],
 }
 
