@@ -56525,9 +56525,10 @@ const adviceByCode = {
     '53300': 'The server has no free connection; try again, or keep one for this role.',
     '57P03': 'The server is starting up or shutting down; try again.',
 };
-/** Closes a connection without waiting for a server that does not answer. */
-function disconnect(client) {
-    return Promise.race([client.end().catch(() => { }), new Promise(resolve => setTimeout(resolve, 1_000).unref())]);
+/** Closes a connection without waiting for a server that does not answer; its socket would keep the process alive. */
+async function disconnect(client) {
+    await Promise.race([client.end().catch(() => { }), new Promise(resolve => setTimeout(resolve, 1_000).unref())]);
+    sever(client);
 }
 /** The Failure of a connection that broke while it was in use, if that is why `error` was thrown. */
 function lossOf(client, error) {
@@ -59764,7 +59765,7 @@ async function lackingSlots(targets) {
  * Throws a Failure; whatever a crash leaves behind is settled by a later run.
  */
 async function commitTogether(step, targets) {
-    const { log } = step.surroundings;
+    const { log, signal } = step.surroundings;
     const [first, ...others] = targets;
     const decision = { ...first.identity, transaction: first.transaction.id };
     const gids = new Map(targets.map((target, index) => [target, gidOf(decision, index)]));
@@ -59793,6 +59794,9 @@ async function commitTogether(step, targets) {
             const left = await undo(step, asked, gids);
             if (error instanceof Failure && left === '')
                 throw error;
+            if (signal.aborted) {
+                throw new Failure('cancelled', `The step was cancelled before the commit was decided.${left}`, { cause: error });
+            }
             throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
                 advice: 'Run the step again.',
                 cause: error,
@@ -63305,7 +63309,7 @@ class Progress {
 async function runThroughGates(step) {
     const { surroundings, inputs, printed, targets } = step;
     const { log, signal } = surroundings;
-    const passages = await allOf(targets.map(target => through_gates_open(step, target)));
+    const passages = await openAll(step);
     const several = targets.length > 1;
     const cancel = () => {
         for (const passage of passages)
@@ -63332,8 +63336,7 @@ async function runThroughGates(step) {
     catch (thrown) {
         error = thrown;
     }
-    await allOf(passages.map(({ gate }) => gate.close()));
-    await allOf(passages.map(({ watch }) => watch.end()));
+    await through_gates_close(passages);
     signal.removeEventListener('abort', cancel);
     for (const { target, tape, progress } of passages) {
         progress.finish({ failed: error !== undefined });
@@ -63367,6 +63370,25 @@ async function through_gates_open(step, target) {
     const of = step.targets.length > 1 ? `${target.state.bind}: ` : '';
     const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.state.plan);
     return { target, tape, gate, watch, progress, cancel };
+}
+/** All of them, or none is left open. */
+async function openAll(step) {
+    const opened = [];
+    try {
+        return await allOf(step.targets.map(async (target) => {
+            const passage = await through_gates_open(step, target);
+            opened.push(passage);
+            return passage;
+        }));
+    }
+    catch (error) {
+        await through_gates_close(opened);
+        throw error;
+    }
+}
+async function through_gates_close(passages) {
+    await allOf(passages.map(({ gate }) => gate.close()));
+    await allOf(passages.map(({ watch }) => watch.end()));
 }
 function through_gates_batchOf({ target, gate }) {
     const { user = '', database = '' } = target.client;
@@ -63869,7 +63891,8 @@ async function main() {
 function applicationName(repository, runId) {
     return ['atomic-upgrade', repository.slice(-34), runId && `#${runId}`].filter(Boolean).join(' ').slice(0, 63);
 }
-void main();
+// Whatever is still open then, such as a socket that never connects, is not waited for.
+void main().finally(() => setTimeout(() => process.exit(), 2_000).unref());
 
 })();
 

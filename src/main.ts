@@ -57,4 +57,5 @@ function applicationName(repository: string, runId: string): string {
   return ['atomic-upgrade', repository.slice(-34), runId && `#${runId}`].filter(Boolean).join(' ').slice(0, 63)
 }
 
-void main()
+// Whatever is still open then, such as a socket that never connects, is not waited for.
+void main().finally(() => setTimeout(() => process.exit(), 2_000).unref())

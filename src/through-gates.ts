@@ -24,7 +24,7 @@ interface Passage {
 export async function runThroughGates(step: Step): Promise<void> {
   const { surroundings, inputs, printed, targets } = step
   const { log, signal } = surroundings
-  const passages = await allOf(targets.map(target => open(step, target)))
+  const passages = await openAll(step)
   const several = targets.length > 1
   const cancel = () => {
     for (const passage of passages) void passage.cancel()
@@ -47,8 +47,7 @@ export async function runThroughGates(step: Step): Promise<void> {
   } catch (thrown) {
     error = thrown
   }
-  await allOf(passages.map(({ gate }) => gate.close()))
-  await allOf(passages.map(({ watch }) => watch.end()))
+  await close(passages)
   signal.removeEventListener('abort', cancel)
   for (const { target, tape, progress } of passages) {
     progress.finish({ failed: error !== undefined })
@@ -79,6 +78,28 @@ async function open(step: Step, target: Target): Promise<Passage> {
   const of = step.targets.length > 1 ? `${target.state.bind}: ` : ''
   const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.state.plan!)
   return { target, tape, gate, watch, progress, cancel }
+}
+
+/** All of them, or none is left open. */
+async function openAll(step: Step): Promise<Passage[]> {
+  const opened: Passage[] = []
+  try {
+    return await allOf(
+      step.targets.map(async target => {
+        const passage = await open(step, target)
+        opened.push(passage)
+        return passage
+      }),
+    )
+  } catch (error) {
+    await close(opened)
+    throw error
+  }
+}
+
+async function close(passages: Passage[]): Promise<void> {
+  await allOf(passages.map(({ gate }) => gate.close()))
+  await allOf(passages.map(({ watch }) => watch.end()))
 }
 
 function batchOf({ target, gate }: Passage) {

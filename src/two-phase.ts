@@ -53,7 +53,7 @@ async function lackingSlots(targets: Target[]): Promise<string> {
  * Throws a Failure; whatever a crash leaves behind is settled by a later run.
  */
 export async function commitTogether(step: Step, targets: Target[]): Promise<void> {
-  const { log } = step.surroundings
+  const { log, signal } = step.surroundings
   const [first, ...others] = targets as [Target, ...Target[]]
   const decision: Decision = { ...first.identity, transaction: first.transaction.id }
   const gids = new Map(targets.map((target, index) => [target, gidOf(decision, index)]))
@@ -77,6 +77,9 @@ export async function commitTogether(step: Step, targets: Target[]): Promise<voi
     } catch (error) {
       const left = await undo(step, asked, gids)
       if (error instanceof Failure && left === '') throw error
+      if (signal.aborted) {
+        throw new Failure('cancelled', `The step was cancelled before the commit was decided.${left}`, { cause: error })
+      }
       throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
         advice: 'Run the step again.',
         cause: error,

@@ -79,9 +79,10 @@ const adviceByCode: Record<string, string> = {
   '57P03': 'The server is starting up or shutting down; try again.',
 }
 
-/** Closes a connection without waiting for a server that does not answer. */
-export function disconnect(client: Client): Promise<void> {
-  return Promise.race([client.end().catch(() => {}), new Promise<void>(resolve => setTimeout(resolve, 1_000).unref())])
+/** Closes a connection without waiting for a server that does not answer; its socket would keep the process alive. */
+export async function disconnect(client: Client): Promise<void> {
+  await Promise.race([client.end().catch(() => {}), new Promise<void>(resolve => setTimeout(resolve, 1_000).unref())])
+  sever(client)
 }
 
 /** The Failure of a connection that broke while it was in use, if that is why `error` was thrown. */

@@ -16,6 +16,7 @@ beforeAll(async () => {
 afterAll(() => Promise.all(servers.map(server => server.stop())))
 
 const moments = {
+  'as a gate is opened': /atomic_upgrade\.pid/,
   'at the first PREPARE': /^PREPARE TRANSACTION '.*:0'$/,
   'at the second PREPARE': /^PREPARE TRANSACTION '.*:1'$/,
   'at the first COMMIT PREPARED': /^COMMIT PREPARED '.*:0'$/,
@@ -25,6 +26,7 @@ const moments = {
 /** What two databases on two servers hold after a fault at a moment, once a plain second run has settled it; `script/faults` walks every point. */
 const short: [fault: string, moment: keyof typeof moments, holds: Verdict['holds'], seen: Verdict['seen'][number][]][] =
   [
+    ['connection cut, answer lost', 'as a gate is opened', 'old', ['old', 'old']],
     ['action gets SIGKILL', 'at the first PREPARE', 'old', ['old', 'prepared']],
     ['action gets SIGKILL', 'at the second PREPARE', 'old', ['prepared', 'prepared']],
     ['action gets SIGKILL', 'at the second COMMIT PREPARED', 'new', ['new', 'new']],
