@@ -130,6 +130,9 @@ function excerpt(sql: string, position: number | undefined): string[] {
   return [`${head}${shown}${from + width < line.length ? '…' : ''}`, `${' '.repeat(head.length + column - from)}^`]
 }
 
+/** The longest name, message and paragraph shown, in characters: what is never dropped must fit in any case. */
+export const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500]
+
 /** At most `length` UTF-16 units and a mark that something is missing; no character is cut in two. */
 export const clip = (text: string, length: number): string =>
   text.length > length ? `${text.slice(0, length).replace(/[\ud800-\udbff]$/, '')}…` : text
