@@ -8,12 +8,13 @@ import { baseCommit, scriptsAt } from './git/base'
 import { requireBaseCheckout, requireSignature } from './git/trust'
 import type { Inputs } from './inputs'
 import { type Log, PrintOut } from './log'
+import { abridged } from './plan/abridged'
 import { destructionsOf } from './plan/destructive'
 import { digestedOf } from './plan/digest'
 import { headsOf } from './plan/heads'
 import { isRendered, type Plan, type Script } from './plan/plan'
 import { type DatabaseState, nameHeads, type Result, revisionsOf } from './plan/result'
-import { ownStatements, sqlComment, sqlScript, terminated } from './plan/sql'
+import { ownStatements, sqlComment, sqlScript } from './plan/sql'
 import { obstaclesOf } from './plan/transactional'
 import { disconnect } from './postgres/connection'
 import { type Heads, readHeads } from './postgres/heads'
@@ -249,11 +250,7 @@ export class Step {
       const { id, message, path, notRenderable } = revision
       const title = `${of}${id} ${message} (${path})`
       if (notRenderable) log.info(`${title}: not rendered, ${notRenderable.reason}`)
-      else
-        log.group(
-          title,
-          ownStatements(revision).map(({ sql }) => terminated(sql)),
-        )
+      else log.group(title, abridged(ownStatements(revision).map(({ sql }) => sql)))
     }
   }
 }

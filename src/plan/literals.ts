@@ -28,8 +28,9 @@ export function hideLiterals(sql: string): string {
 const isData = (word: string): boolean =>
   /^(select|insert|update|delete|merge|with|values|copy|call|execute)$/i.test(word)
 
-/** FCONST, SCONST, USCONST, BCONST, XCONST, ICONST, SQL_COMMENT and C_COMMENT of PostgreSQL 18's grammar. */
+/** FCONST, SCONST, USCONST, BCONST, XCONST and ICONST of PostgreSQL 18's grammar. */
 const [float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266]
 const strings = new Set([string, unicodeString, bits, hex])
 const numbers = new Set([float, integer])
-const comments = new Set([275, 276])
+/** Its SQL_COMMENT and C_COMMENT. */
+export const comments = new Set([275, 276])

@@ -1,4 +1,5 @@
-import { ownStatements, sqlOf } from '../plan/sql'
+import { abridged } from '../plan/abridged'
+import { ownStatements } from '../plan/sql'
 import type { Entry } from './batch'
 import { placeOf } from './failed'
 import { fenced, folded, html, prose } from './markdown'
@@ -22,9 +23,7 @@ function section({ bind, revision }: Entry, shown: (sql: string) => string): str
     )
   }
   const statements = ownStatements(revision)
-  const body =
-    statements.length === 0
-      ? 'The script does nothing.'
-      : fenced(sqlOf(statements.map(each => ({ ...each, sql: shown(each.sql) }))), 'sql')
+  const sql = abridged(statements.map(each => shown(each.sql)))
+  const body = sql.length === 0 ? 'The script does nothing.' : fenced(sql.join('\n\n'), 'sql')
   return folded(`${title} – ${count(statements.length, 'statement')}`, body)
 }

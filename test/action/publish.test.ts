@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createDatabase, secondProject, seedProject, start } from '../support/action.mts'
 import { bot, type GitHub, pullRequest, startGitHub } from '../support/github.mts'
-import { python } from '../support/project.mts'
+import { python, writeProject } from '../support/project.mts'
 import { runStep, type Step, type StepOptions } from '../support/runner.mts'
 
 let github: GitHub
@@ -186,6 +186,28 @@ test('a preview posts the batch’s SQL, and the next one brings the same commen
   await preview({ revision: 'dd7c69423ad9' })
   expect(bodies()).toHaveLength(1)
   expect(bodies()[0]).toContain('upgrade by 1 revision')
+})
+
+test('many rows are shown by the first ones and a count, in comment, summary and log; the SQL file has them all', async () => {
+  const rows = (table: string) =>
+    `op.bulk_insert(sa.table("${table}", sa.column("name", sa.Text)), [{"name": "name %d" % i} for i in range(300)])`
+  const many = `"INSERT INTO t VALUES " + ", ".join("('row %d')" % i for i in range(900))`
+  const upgrade = `op.create_table("t", sa.Column("name", sa.Text))\n${rows('t')}\nop.execute(${many})`
+  const workspace = writeProject({ scripts: [{ id: 'a1', upgrade }] })
+  for (const hides of ['false', 'true']) {
+    const step = await preview({ 'hide-literals': hides }, { workspace })
+    for (const text of [bodies()[0]!, step.summary, step.log]) {
+      const hidden = hides === 'true' && text !== step.log
+      const name = (i: number, kind = 'name') => (hidden ? '\\$\\d+' : `'${kind} ${i}'`)
+      expect(text).toMatch(new RegExp(`\\(${name(4)}\\);\\s+-- … and 295 more rows, 300 in all\\s`))
+      expect(text).toMatch(new RegExp(`\\(${name(4, 'row')}\\)\\n-- … and 895 more rows, 900 in all\\n;`))
+      expect(text).not.toMatch(/name 5|row 5/)
+    }
+    expect(bodies()[0]).toContain('– 302 statements')
+    const sql = readFileSync(step.outputs['sql-file']!, 'utf8')
+    expect(sql.match(/'name \d+'/g)).toHaveLength(300)
+    expect(sql.match(/'row \d+'/g)).toHaveLength(900)
+  }
 })
 
 test('where there is nothing to do there is no comment, but one that stands there says so', async () => {

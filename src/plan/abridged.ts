@@ -1,0 +1,99 @@
+import type { Node } from 'libpg-query'
+import { scanSync } from 'libpg-query'
+import { comments } from './literals'
+import { sqlComment, terminated } from './sql'
+import { splitStatements } from './statements'
+
+/** How many rows stand for the rest. */
+const mostRows = 5
+
+/** Lines, and characters of a line. */
+const screen = { height: 40, width: 100 }
+
+/**
+ * The statements of a revision as people read them, each with its terminator. Rows that would fill more than a screen
+ * are shown by the first few and a count: those of one INSERT, and those of INSERTs into one table that follow each
+ * other, as `op.bulk_insert` renders them. Needs the parser to be loaded.
+ */
+export function abridged(statements: string[]): string[] {
+  if (!fillsAScreen(statements)) return statements.map(terminated)
+  const shown: string[] = []
+  for (let at = 0; at < statements.length; ) {
+    const insert = insertOf(statements[at]!)
+    let end = at + 1
+    if (insert?.rows === 1) while (end < statements.length && isAnotherRow(statements[end]!, insert)) end++
+    const run = statements.slice(at, end)
+    at = end
+    const isLong = fillsAScreen(run)
+    if (isLong && run.length > mostRows) {
+      shown.push(...run.slice(0, mostRows).map(terminated), remark(run.length))
+    } else if (isLong && insert && insert.rows > mostRows) {
+      shown.push(terminated(firstRows(run[0]!, insert.rows)))
+    } else shown.push(...run.map(terminated))
+  }
+  return shown
+}
+
+function fillsAScreen(statements: string[]): boolean {
+  let height = 0
+  for (const statement of statements) {
+    for (const line of statement.split('\n')) height += Math.ceil(line.length / screen.width) || 1
+    if (height > screen.height) return true
+  }
+  return false
+}
+
+interface Insert {
+  /** The table and its columns. */
+  into: string
+  rows: number
+}
+
+/** What an INSERT … VALUES inserts into; undefined for anything else. */
+function insertOf(sql: string): Insert | undefined {
+  if (!/\binsert\b/i.test(sql)) return undefined
+  const [statement, more] = statementsOf(sql)
+  if (!statement || more || !('InsertStmt' in statement)) return undefined
+  const { relation, cols = [], selectStmt } = statement.InsertStmt
+  const rows = selectStmt && 'SelectStmt' in selectStmt ? (selectStmt.SelectStmt.valuesLists?.length ?? 0) : 0
+  const columns = cols.map(column => 'ResTarget' in column && column.ResTarget.name)
+  return rows > 0 ? { into: JSON.stringify([relation?.schemaname, relation?.relname, columns]), rows } : undefined
+}
+
+function isAnotherRow(sql: string, { into }: Insert): boolean {
+  const insert = insertOf(sql)
+  return insert?.rows === 1 && insert.into === into
+}
+
+function statementsOf(sql: string): Node[] {
+  try {
+    return splitStatements(sql).map(({ tree }) => tree)
+  } catch {
+    // Not in our parser's grammar: it is shown as it is.
+    return []
+  }
+}
+
+/** The parse tree does not say where a row ends, so the parentheses behind VALUES are counted. */
+function firstRows(sql: string, rows: number): string {
+  const ends: number[] = []
+  let [depth, isBehind] = [0, false]
+  for (const { text, end, tokenType } of scanSync(sql).tokens) {
+    if (comments.has(tokenType)) continue
+    if (depth === 0 && /^values$/i.test(text)) {
+      // The first one may be the name of the table.
+      isBehind = true
+      ends.length = 0
+    } else if (text === '(') depth++
+    else if (text === ')') {
+      depth--
+      if (depth === 0 && isBehind) ends.push(end)
+    } else if (depth === 0 && isBehind && text !== ',') break
+  }
+  if (ends.length !== rows) return sql
+  const bytes = Buffer.from(sql)
+  const [first, rest] = [bytes.toString('utf8', 0, ends[mostRows - 1]), bytes.toString('utf8', ends.at(-1)).trim()]
+  return `${first}\n${remark(rows)}${rest && `\n${rest}`}`
+}
+
+const remark = (rows: number): string => sqlComment(`… and ${rows - mostRows} more rows, ${rows} in all`)
