@@ -47,7 +47,8 @@ export class Publisher {
         return ''
       }
       // Most pull requests have no migration, and nobody wants to be told so.
-      if (result.outcome === 'up-to-date' && comment.body === undefined) return ''
+      const isNothing = result.outcome === 'up-to-date' && !result.edited?.length
+      if (isNothing && comment.body === undefined) return ''
       return await comment.write(renderReport(result, { run: this.event.runUrl, hidesLiterals }, commentLimit))
     } catch (error) {
       this.#problem = commentProblem(error)

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
+import { editedScripts } from './edited'
 import { Failure } from './failure'
 import { readPlan, writePlan } from './from-plan-file'
 import { baseCommit, scriptsAt } from './git/base'
@@ -144,6 +145,7 @@ export class Step {
     const project = await this.#python(() => this.driver.project(), 'Output of the app')
     this.match(project.databases)
     this.scripts = project.scripts
+    if (this.inputs.mode !== 'apply') this.result.edited = await editedScripts(this)
     const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision)
     const asked = this.targets.map(async target => {
       const { state, client, versionTable } = target

@@ -41,8 +41,12 @@ const shallow = (setting: string): Failure =>
     advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
   })
 
-/** Every Python file of a commit that names a down_revision, wherever it lies. */
-export async function scriptsAt(directory: string, commit: string): Promise<BaseScript[]> {
+/** Every Python file of a commit that names a down_revision, wherever it lies, but for those of these blobs. */
+export async function scriptsAt(
+  directory: string,
+  commit: string,
+  except: Set<string> = new Set(),
+): Promise<BaseScript[]> {
   // Exit code 1 is git's "nothing found".
   const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(
     error => {
@@ -55,7 +59,17 @@ export async function scriptsAt(directory: string, commit: string): Promise<Base
     .filter(Boolean)
     .map(name => name.slice(commit.length + 1))
   const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim()
+  const blobs = except.size > 0 ? await blobsAt(root, commit) : new Map<string, string>()
   return Promise.all(
-    paths.map(async path => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })),
+    paths
+      .filter(path => !except.has(blobs.get(path) ?? ''))
+      .map(async path => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })),
   )
+}
+
+/** The name of each file's blob in a commit, by its path. */
+async function blobsAt(root: string, commit: string): Promise<Map<string, string>> {
+  // Each entry is `MODE TYPE NAME<tab>PATH`.
+  const entries = (await git(root, ['ls-tree', '-r', '-z', commit])).split('\0').filter(Boolean)
+  return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]!]))
 }

@@ -36,9 +36,7 @@ export async function versionOf(file: string): Promise<Versioned> {
       advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
     })
   }
-  const bytes = readFileSync(file)
-  const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1')
-  return { path, commit, blobs: [blobOf(bytes), blobOf(stored)] }
+  return { path, commit, blobs: blobsOf(readFileSync(file)) }
 }
 
 /** The commits whose parents a shallow clone does not have: every file seems to come with them. */
@@ -49,6 +47,12 @@ async function shallowCommits(root: string): Promise<Set<string>> {
   } catch {
     return new Set()
   }
+}
+
+/** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
+export function blobsOf(bytes: Buffer): string[] {
+  const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1')
+  return [blobOf(bytes), blobOf(stored)]
 }
 
 /** The name of a blob object; source: the page "Git Objects" of the Git book. */

@@ -1,6 +1,7 @@
 import type { Failure } from '../failure'
 import type { Destruction } from './destructive'
 import type { Digested } from './digest'
+import type { Edited } from './edited'
 import type { Direction, Plan } from './plan'
 import type { Obstacle } from './transactional'
 
@@ -68,6 +69,8 @@ export interface Result {
   /** Path of the plan, for a later apply. */
   planFile?: string
   commentUrl?: string
+  /** Scripts of the pull request's base that are not the same here. */
+  edited?: Edited[]
   /** Several databases: what is not covered when they are committed one after another. */
   uncovered?: string
 }

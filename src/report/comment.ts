@@ -7,7 +7,7 @@ import { printable, prose, proseWithCode } from './markdown'
 import { howToGoOn, icon, opening } from './opening'
 import { sectionsOf } from './sections'
 import { tableOf } from './table'
-import { destroyed, warnings } from './warnings'
+import { destroyed, rewritten, warnings } from './warnings'
 import { clip, count, headline, paragraphLength } from './words'
 
 /** How much fits, by GitHub's own measure. */
@@ -63,6 +63,7 @@ function cutToFit(
       `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
       opening(result),
       destroyed(result),
+      rewritten(result),
       result.failure && failed(result.failure, hidesLiterals),
       rows.join('\n'),
       warnings(result, shown),

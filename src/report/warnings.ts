@@ -1,3 +1,4 @@
+import type { Edited } from '../plan/edited'
 import type { Result } from '../plan/result'
 import type { Obstacle } from '../plan/transactional'
 import { batchOf, type Entry } from './batch'
@@ -5,7 +6,7 @@ import { placeOf } from './failed'
 import { code, prose } from './markdown'
 import { clip, count, messageLength, nameLength } from './words'
 
-/** The most destructions that are listed. */
+/** The most lines of one warning. */
 const mostListed = 10
 
 /** What a reviewer has to see first. */
@@ -16,13 +17,36 @@ export function destroyed({ databases, outcome }: Result): string {
     destructions.map(({ revision, line, what }) => {
       const where = databases.length > 1 ? `${prose(clip(bind, nameLength))}, ` : ''
       const at = placeOf({ file: revision.path, line })
-      return `> - ${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`
+      return `${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`
     }),
   )
   if (found.length === 0) return ''
-  const more = found.length - mostListed
-  const lines = more > 0 ? [...found.slice(0, mostListed), `> - and ${count(more, 'more statement')}`] : found
+  const lines = listed(found).map(line => `> - ${line}`)
   return ['> [!CAUTION]', '> This batch destroys data or changes all of it:', ...lines].join('\n')
+}
+
+const changedScripts =
+  'Scripts that the base branch has are not the same here. Databases that ran them will not run them again:'
+
+/** What is said in the log of scripts that databases will not run again. */
+export const editedTold = (edited: Edited[]): string =>
+  [changedScripts, ...listed(edited.map(({ id, path, isGone }) => `${id} is ${became(isGone)} (${path})`))].join('\n')
+
+/** The same in Markdown. */
+export function rewritten({ edited = [] }: Result): string {
+  if (edited.length === 0) return ''
+  const lines = edited.map(({ id, path, isGone }) => {
+    return `${code(clip(id, nameLength))} is ${became(isGone)} (${placeOf({ file: path, line: null })})`
+  })
+  return ['> [!WARNING]', `> ${changedScripts}`, ...listed(lines).map(line => `> - ${line}`)].join('\n')
+}
+
+const became = (isGone: boolean): string => (isGone ? 'gone' : 'changed')
+
+/** The first of them, and how many there are besides. */
+function listed(lines: string[]): string[] {
+  const more = lines.length - mostListed
+  return more > 0 ? [...lines.slice(0, mostListed), `and ${more} more`] : lines
 }
 
 /** What an apply will refuse, what is not covered, and what cannot be shown. */

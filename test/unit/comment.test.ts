@@ -125,6 +125,7 @@ describe('hostile text', () => {
     const several = fc.array(database, { minLength: 2, maxLength: 3 })
     fc.assert(
       fc.property(several, hostile, hostile, (databases, uncovered, problem) => {
+        const revisions = databases.flatMap(({ plan }) => plan.revisions)
         const result: Result = {
           mode: 'preview',
           direction: 'upgrade',
@@ -132,14 +133,15 @@ describe('hostile text', () => {
           outcome: 'previewed',
           databases,
           uncovered,
+          edited: revisions.map(({ id, path }, i) => ({ id, path, isGone: i % 2 === 0 })),
         }
         const text = renderReport(result, { ...links, problem }, commentLimit)
-        const revisions = databases.flatMap(({ plan }) => plan.revisions)
-        expectIntact(text, { sections: revisions.length, items: databases.length })
+        const [sections, edited] = [revisions.length, revisions.length]
+        expectIntact(text, { sections, items: databases.length + edited, lists: edited > 0 ? 2 : 1 })
         const count = (wanted: string) => blocks(text).filter(({ type }) => type === wanted).length
         expect(count('tr_open')).toBe(revisions.length === 0 ? 0 : revisions.length + 1)
         const unseen = revisions.some(({ notRenderable }) => notRenderable) ? 1 : 0
-        const boxes = revisions.length + unseen + (uncovered ? 1 : 0) + (problem ? 1 : 0)
+        const boxes = revisions.length + unseen + (edited > 0 ? 1 : 0) + (uncovered ? 1 : 0) + (problem ? 1 : 0)
         expect(count('blockquote_open')).toBe(boxes)
       }),
       { numRuns: 500 },

@@ -129,6 +129,13 @@ const destructions = [
   { revision: required, line: 21, what: 'drops the column state of orders' },
 ]
 comment('previewed-destructive', { ...previewed, destructions })
+comment('previewed-with-edited-scripts', {
+  ...previewed,
+  edited: [
+    { id: '5a77262c502b', path: 'migrations/versions/5a77262c502b_create_orders.py', isGone: false },
+    { id: 'dd7c69423ad9', path: 'migrations/versions/dd7c69423ad9_create_customers.py', isGone: true },
+  ],
+})
 comment('previewed-with-literals-hidden', previewed, { run, hidesLiterals: true })
 comment('previewed-downgrade', {
   ...previewed,

@@ -1,0 +1,46 @@
+import { readFileSync, realpathSync } from 'node:fs'
+import { relative, resolve } from 'node:path'
+import { messageOf } from './failure'
+import { baseCommit, scriptsAt } from './git/base'
+import { blobsOf } from './git/history'
+import { git } from './git/repository'
+import { type Edited, editedOf, type KnownScript } from './plan/edited'
+import { editedTold } from './report/warnings'
+import type { Step } from './step'
+
+/**
+ * The scripts that the base of a pull request has and that are edited or deleted here, for which it warns. Scripts of
+ * the base are read, and not run. Where that cannot be told, mostly because the clone is too shallow, the log says so.
+ */
+export async function editedScripts(step: Step): Promise<Edited[]> {
+  const { inputs, surroundings } = step
+  const { base, log } = surroundings
+  if (!base) return []
+  try {
+    const edited = await compare(step, resolve(inputs.workingDirectory), base)
+    if (edited.length > 0) log.warning(editedTold(edited))
+    return edited
+  } catch (error) {
+    log.info(`Whether scripts of the base branch were edited is not known: ${messageOf(error)}`)
+    return []
+  }
+}
+
+async function compare({ driver, scripts }: Step, directory: string, base: string): Promise<Edited[]> {
+  const head = (await git(directory, ['rev-parse', 'HEAD'])).trim()
+  // In pull_request_target the checkout is the base itself.
+  if (head === base) return []
+  const root = realpathSync((await git(directory, ['rev-parse', '--show-toplevel'])).trim())
+  const files = [...scripts.values()].map(({ id, file }) => ({ id, file, bytes: readFileSync(file) }))
+  const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)))
+  const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged)
+  const known: KnownScript[] = []
+  for (const { path, source } of others) {
+    for (const { id } of await driver.read([source])) known.push({ id, path, source })
+  }
+  const here = files.map(({ id, file, bytes }) => {
+    const path = relative(root, realpathSync(file)).replaceAll('\\', '/')
+    return { id, path, source: bytes.toString() }
+  })
+  return editedOf(known, here)
+}
