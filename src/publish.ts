@@ -6,6 +6,7 @@ import type { Inputs } from './inputs'
 import type { Log } from './log'
 import type { Result } from './plan/result'
 import { commentLimit, marker, renderReport, summaryLimit } from './report/comment'
+import { wasApplied } from './report/life'
 
 /** Shows the result to people: on the pull request while the step runs, in the job summary at its end. */
 export class Publisher {
@@ -48,8 +49,12 @@ export class Publisher {
       }
       // Most pull requests have no migration, and nobody wants to be told so.
       const isNothing = result.outcome === 'up-to-date' && !result.edited?.length
+      const { body: standing = '' } = comment
       if (isNothing && comment.body === undefined) return ''
-      return await comment.write(renderReport(result, { run: this.event.runUrl, hidesLiterals }, commentLimit))
+      // What was applied stays to be seen.
+      if (isNothing && wasApplied(standing)) return await comment.write(standing)
+      const surroundings = { run: this.event.runUrl, standing, hidesLiterals }
+      return await comment.write(renderReport(result, surroundings, commentLimit))
     } catch (error) {
       this.#problem = commentProblem(error)
       // While the step is under way there will be another chance.

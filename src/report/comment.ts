@@ -1,9 +1,21 @@
+import { digestOf } from '../plan/digest'
 import { hideLiterals } from '../plan/literals'
 import type { Result } from '../plan/result'
 import { batchOf } from './batch'
 import { failed } from './failed'
 import { hiddenPlan } from './hidden'
-import { printable, prose, proseWithCode } from './markdown'
+import {
+  historyWith,
+  isForReview,
+  isSamePlan,
+  keptPlan,
+  lifeOf,
+  marked,
+  otherThanPreviewed,
+  type Previewed,
+  unmarked,
+} from './life'
+import { code, printable, prose, proseWithCode } from './markdown'
 import { howToGoOn, icon, opening } from './opening'
 import { sectionsOf } from './sections'
 import { tableOf } from './table'
@@ -26,6 +38,8 @@ export const summaryLimit: Limit = { most: 1024 * 1024, sizeOf: text => Buffer.b
 export interface Surroundings {
   /** The web page of the run, which has the log and the summary; empty in the summary itself. */
   run: string
+  /** The text of the comment as it stands, empty for a new one; undefined in the summary. */
+  standing?: string
   /** Why the comment on the pull request is not what it should be. */
   problem?: string
   /** Whether statements are shown with their constants replaced. */
@@ -37,48 +51,86 @@ export const marker = (label: string): string => `<!-- atomic-upgrade ${encodeUR
 
 /**
  * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
- * dropped from the end until the rest fits; first their SQL, then their lines in the table.
+ * dropped from the end until the rest fits; first their SQL, then their lines in the table. A comment also has a line
+ * for each run, and an apply leaves the plan that was previewed in it as it stands.
  */
 export function renderReport(result: Result, surroundings: Surroundings, limit: Limit): string {
-  const { digested } = result
+  const { previewed, history } = lifeOf(surroundings.standing ?? '')
+  const kept = result.mode === 'apply' ? previewed : undefined
+  const hidden = kept ? kept.hidden : hiddenOf(result, limit)
+  const attempts: Past[] = [
+    { history, kept, hidden },
+    ...(kept ? [{ history, kept, hidden: '', isBrief: true }] : []),
+    { history, kept: undefined, hidden: '' },
+  ]
+  let text = ''
+  for (const past of attempts) {
+    text = cutToFit(result, surroundings, limit, past)
+    if (limit.sizeOf(text) <= limit.most) break
+  }
+  return text
+}
+
+/** What a comment has beside the result of this run. */
+interface Past {
+  history: string[]
+  /** The plan that was previewed, where this run leaves it as it is. */
+  kept: Previewed | undefined
+  hidden: string
+  /** Without the details of the failure, which would leave no room for that plan. */
+  isBrief?: boolean
+}
+
+/** The hidden plan; empty where there is none, or where it would take the place of what people read. */
+function hiddenOf({ digested }: Result, { most, sizeOf }: Limit): string {
   const hidden = digested?.databases.some(({ revisions }) => revisions.length > 0) ? hiddenPlan(digested) : ''
-  const { most, sizeOf } = limit
-  // What people read goes before it.
-  const text = sizeOf(hidden) <= most / 4 ? cutToFit(result, surroundings, limit, hidden) : ''
-  return text && sizeOf(text) <= most ? text : cutToFit(result, surroundings, limit, '')
+  return sizeOf(hidden) <= most / 4 ? hidden : ''
 }
 
 function cutToFit(
   result: Result,
-  { run, problem = '', hidesLiterals = false }: Surroundings,
+  { run, standing, problem = '', hidesLiterals = false }: Surroundings,
   limit: Limit,
-  hidden: string,
+  { history, kept, hidden, isBrief = false }: Past,
 ): string {
   const shown = hidesLiterals ? hideLiterals : (sql: string) => sql
   const batch = batchOf(result)
   const { length } = batch
+  const digest = result.digested && isForReview(result) ? digestOf(result.digested) : ''
+  const isComment = standing !== undefined
   const render = (rows: string[], sections: string[], note = ''): string => {
-    const parts = [
-      // The hidden plan in place of the empty line: an HTML comment needs none behind it.
-      `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
-      opening(result),
+    const plan = [
       destroyed(result),
       rewritten(result),
-      result.failure && failed(result.failure, hidesLiterals),
       rows.join('\n'),
       warnings(result, shown),
       ...sections,
       note && `_${note}${whereItIs(result, run)}._`,
+      digest && `Digest: ${code(digest)}`,
+    ].filter(Boolean)
+    const parts = [
+      // The hidden plan in place of the empty line: an HTML comment needs none behind it.
+      `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+      opening(result),
+      result.failure && !isBrief && unmarked(failed(result.failure, hidesLiterals)),
+      kept && otherThanPreviewed(result, kept),
+      ...(isComment && digest ? marked(plan, digest) : plan.map(unmarked)),
+      kept && keptPlan(kept),
+      isComment && historyWith(result, history, run),
       howToGoOn(result, run),
       problem && `> [!WARNING]\n> ${proseWithCode(clip(problem, paragraphLength))}`,
     ]
     return `${parts.filter(Boolean).join('\n\n')}\n`
   }
-  const { most, sizeOf } = limit
+  const { sizeOf } = limit
+  // The outcome of an apply will need room beside the plan that is for review.
+  const most = isComment && digest ? Math.floor((limit.most * 5) / 6) : limit.most
   // The longest of the notes.
   const withNote = (rows: string[]) => most - sizeOf(render(rows, [], unlisted(length) + unshown(length, length)))
   const rows = fitting(tableOf(result), '\n', { sizeOf, room: withNote([]) })
   if (rows.length < length) return render(rows, [], unlisted(length - rows.length))
+  // The plan that was previewed has its SQL.
+  if (kept && isSamePlan(result, kept.digest)) return render(rows, [])
   const room = most - sizeOf(render(rows, []))
   const sections = fitting(sectionsOf(batch, shown), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) })
   return render(rows, sections, unshown(length - sections.length, length))

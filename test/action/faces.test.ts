@@ -34,9 +34,10 @@ test('the life of a pull request, as its reader sees it', async () => {
   await step(seedProject, { mode: 'apply', revision: '5a77262c502b' })
   await expectFace('5-applied')
   await step(seedProject, { mode: 'apply', revision: '5a77262c502b' })
-  await expectFace('6-up-to-date')
+  expect((await step(seedProject, { revision: '5a77262c502b' })).outputs.outcome).toBe('up-to-date')
+  await expectFace('5-applied')
   await step(seedProject, { mode: 'apply', direction: 'downgrade' })
-  await expectFace('7-downgraded')
+  await expectFace('6-downgraded')
   expect(github.comments.get(7)).toHaveLength(1)
 })
 

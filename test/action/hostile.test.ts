@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { lifeOf } from '../../src/report/life'
 import { createDatabase, start } from '../support/action.mts'
 import { contents } from '../support/database.mts'
 import { type GitHub, startGitHub } from '../support/github.mts'
@@ -83,7 +84,7 @@ function expectHarmless({ log, commands, outputs, summary }: Step, groups: RegEx
   expect(log).not.toMatch(/[\0\b\r\u007f-\u009f\u202e]|\u001b(?!\[[\d;]*m)|\u001b\[8m[^\u001b]*\n/)
   expect(log.match(/^Outcome: .*$/gm)).toEqual([expect.stringContaining(`Outcome: ${outputs.outcome}.`)])
   expectIntact(summary)
-  for (const text of github.written) expectIntact(text)
+  for (const text of github.written) expectIntact(text, { items: lifeOf(text).history.length })
 }
 
 test('a preview shows hostile text as text, and an apply of it does too', async () => {

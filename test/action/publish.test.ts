@@ -1,8 +1,10 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createDatabase, secondProject, seedProject, start } from '../support/action.mts'
 import { bot, type GitHub, pullRequest, startGitHub } from '../support/github.mts'
+import { query } from '../support/postgres.mts'
 import { python, writeProject } from '../support/project.mts'
 import { runStep, type Step, type StepOptions } from '../support/runner.mts'
 
@@ -168,7 +170,11 @@ test('a preview posts the batch’s SQL, and the next one brings the same commen
   expect(bodies()).toHaveLength(1)
   expect(bodies()[0]).toContain("DEFAULT '0%' NOT NULL")
   expect(step.outputs['comment-url']).toBe(github.comments.get(7)![0]!.html_url)
-  expect(step.summary).toBe(bodies()[0])
+  // What only a comment has is hidden in it, but for the line about the run.
+  const withoutLife = bodies()[0]!
+    .replace(/<!-- atomic-upgrade-history -->\n- 📋 \[preview\]\(.*\): .*\n\n/, '')
+    .replaceAll(/<!-- \/?atomic-upgrade-previewed.*-->\n\n/g, '')
+  expect(step.summary).toBe(withoutLife)
   expect(readFileSync(step.outputs['sql-file']!, 'utf8')).toContain("LIKE '%a%';")
   expect(github.requests).toEqual([
     'POST /graphql',
@@ -219,6 +225,101 @@ test('where there is nothing to do there is no comment, but one that stands ther
   await preview({ revision: '5929dc9c624a', 'from-revision': '5929dc9c624a' })
   expect(bodies()).toHaveLength(1)
   expect(bodies()[0]).toContain('nothing to do')
+})
+
+describe('The comment over its life', () => {
+  const scripts = ['a1', 'b2'].map(id => ({ id, upgrade: `op.execute("CREATE TABLE t_${id} (id int)")` }))
+  const later = { GITHUB_RUN_ID: '4712' }
+  let url: string
+  let workspace: string
+  beforeEach(async () => {
+    url = await createDatabase()
+    workspace = writeProject({ scripts })
+  })
+
+  const step = (inputs: Record<string, string>, options: Partial<StepOptions> = {}) =>
+    start(workspace, url, inputs, { github: github.url, event: onPullRequest, ...options })
+  const change = (from: string, to: string) => {
+    const path = join(workspace, 'migrations/versions/b2.py')
+    writeFileSync(path, readFileSync(path, 'utf8').replace(from, to))
+  }
+  const marked = /<!-- atomic-upgrade-previewed (\S+) -->.*<!-- \/atomic-upgrade-previewed -->/s
+  const previewed = (text: string) => marked.exec(text)?.[0] ?? ''
+  const runs = (text: string) => text.match(/^- \S+ \[\w+\]\(.*\): .*$/gm)
+
+  test('what was reviewed stands there still when it is running, has failed and is applied, with a line for each run', async () => {
+    change('CREATE TABLE t_b2 (id int)', 'CREATE TABLE t_b2 (id no_type)')
+    const { digest } = (await step({})).outputs
+    const shown = previewed(bodies()[0]!)
+    expect(shown).toContain('CREATE TABLE t_b2 (id no_type);')
+    expect(shown).toContain(`Digest: \`${digest}\``)
+    expect((await step({ mode: 'apply' }, { environment: later })).outputs.outcome).toBe('rolled-back')
+    await query(url, 'CREATE DOMAIN no_type AS int')
+    expect((await step({ mode: 'apply' }, { environment: later })).outputs.outcome).toBe('applied')
+    expect(bodies()).toHaveLength(1)
+    for (const text of github.written.slice(1)) {
+      expect(text).toContain(`<details><summary>The plan as it was previewed</summary>\n\n${shown}\n\n</details>`)
+      expect(text).not.toContain('not the plan that was previewed')
+    }
+    expect(github.written.map(text => text.split('\n')[2])).toEqual([
+      '### 📋 Atomic Upgrade: upgrade by 2 revisions',
+      '### ⏳ Atomic Upgrade: upgrading by 2 revisions',
+      '### ❌ Atomic Upgrade: failed, everything rolled back',
+      '### ⏳ Atomic Upgrade: upgrading by 2 revisions',
+      '### ✅ Atomic Upgrade: upgraded by 2 revisions',
+    ])
+    const at = (run: number) => `(https://github.com/acme/shop/actions/runs/${run})`
+    const by = `digest \`${digest!.slice(0, 19)}…\``
+    expect(runs(bodies()[0]!)).toEqual([
+      `- 📋 [preview]${at(4711)}: upgrade by 2 revisions, ${by}`,
+      `- ❌ [apply]${at(4712)}: failed, everything rolled back (migration-failed), ${by}`,
+      `- ✅ [apply]${at(4712)}: upgraded by 2 revisions, ${by}`,
+    ])
+
+    // Nothing is left to do, and what was done stays to be seen.
+    const writes = github.written.length
+    const again = await step({ mode: 'apply' })
+    expect(again.outputs).toMatchObject({ outcome: 'up-to-date', 'comment-url': github.comments.get(7)![0]!.html_url })
+    expect((await step({})).outputs.outcome).toBe('up-to-date')
+    expect(github.written).toHaveLength(writes)
+  })
+
+  test('an apply of another plan says so, and by what it differs', async () => {
+    const { digest } = (await step({})).outputs
+    const shown = previewed(bodies()[0]!)
+    change('t_b2', 't_other')
+    const applied = await step({ mode: 'apply' })
+    expect(applied.outputs.outcome).toBe('applied')
+    const told = `> This is not the plan that was previewed: the script of revision b2 changed. Its digest is \`${applied.outputs.digest}\`, and the digest of that one is \`${digest}\`.`
+    for (const text of github.written.slice(1)) expect(text).toContain(told)
+    const [own, reviewed] = bodies()[0]!.split('The plan as it was previewed')
+    expect(own).toContain('CREATE TABLE t_other')
+    expect(own).not.toContain('CREATE TABLE t_b2')
+    expect(reviewed).toContain(shown)
+  })
+
+  test('a push is previewed anew: its plan takes the place of the other one, and the same plan changes nothing', async () => {
+    await step({})
+    await step({}, { environment: later })
+    expect(github.written).toHaveLength(1)
+    change('t_b2', 't_other')
+    const { digest } = (await step({}, { environment: later })).outputs
+    expect(previewed(bodies()[0]!)).toContain(digest)
+    expect(bodies()[0]).not.toContain('t_b2')
+    expect(runs(bodies()[0]!)!.map(line => /runs\/(\d+)\)/.exec(line)![1])).toEqual(['4711', '4712'])
+  })
+
+  test('an apply under another label has a comment of its own, and leaves the reviewed one alone', async () => {
+    await step({ label: 'production' })
+    const before = bodies()[0]
+    await step({ mode: 'apply', label: 'staging' })
+    expect(bodies()).toEqual([
+      before,
+      expect.stringContaining('### ✅ Atomic Upgrade, staging: upgraded by 2 revisions'),
+    ])
+    expect(bodies()[1]).toContain('CREATE TABLE t_b2')
+    expect(bodies()[1]).not.toContain('previewed')
+  })
 })
 
 test('the comment is found by its author too, over all pages, and each label has its own', async () => {

@@ -1,6 +1,8 @@
 import { Failure } from '../../src/failure'
+import { digestedOf } from '../../src/plan/digest'
 import { explainHeads } from '../../src/plan/heads'
 import type { Plan, Revision, Script } from '../../src/plan/plan'
+import type { Result } from '../../src/plan/result'
 import { loadParser } from '../../src/plan/statements'
 import { failureOf } from '../../src/report/blame'
 import { commentLimit, renderReport, type Surroundings, summaryLimit } from '../../src/report/comment'
@@ -92,8 +94,14 @@ function without<K extends keyof Flat>(result: Flat, ...keys: K[]): Flat {
   return rest
 }
 
-function comment(name: string, result: Flat, surroundings: Surroundings = { run }): void {
-  faces.set(name, renderReport(nested(result), surroundings, commentLimit))
+function comment(name: string, result: Flat, surroundings: Surroundings = { run, standing: '' }): void {
+  faces.set(name, renderReport(digested(result), surroundings, commentLimit))
+}
+
+/** As a step has it once it has planned. */
+function digested(result: Flat): Result {
+  const whole = nested(result)
+  return result.plan ? { ...whole, digested: digestedOf(whole) } : whole
 }
 
 function summary(name: string, result: Flat, problem = ''): void {
@@ -136,7 +144,7 @@ comment('previewed-with-edited-scripts', {
     { id: 'dd7c69423ad9', path: 'migrations/versions/dd7c69423ad9_create_customers.py', isGone: true },
   ],
 })
-comment('previewed-with-literals-hidden', previewed, { run, hidesLiterals: true })
+comment('previewed-with-literals-hidden', previewed, { run, standing: '', hidesLiterals: true })
 comment('previewed-downgrade', {
   ...previewed,
   direction: 'downgrade',
@@ -173,6 +181,20 @@ comment('upgrading', base)
 comment('rehearsing', { ...base, mode: 'rehearse' })
 comment('rehearsed', { ...base, mode: 'rehearse', outcome: 'rehearsed', runs })
 comment('applied', { ...base, outcome: 'applied', runs })
+const standing = faces.get('previewed')!
+const later = 'https://github.com/acme/shop/actions/runs/4712'
+comment('previewed-then-applied', { ...base, outcome: 'applied', runs }, { run: later, standing })
+comment(
+  'previewed-then-applied-otherwise',
+  {
+    ...base,
+    outcome: 'applied',
+    plan: { ...plan, priorHeads: ['653d68312991'], revisions: [totals, { ...required, digest: 'e'.repeat(64) }] },
+    priorHeads: ['653d68312991'],
+    runs: runs.slice(1),
+  },
+  { run: later, standing },
+)
 comment('applied-downgrade', {
   ...base,
   direction: 'downgrade',
@@ -207,6 +229,15 @@ comment('rolled-back-by-a-statement', {
     position: sql.indexOf('state') + 1,
   }),
 })
+comment(
+  'previewed-then-rolled-back',
+  {
+    ...rolledBack,
+    runs: failedRuns,
+    failure: refused({ code: '42703', message: 'column "state" does not exist', position: sql.indexOf('state') + 1 }),
+  },
+  { run: later, standing },
+)
 comment('rolled-back-by-the-script', {
   ...rolledBack,
   runs: failedRuns,
