@@ -50560,6 +50560,8 @@ function excerpt(sql, position) {
     const shown = line.slice(from, from + width).join('');
     return [`${head}${shown}${from + width < line.length ? '…' : ''}`, `${' '.repeat(head.length + column - from)}^`];
 }
+/** The longest name, message and paragraph shown, in characters: what is never dropped must fit in any case. */
+const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500];
 /** At most `length` UTF-16 units and a mark that something is missing; no character is cut in two. */
 const clip = (text, length) => text.length > length ? `${text.slice(0, length).replace(/[\ud800-\udbff]$/, '')}…` : text;
 
@@ -55914,197 +55916,27 @@ function hideLiterals(sql) {
     return [...pieces, bytes.toString('utf8', at)].join('').trim();
 }
 const isData = (word) => /^(select|insert|update|delete|merge|with|values|copy|call|execute)$/i.test(word);
-/** FCONST, SCONST, USCONST, BCONST, XCONST, ICONST, SQL_COMMENT and C_COMMENT of PostgreSQL 18's grammar. */
+/** FCONST, SCONST, USCONST, BCONST, XCONST and ICONST of PostgreSQL 18's grammar. */
 const [literals_float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266];
 const strings = new Set([string, unicodeString, bits, hex]);
 const numbers = new Set([literals_float, integer]);
+/** Its SQL_COMMENT and C_COMMENT. */
 const comments = new Set([275, 276]);
 
-;// CONCATENATED MODULE: ./src/plan/sql.ts
-
-/** One statement with its terminator, which a trailing line comment must not swallow. */
-function terminated(sql) {
-    const lastLine = sql.slice(sql.lastIndexOf('\n') + 1);
-    return lastLine.includes('--') ? `${sql}\n;` : `${sql};`;
-}
-const sqlOf = (statements) => statements.map(statement => terminated(statement.sql)).join('\n\n');
-/** What a person reads of a revision: its script's statements, without Alembic's bookkeeping. */
-const ownStatements = (revision) => (revision.statements ?? []).filter(statement => !statement.own);
-/** The whole batch as one SQL script, as `--sql` would print it; throws when a revision is not rendered. */
-function sqlScript(plan) {
-    const parts = plan.revisions.map(({ id, message, statements }) => {
-        if (!statements)
-            throw new Error(`revision ${id} is not rendered`);
-        return `${sqlComment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`;
-    });
-    const heads = sqlComment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`);
-    return [heads, 'BEGIN;', ...parts, 'COMMIT;', ''].join('\n\n');
-}
-/** A comment ends at its line's end; what follows it would run. */
-const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
-
-;// CONCATENATED MODULE: ./src/report/hidden.ts
-
-const hidden_name = 'atomic-upgrade-plan';
-/** What a comment keeps of a plan, for a later run to compare with: one line that GitHub does not show. */
-const hiddenPlan = (digested) => `<!-- ${hidden_name} ${inComment(JSON.stringify(digested))} -->`;
-/** The plan of that digest, if the comment keeps it. Nobody can forge it: it is hashed anew. */
-function planHiddenIn(body, digest) {
-    const json = new RegExp(`^<!-- ${hidden_name} (.*) -->\\s*$`, 'm').exec(body)?.[1];
-    try {
-        const digested = JSON.parse(json ?? '');
-        return digestOf(digested) === digest ? digested : undefined;
-    }
-    catch {
-        return undefined;
-    }
-}
-/** None of these is part of JSON's own syntax, so each stands in a string, where it can be escaped. */
-const inComment = (json) => json.replaceAll(/[^\x20-\x7e]|[<>@#&]|(?<=-)-/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
-
-;// CONCATENATED MODULE: ./src/report/comment.ts
-
-
-
-
-
-
-/** One comment, in characters. */
-const commentLimit = { most: 65_536, sizeOf: text => text.length };
-/** The summary of one step, in bytes. */
-const summaryLimit = { most: 1024 * 1024, sizeOf: text => Buffer.byteLength(text) };
-/** The hidden line by which a later run finds its comment. */
-const marker = (label) => `<!-- atomic-upgrade ${encodeURIComponent(printable(label))} -->`;
-/** The longest name, message and paragraph shown, in characters: what is never dropped must fit in any case. */
-const [nameLength, messageLength, paragraphLength] = [200, 300, 1_500];
-/**
- * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
- * dropped from the end until the rest fits; first their SQL, then their lines in the table.
- */
-function renderReport(result, surroundings, limit) {
-    const { digested } = result;
-    const hidden = digested?.databases.some(({ revisions }) => revisions.length > 0) ? hiddenPlan(digested) : '';
-    const { most, sizeOf } = limit;
-    // What people read goes before it.
-    const text = sizeOf(hidden) <= most / 4 ? cutToFit(result, surroundings, limit, hidden) : '';
-    return text && sizeOf(text) <= most ? text : cutToFit(result, surroundings, limit, '');
-}
-function cutToFit(result, { run, problem = '', hidesLiterals = false }, limit, hidden) {
-    const shown = hidesLiterals ? hideLiterals : (sql) => sql;
-    const batch = batchOf(result);
-    const { length } = batch;
-    const render = (rows, sections, note = '') => {
-        const parts = [
-            // The hidden plan in place of the empty line: an HTML comment needs none behind it.
-            `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
-            opening(result),
-            destroyed(result),
-            result.failure && failed(result.failure, hidesLiterals),
-            rows.join('\n'),
-            warnings(result, shown),
-            ...sections,
-            note && `_${note}${whereItIs(result, run)}._`,
-            howToGoOn(result, run),
-            problem && `> [!WARNING]\n> ${proseWithCode(clip(problem, paragraphLength))}`,
-        ];
-        return `${parts.filter(Boolean).join('\n\n')}\n`;
-    };
-    const { most, sizeOf } = limit;
-    // The longest of the notes.
-    const withNote = (rows) => most - sizeOf(render(rows, [], unlisted(length) + unshown(length, length)));
-    const rows = fitting(tableOf(result), '\n', { sizeOf, room: withNote([]) });
-    if (rows.length < length)
-        return render(rows, [], unlisted(length - rows.length));
-    const room = most - sizeOf(render(rows, []));
-    const sections = fitting(sectionsOf(batch, shown), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
-    return render(rows, sections, unshown(length - sections.length, length));
-}
+;// CONCATENATED MODULE: ./src/report/batch.ts
+/** The revisions of all databases, in the order they are shown. */
 function batchOf({ databases }) {
     return databases.flatMap(database => {
         const bind = databases.length > 1 ? database.bind : '';
         return (database.plan?.revisions ?? []).map(revision => ({ bind, database, revision }));
     });
 }
-/** The blocks that fit, from the first one on. */
-function fitting(blocks, between, { sizeOf, room, roomWithNote = room }) {
-    const kept = [];
-    let [used, enough] = [0, 0];
-    for (const block of blocks) {
-        used += sizeOf(block) + between.length;
-        if (used > room)
-            return kept.slice(0, enough);
-        kept.push(block);
-        if (used <= roomWithNote)
-            enough = kept.length;
-    }
-    return kept;
-}
-const unlisted = (missing) => `${count(missing, 'more revision')} ${missing === 1 ? 'is' : 'are'} not listed here, and no SQL is shown`;
-function unshown(missing, all) {
-    if (missing === 0)
-        return '';
-    return `The SQL of ${missing === all ? count(all, 'revision') : count(missing, 'more revision')} is not shown here`;
-}
-function whereItIs({ sqlFile }, run) {
-    const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`'];
-    const named = places.filter(Boolean).join(' and ');
-    return named && `: see ${named}`;
-}
-function icon({ outcome, failure }) {
-    if (outcome === undefined)
-        return '⏳';
-    switch (outcome) {
-        case 'rolled-back':
-        case 'refused':
-            return failure?.reason === 'cancelled' ? '⏹️' : '❌';
-        case 'in-doubt':
-        case 'partly-applied':
-            return '⚠️';
-        case 'applied':
-        case 'rehearsed':
-        case 'up-to-date':
-            return '✅';
-        case 'previewed':
-            return '📋';
-    }
-}
-/** The state of each database, and where it goes. */
-function opening(result) {
-    const { databases } = result;
-    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
-    return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
-}
-function openingOf(database, result) {
-    const { plan } = database;
-    const outcome = outcomeOf(database, result);
-    const several = result.databases.length > 1;
-    const name = (heads) => code(clip(nameHeads(heads), messageLength));
-    const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name);
-    if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt')
-        return state;
-    if (several && plan.revisions.length === 0)
-        return state;
-    const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
-    const whole = several ? 'together with the others: all of it or nothing' : 'in one transaction: all of it or nothing';
-    switch (outcome) {
-        case undefined:
-            return result.mode === 'rehearse'
-                ? `${state} This run takes it to ${target} in one transaction, and then rolls that back.`
-                : `${state} This run brings it to ${target} ${whole}.`;
-        case 'previewed':
-            return database.name
-                ? `${state} An apply brings it to ${target} ${whole}.`
-                : `From ${prior} to ${target} ${whole}. ${state}`;
-        case 'rehearsed':
-            return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`;
-        case 'applied':
-            return several
-                ? `${state} It was at ${prior}.`
-                : `The database went from ${prior} to ${target} in one transaction.`;
-        default:
-            return `${state} The target was ${target}.`.trimStart();
-    }
-}
+
+;// CONCATENATED MODULE: ./src/report/failed.ts
+
+
+
+/** What went wrong, where, and what to do. */
 function failed({ message, details }, hidesLiterals) {
     const { place, advice, revision } = details;
     const statement = details.statement && (hidesLiterals ? withoutLiterals(details.statement) : details.statement);
@@ -56130,209 +55962,29 @@ function firstSentence(text) {
     const end = /[.!?]\s+(?=[A-Z“])/.exec(text);
     return end ? [text.slice(0, end.index + 1), text.slice(end.index + 1)] : [text];
 }
+/** A line of a script, as code. */
 function placeOf({ file, line }) {
     return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`);
 }
-/** The most destructions that are listed. */
-const mostListed = 10;
-/** What a reviewer has to see first. */
-function destroyed({ databases, outcome }) {
-    // What was done, or will not be, needs no warning any more.
-    if (outcome !== undefined && outcome !== 'previewed' && outcome !== 'rehearsed')
-        return '';
-    const found = databases.flatMap(({ bind, destructions = [] }) => destructions.map(({ revision, line, what }) => {
-        const where = databases.length > 1 ? `${prose(clip(bind, nameLength))}, ` : '';
-        const at = placeOf({ file: revision.path, line });
-        return `> - ${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`;
-    }));
-    if (found.length === 0)
-        return '';
-    const more = found.length - mostListed;
-    const lines = more > 0 ? [...found.slice(0, mostListed), `> - and ${count(more, 'more statement')}`] : found;
-    return ['> [!CAUTION]', '> This batch destroys data or changes all of it:', ...lines].join('\n');
-}
-function warnings(result, shown) {
-    const { databases, failure } = result;
-    const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
-    // What ran needs no rehearsal.
-    if (databases.some(({ runs }) => runs.length > 0))
-        return uncovered.join('');
-    const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)));
-    return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
-}
-/** A preview says beforehand what an apply will refuse. */
-function obstacle({ revision, line, text, why }, shown) {
-    const at = placeOf({ file: revision.path, line });
-    const statement = code(clip(shown(text), messageLength));
-    return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`;
-}
-function unseenNote(batch) {
-    const unseen = batch.filter(({ revision }) => revision.notRenderable);
-    if (unseen.length === 0)
-        return '';
-    return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`;
-}
-/** The lines of the table; the first one brings the head along. */
-function* tableOf(result) {
-    const batch = batchOf(result);
-    const timed = result.databases.some(({ runs }) => runs.length > 0);
-    const several = result.databases.length > 1;
-    // Without the folder that they share, the names leave room for the messages.
-    const folder = sharedFolder(batch.map(({ revision }) => revision));
-    const place = folder && ` in ${code(clip(folder, nameLength))}`;
-    const head = ['', ...(several ? ['Database'] : []), 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : [])];
-    const align = ['--:', ...(several ? [':--'] : []), ':--', ':--', '--:', ...(timed ? ['--:'] : [])];
-    let before = `${line([...head, `Script${place}`])}\n${line([...align, ':--'])}\n`;
-    const failed = result.failure?.details;
-    for (const [index, { bind, database, revision }] of batch.entries()) {
-        const run = database.runs.find(({ id }) => id === revision.id);
-        const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?');
-        const mark = failed?.revision === revision.id && (failed.bind ?? bind) === bind ? '✗ ' : '';
-        const cells = [
-            index + 1,
-            ...(several ? [code(clip(bind, nameLength))] : []),
-            code(clip(revision.id, nameLength)),
-            prose(clip(revision.message, messageLength)),
-            statements,
-            ...(timed ? [run ? `${mark}${seconds(run.duration)}`.replaceAll(' ', '&nbsp;') : '–'] : []),
-            code(clip(revision.path.slice(folder.length), messageLength)),
-        ];
-        yield before + line(cells);
-        before = '';
-    }
-}
-/** The folder of all scripts with its slash; empty where they lie in several. */
-function sharedFolder(revisions) {
-    const folders = new Set(revisions.map(({ path }) => path.slice(0, path.lastIndexOf('/') + 1)));
-    const [folder = '', ...others] = folders;
-    return others.length === 0 ? folder : '';
-}
-const line = (cells) => `| ${cells.join(' | ')} |`;
-function* sectionsOf(batch, shown) {
-    for (const entry of batch)
-        yield section(entry, shown);
-}
-function section({ bind, revision }, shown) {
-    const where = bind && `${html(clip(bind, nameLength))}: `;
-    const id = `<code>${html(clip(revision.id, nameLength))}</code>`;
-    const title = `${where}${id} ${html(clip(revision.message, messageLength))}`;
-    const { notRenderable } = revision;
-    if (notRenderable) {
-        const { reason, line } = notRenderable;
-        return folded(`${title} – not rendered`, `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${placeOf({ file: revision.path, line })}).`);
-    }
-    const statements = ownStatements(revision);
-    const body = statements.length === 0
-        ? 'The script does nothing.'
-        : fenced(sqlOf(statements.map(each => ({ ...each, sql: shown(each.sql) }))), 'sql');
-    return folded(`${title} – ${count(statements.length, 'statement')}`, body);
-}
-function howToGoOn({ outcome }, run) {
-    if (outcome === undefined)
-        return `It is running now${run && `: see the [log of the run](${run})`}.`;
-    switch (outcome) {
-        case 'previewed':
-            return 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.';
-        case 'rehearsed':
-            return 'To apply it, run this action with `mode: apply`.';
-        case 'rolled-back':
-        case 'refused':
-        case 'in-doubt':
-        case 'partly-applied':
-            return run && `See the [log of the run](${run}).`;
-        default:
-            return '';
-    }
-}
 
-;// CONCATENATED MODULE: ./src/publish.ts
+;// CONCATENATED MODULE: ./src/report/hidden.ts
 
-
-
-
-
-/** Shows the result to people: on the pull request while the step runs, in the job summary at its end. */
-class Publisher {
-    event;
-    inputs;
-    log;
-    cancelled;
-    #pullRequest;
-    #comment;
-    /** Why the comment is not what it should be. */
-    #problem = '';
-    /** Starts to look for the comment; nothing here ever fails the step. */
-    constructor(event, inputs, log, cancelled) {
-        this.event = event;
-        this.inputs = inputs;
-        this.log = log;
-        this.cancelled = cancelled;
-        const { comment, pullRequest: number } = inputs;
-        if (comment && event.repository)
-            this.#pullRequest = number ? { number } : pullRequestOf(event);
-        this.#comment = this.#find();
+const hidden_name = 'atomic-upgrade-plan';
+/** What a comment keeps of a plan, for a later run to compare with: one line that GitHub does not show. */
+const hiddenPlan = (digested) => `<!-- ${hidden_name} ${inComment(JSON.stringify(digested))} -->`;
+/** The plan of that digest, if the comment keeps it. Nobody can forge it: it is hashed anew. */
+function planHiddenIn(body, digest) {
+    const json = new RegExp(`^<!-- ${hidden_name} (.*) -->\\s*$`, 'm').exec(body)?.[1];
+    try {
+        const digested = JSON.parse(json ?? '');
+        return digestOf(digested) === digest ? digested : undefined;
     }
-    /** The text of the comment as it stands there; empty where there is none, or it cannot be had. */
-    async standing() {
-        try {
-            return (await this.#comment)?.body ?? '';
-        }
-        catch {
-            return '';
-        }
-    }
-    /** Brings the comment up to date; returns its address, empty where there is none. */
-    async comment(result) {
-        const { hideLiterals: hidesLiterals } = this.inputs;
-        if (this.#problem)
-            this.#comment = this.#find();
-        this.#problem = '';
-        try {
-            const comment = await this.#comment;
-            if (!comment) {
-                if (result.outcome && this.#pullRequest)
-                    this.log.info('No pull request was found for this commit.');
-                return '';
-            }
-            // Most pull requests have no migration, and nobody wants to be told so.
-            if (result.outcome === 'up-to-date' && comment.body === undefined)
-                return '';
-            return await comment.write(renderReport(result, { run: this.event.runUrl, hidesLiterals }, commentLimit));
-        }
-        catch (error) {
-            this.#problem = commentProblem(error);
-            // While the step is under way there will be another chance.
-            if (result.outcome)
-                this.log.warning(this.#problem);
-            return '';
-        }
-    }
-    /** Appends to the job summary, where the runner has one. */
-    async summarize(result) {
-        if (!process.env.GITHUB_STEP_SUMMARY)
-            return;
-        const { hideLiterals: hidesLiterals } = this.inputs;
-        try {
-            const text = renderReport(result, { run: '', problem: this.#problem, hidesLiterals }, summaryLimit);
-            await summary.addRaw(text).write();
-        }
-        catch (error) {
-            this.log.warning(`The job summary could not be written: ${messageOf(error)}`);
-        }
-    }
-    #find() {
-        const { event, cancelled, inputs } = this;
-        const { githubToken: token, label } = inputs;
-        if (!this.#pullRequest)
-            return Promise.resolve(undefined);
-        const found = token
-            ? findComment(event, { pullRequest: this.#pullRequest, token, marker: marker(label), cancelled })
-            : Promise.reject(new Error('there is no github-token'));
-        // It is awaited later, if ever.
-        found.catch(() => { });
-        return found;
+    catch {
+        return undefined;
     }
 }
+/** None of these is part of JSON's own syntax, so each stands in a string, where it can be escaped. */
+const inComment = (json) => json.replaceAll(/[^\x20-\x7e]|[<>@#&]|(?<=-)-/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
 ;// CONCATENATED MODULE: ./src/plan/plan.ts
 /** Whether the whole batch could be rendered. */
@@ -56389,6 +56041,712 @@ function listed(ids) {
     const named = ids.length > most ? [...ids.slice(0, most), `${ids.length - most} more`] : ids;
     const words = named.length > 1 ? `${named.slice(0, -1).join(', ')} and ${named.at(-1)}` : named.join();
     return `revision${ids.length === 1 ? '' : 's'} ${words}`;
+}
+
+;// CONCATENATED MODULE: ./src/report/opening.ts
+
+
+
+/** The sign of an outcome, by which one sees it from afar. */
+function icon({ outcome, failure }) {
+    if (outcome === undefined)
+        return '⏳';
+    switch (outcome) {
+        case 'rolled-back':
+        case 'refused':
+            return failure?.reason === 'cancelled' ? '⏹️' : '❌';
+        case 'in-doubt':
+        case 'partly-applied':
+            return '⚠️';
+        case 'applied':
+        case 'rehearsed':
+        case 'up-to-date':
+            return '✅';
+        case 'previewed':
+            return '📋';
+    }
+}
+/** The state of each database, and where it goes. */
+function opening(result) {
+    const { databases } = result;
+    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
+    return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
+}
+function openingOf(database, result) {
+    const { plan } = database;
+    const outcome = outcomeOf(database, result);
+    const several = result.databases.length > 1;
+    const name = (heads) => code(clip(nameHeads(heads), messageLength));
+    const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name);
+    if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt')
+        return state;
+    if (several && plan.revisions.length === 0)
+        return state;
+    const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
+    const whole = several ? 'together with the others: all of it or nothing' : 'in one transaction: all of it or nothing';
+    switch (outcome) {
+        case undefined:
+            return result.mode === 'rehearse'
+                ? `${state} This run takes it to ${target} in one transaction, and then rolls that back.`
+                : `${state} This run brings it to ${target} ${whole}.`;
+        case 'previewed':
+            return database.name
+                ? `${state} An apply brings it to ${target} ${whole}.`
+                : `From ${prior} to ${target} ${whole}. ${state}`;
+        case 'rehearsed':
+            return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`;
+        case 'applied':
+            return several
+                ? `${state} It was at ${prior}.`
+                : `The database went from ${prior} to ${target} in one transaction.`;
+        default:
+            return `${state} The target was ${target}.`.trimStart();
+    }
+}
+/** The last line: where to look, or what to run next. */
+function howToGoOn({ outcome }, run) {
+    if (outcome === undefined)
+        return `It is running now${run && `: see the [log of the run](${run})`}.`;
+    switch (outcome) {
+        case 'previewed':
+            return 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.';
+        case 'rehearsed':
+            return 'To apply it, run this action with `mode: apply`.';
+        case 'rolled-back':
+        case 'refused':
+        case 'in-doubt':
+        case 'partly-applied':
+            return run && `See the [log of the run](${run}).`;
+        default:
+            return '';
+    }
+}
+
+;// CONCATENATED MODULE: ./src/report/life.ts
+
+
+
+
+
+
+
+const start = (digest) => `<!-- atomic-upgrade-previewed ${digest} -->`;
+const end = '<!-- /atomic-upgrade-previewed -->';
+const beforeHistory = '<!-- atomic-upgrade-history -->';
+const aboutEarlier = '- earlier runs are not listed';
+/** A line as `lineOf` makes it. */
+const ours = /^- \S+ (\[\w+\]\([^\s()]+\)|\w+): [^[\]<>@#]*$/;
+/** The most runs that are listed. */
+const mostRuns = 10;
+/** What stands in a comment. SQL in it may hold our marks: the first start, the last end and the last history are ours. */
+function lifeOf(body) {
+    const text = body.replaceAll('\r\n', '\n');
+    const [, shown, digest = ''] = /^(<!-- atomic-upgrade-previewed (\S+) -->$.*^<!-- \/atomic-upgrade-previewed -->)$/ms.exec(text) ?? [];
+    const [, hidden = ''] = /^.*\n(<!-- atomic-upgrade-plan .*)\n/.exec(text) ?? [];
+    const tail = text.slice(text.lastIndexOf(`\n${beforeHistory}\n`)).split('\n\n')[0];
+    const history = tail.split('\n').filter(line => line === aboutEarlier || ours.test(line));
+    return { history, ...(shown && { previewed: { digest, text: shown, hidden } }) };
+}
+/** Whether the last run that has ended was an apply that went well. */
+const wasApplied = (body) => /^- ✅ \[?apply\b/.test(lifeOf(body).history.at(-1) ?? '');
+/** Whether this run shows a plan for review: then it is the one that was previewed, and takes the place of any other. */
+const isForReview = ({ outcome }) => outcome === 'previewed' || outcome === 'rehearsed';
+/** Puts the marks around a plan that is for review, so that a later run finds it. */
+const marked = (parts, digest) => [start(digest), ...parts, end];
+/** Text that nobody can take for one of our marks. */
+const unmarked = (text) => text.replaceAll(/^(\s*<!-)(?=- \/?atomic-upgrade-)/gm, '$1\u200b');
+/** The plan that was previewed, folded and word for word. */
+const keptPlan = ({ text }) => folded('The plan as it was previewed', text);
+/** Says what differs where the plan of this run is not the one that was previewed. */
+function otherThanPreviewed(result, { digest, hidden }) {
+    if (isSamePlan(result, digest))
+        return '';
+    const digested = result.digested;
+    const known = planHiddenIn(hidden, digest);
+    const clauses = known ? changesBetween(known, digested).clauses : [];
+    const what = clauses.length > 0 ? `: ${prose(clip(clauses.join('; '), paragraphLength))}` : '';
+    return `> [!IMPORTANT]\n> This is not the plan that was previewed${what}. Its digest is ${code(digestOf(digested))}, and the digest of that one is ${code(digest)}.`;
+}
+/** Whether this run has no other plan than that one. */
+const isSamePlan = (result, digest) => !result.digested || revisionsOf(result).length === 0 || digestOf(result.digested) === digest;
+/** The runs so far, this one included once it has ended; the same preview twice is one. */
+function historyWith(result, before, run) {
+    const lines = [...before];
+    const line = lineOf(result, run);
+    const last = lines.at(-1);
+    const isRepeated = result.mode === 'apply' ? last === line : last !== undefined && withoutRun(last) === withoutRun(line);
+    if (result.outcome && result.outcome !== 'up-to-date' && !isRepeated)
+        lines.push(line);
+    if (lines.length === 0)
+        return '';
+    const runs = lines.filter(each => each !== aboutEarlier);
+    const listed = runs.length < lines.length || runs.length > mostRuns ? [aboutEarlier, ...runs.slice(-mostRuns)] : runs;
+    return [beforeHistory, ...listed].join('\n');
+}
+function lineOf(result, run) {
+    const { mode, failure, digested } = result;
+    const name = run ? `[${mode}](${run})` : mode;
+    const why = failure ? ` (${failure.reason})` : '';
+    const digest = digested && revisionsOf(result).length > 0 ? `, digest ${code(`${digestOf(digested).slice(0, 19)}…`)}` : '';
+    return `- ${icon(result)} ${name}: ${headline(result)}${why}${digest}`;
+}
+const withoutRun = (line) => line.replace(/\]\([^)]*\)/, '](');
+
+;// CONCATENATED MODULE: ./src/plan/sql.ts
+
+/** One statement with its terminator, which a trailing line comment must not swallow. */
+function terminated(sql) {
+    const lastLine = sql.slice(sql.lastIndexOf('\n') + 1);
+    return lastLine.includes('--') ? `${sql}\n;` : `${sql};`;
+}
+const sqlOf = (statements) => statements.map(statement => terminated(statement.sql)).join('\n\n');
+/** What a person reads of a revision: its script's statements, without Alembic's bookkeeping. */
+const ownStatements = (revision) => (revision.statements ?? []).filter(statement => !statement.own);
+/** The whole batch as one SQL script, as `--sql` would print it; throws when a revision is not rendered. */
+function sqlScript(plan) {
+    const parts = plan.revisions.map(({ id, message, statements }) => {
+        if (!statements)
+            throw new Error(`revision ${id} is not rendered`);
+        return `${sqlComment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`;
+    });
+    const heads = sqlComment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`);
+    return [heads, 'BEGIN;', ...parts, 'COMMIT;', ''].join('\n\n');
+}
+/** A comment ends at its line's end; what follows it would run. */
+const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
+
+;// CONCATENATED MODULE: external "node:v8"
+const external_node_v8_namespaceObject = require("node:v8");
+;// CONCATENATED MODULE: ./src/plan/statements.ts
+
+
+/**
+ * Loads the parser's WASM once; await it before any other function of this file. V8 is told to leave it at its first
+ * compilation: the optimizing one takes half a gigabyte and a second for the parser's tables, and never pays that back.
+ */
+async function loadParser() {
+    for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering'])
+        (0,external_node_v8_namespaceObject.setFlagsFromString)(flag);
+    await (0,wasm.loadModule)();
+}
+/**
+ * Splits SQL text into its statements, without their terminators and leading comments.
+ * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.
+ */
+function splitStatements(sql) {
+    if (sql.trim() === '')
+        return [];
+    // The parser would take it for the end, and overlook what follows.
+    if (sql.includes('\0'))
+        throw new wasm.SqlError('a null byte is not possible in SQL');
+    const bytes = Buffer.from(sql);
+    // By way of UTF-8, so that the offsets count the same bytes where half a surrogate pair is in the text.
+    return ((0,wasm.parseSync)(bytes.toString()).stmts ?? []).map((raw) => {
+        // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
+        const start = raw.stmt_location ?? 0;
+        const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
+        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
+    });
+}
+/** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
+function effectOf(tree) {
+    if ('TransactionStmt' in tree) {
+        const { kind, chain = false, savepoint_name: name = '', gid = '' } = tree.TransactionStmt;
+        switch (kind) {
+            case 'TRANS_STMT_BEGIN':
+            case 'TRANS_STMT_START':
+                return { kind: 'begin' };
+            case 'TRANS_STMT_COMMIT':
+                return { kind: 'commit', chain };
+            case 'TRANS_STMT_ROLLBACK':
+                return { kind: 'rollback', chain };
+            case 'TRANS_STMT_SAVEPOINT':
+                return { kind: 'savepoint', name };
+            case 'TRANS_STMT_RELEASE':
+                return { kind: 'release', name };
+            case 'TRANS_STMT_ROLLBACK_TO':
+                return { kind: 'rollback-to', name };
+            case 'TRANS_STMT_PREPARE':
+                return { kind: 'prepare', gid };
+            case 'TRANS_STMT_COMMIT_PREPARED':
+                return { kind: 'commit-prepared', gid };
+            case 'TRANS_STMT_ROLLBACK_PREPARED':
+                return { kind: 'rollback-prepared', gid };
+        }
+    }
+    if ('CopyStmt' in tree) {
+        const { is_from, filename } = tree.CopyStmt;
+        return { kind: is_from && !filename ? 'copy-in' : 'other' };
+    }
+    if ('VariableSetStmt' in tree) {
+        const { kind, is_local, name = '' } = tree.VariableSetStmt;
+        if (kind === 'VAR_RESET_ALL' || kind === 'VAR_RESET')
+            return { kind: 'reset' };
+        if (is_local && kind !== 'VAR_SET_MULTI')
+            return { kind: 'set-local', name };
+        return { kind: 'other' };
+    }
+    if ('DeallocateStmt' in tree)
+        return { kind: 'deallocate', name: tree.DeallocateStmt.name ?? '' };
+    if ('VariableShowStmt' in tree)
+        return { kind: 'read' };
+    if ('SelectStmt' in tree && isPlainSelect(tree.SelectStmt))
+        return { kind: 'read' };
+    return { kind: 'other' };
+}
+function isPlainSelect(select) {
+    const { intoClause, lockingClause, withClause, larg, rarg } = select;
+    if (intoClause || lockingClause?.length || withClause)
+        return false;
+    // The INTO of a UNION stands in its first branch.
+    return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
+}
+
+;// CONCATENATED MODULE: ./src/plan/abridged.ts
+
+
+
+
+/** How many rows stand for the rest. */
+const mostRows = 5;
+/** Lines, and characters of a line. */
+const screen = { height: 40, width: 100 };
+/**
+ * The statements of a revision as people read them, each with its terminator. Rows that would fill more than a screen
+ * are shown by the first few and a count: those of one INSERT, and those of INSERTs into one table that follow each
+ * other, as `op.bulk_insert` renders them. Needs the parser to be loaded.
+ */
+function abridged(statements) {
+    if (!fillsAScreen(statements))
+        return statements.map(terminated);
+    const shown = [];
+    for (let at = 0; at < statements.length;) {
+        const insert = insertOf(statements[at]);
+        let end = at + 1;
+        if (insert?.rows === 1)
+            while (end < statements.length && isAnotherRow(statements[end], insert))
+                end++;
+        const run = statements.slice(at, end);
+        at = end;
+        const isLong = fillsAScreen(run);
+        if (isLong && run.length > mostRows) {
+            shown.push(...run.slice(0, mostRows).map(terminated), remark(run.length));
+        }
+        else if (isLong && insert && insert.rows > mostRows) {
+            shown.push(terminated(firstRows(run[0], insert.rows)));
+        }
+        else
+            shown.push(...run.map(terminated));
+    }
+    return shown;
+}
+function fillsAScreen(statements) {
+    let height = 0;
+    for (const statement of statements) {
+        for (const line of statement.split('\n'))
+            height += Math.ceil(line.length / screen.width) || 1;
+        if (height > screen.height)
+            return true;
+    }
+    return false;
+}
+/** What an INSERT … VALUES inserts into; undefined for anything else. */
+function insertOf(sql) {
+    if (!/\binsert\b/i.test(sql))
+        return undefined;
+    const [statement, more] = statementsOf(sql);
+    if (!statement || more || !('InsertStmt' in statement))
+        return undefined;
+    const { relation, cols = [], selectStmt } = statement.InsertStmt;
+    const rows = selectStmt && 'SelectStmt' in selectStmt ? (selectStmt.SelectStmt.valuesLists?.length ?? 0) : 0;
+    const columns = cols.map(column => 'ResTarget' in column && column.ResTarget.name);
+    return rows > 0 ? { into: JSON.stringify([relation?.schemaname, relation?.relname, columns]), rows } : undefined;
+}
+function isAnotherRow(sql, { into }) {
+    const insert = insertOf(sql);
+    return insert?.rows === 1 && insert.into === into;
+}
+function statementsOf(sql) {
+    try {
+        return splitStatements(sql).map(({ tree }) => tree);
+    }
+    catch {
+        // Not in our parser's grammar: it is shown as it is.
+        return [];
+    }
+}
+/** The parse tree does not say where a row ends, so the parentheses behind VALUES are counted. */
+function firstRows(sql, rows) {
+    const ends = [];
+    let [depth, isBehind] = [0, false];
+    for (const { text, end, tokenType } of (0,wasm.scanSync)(sql).tokens) {
+        if (comments.has(tokenType))
+            continue;
+        if (depth === 0 && /^values$/i.test(text)) {
+            // The first one may be the name of the table.
+            isBehind = true;
+            ends.length = 0;
+        }
+        else if (text === '(')
+            depth++;
+        else if (text === ')') {
+            depth--;
+            if (depth === 0 && isBehind)
+                ends.push(end);
+        }
+        else if (depth === 0 && isBehind && text !== ',')
+            break;
+    }
+    if (ends.length !== rows)
+        return sql;
+    const bytes = Buffer.from(sql);
+    const [first, rest] = [bytes.toString('utf8', 0, ends[mostRows - 1]), bytes.toString('utf8', ends.at(-1)).trim()];
+    return `${first}\n${remark(rows)}${rest && `\n${rest}`}`;
+}
+const remark = (rows) => sqlComment(`… and ${rows - mostRows} more rows, ${rows} in all`);
+
+;// CONCATENATED MODULE: ./src/report/sections.ts
+
+
+
+
+
+/** The SQL of each revision, folded; `shown` is what is shown of a statement. */
+function* sectionsOf(batch, shown) {
+    for (const entry of batch)
+        yield section(entry, shown);
+}
+function section({ bind, revision }, shown) {
+    const where = bind && `${html(clip(bind, nameLength))}: `;
+    const id = `<code>${html(clip(revision.id, nameLength))}</code>`;
+    const title = `${where}${id} ${html(clip(revision.message, messageLength))}`;
+    const { notRenderable } = revision;
+    if (notRenderable) {
+        const { reason, line } = notRenderable;
+        return folded(`${title} – not rendered`, `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${placeOf({ file: revision.path, line })}).`);
+    }
+    const statements = ownStatements(revision);
+    const sql = abridged(statements.map(each => shown(each.sql)));
+    const body = sql.length === 0 ? 'The script does nothing.' : fenced(sql.join('\n\n'), 'sql');
+    return folded(`${title} – ${count(statements.length, 'statement')}`, body);
+}
+
+;// CONCATENATED MODULE: ./src/report/table.ts
+
+
+
+
+/** The lines of the table; the first one brings the head along. */
+function* tableOf(result) {
+    const batch = batchOf(result);
+    const timed = result.databases.some(({ runs }) => runs.length > 0);
+    const several = result.databases.length > 1;
+    // Without the folder that they share, the names leave room for the messages.
+    const folder = sharedFolder(batch.map(({ revision }) => revision));
+    const place = folder && ` in ${code(clip(folder, nameLength))}`;
+    const head = ['', ...(several ? ['Database'] : []), 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : [])];
+    const align = ['--:', ...(several ? [':--'] : []), ':--', ':--', '--:', ...(timed ? ['--:'] : [])];
+    let before = `${line([...head, `Script${place}`])}\n${line([...align, ':--'])}\n`;
+    const failed = result.failure?.details;
+    for (const [index, { bind, database, revision }] of batch.entries()) {
+        const run = database.runs.find(({ id }) => id === revision.id);
+        const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?');
+        const mark = failed?.revision === revision.id && (failed.bind ?? bind) === bind ? '✗ ' : '';
+        const cells = [
+            index + 1,
+            ...(several ? [code(clip(bind, nameLength))] : []),
+            code(clip(revision.id, nameLength)),
+            prose(clip(revision.message, messageLength)),
+            statements,
+            ...(timed ? [run ? `${mark}${seconds(run.duration)}`.replaceAll(' ', '&nbsp;') : '–'] : []),
+            code(clip(revision.path.slice(folder.length), messageLength)),
+        ];
+        yield before + line(cells);
+        before = '';
+    }
+}
+/** The folder of all scripts with its slash; empty where they lie in several. */
+function sharedFolder(revisions) {
+    const folders = new Set(revisions.map(({ path }) => path.slice(0, path.lastIndexOf('/') + 1)));
+    const [folder = '', ...others] = folders;
+    return others.length === 0 ? folder : '';
+}
+const line = (cells) => `| ${cells.join(' | ')} |`;
+
+;// CONCATENATED MODULE: ./src/report/warnings.ts
+
+
+
+
+/** The most lines of one warning. */
+const mostListed = 10;
+/** What a reviewer has to see first. */
+function destroyed({ databases, outcome }) {
+    // What was done, or will not be, needs no warning any more.
+    if (outcome !== undefined && outcome !== 'previewed' && outcome !== 'rehearsed')
+        return '';
+    const found = databases.flatMap(({ bind, destructions = [] }) => destructions.map(({ revision, line, what }) => {
+        const where = databases.length > 1 ? `${prose(clip(bind, nameLength))}, ` : '';
+        const at = placeOf({ file: revision.path, line });
+        return `${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`;
+    }));
+    if (found.length === 0)
+        return '';
+    const lines = warnings_listed(found).map(line => `> - ${line}`);
+    return ['> [!CAUTION]', '> This batch destroys data or changes all of it:', ...lines].join('\n');
+}
+const warnings_changedScripts = 'Scripts that the base branch has are not the same here. Databases that ran them will not run them again:';
+/** What is said in the log of scripts that databases will not run again. */
+const editedTold = (edited) => [warnings_changedScripts, ...warnings_listed(edited.map(({ id, path, isGone }) => `${id} is ${became(isGone)} (${path})`))].join('\n');
+/** The same in Markdown. */
+function rewritten({ edited = [] }) {
+    if (edited.length === 0)
+        return '';
+    const lines = edited.map(({ id, path, isGone }) => {
+        return `${code(clip(id, nameLength))} is ${became(isGone)} (${placeOf({ file: path, line: null })})`;
+    });
+    return ['> [!WARNING]', `> ${warnings_changedScripts}`, ...warnings_listed(lines).map(line => `> - ${line}`)].join('\n');
+}
+const became = (isGone) => (isGone ? 'gone' : 'changed');
+/** The first of them, and how many there are besides. */
+function warnings_listed(lines) {
+    const more = lines.length - mostListed;
+    return more > 0 ? [...lines.slice(0, mostListed), `and ${more} more`] : lines;
+}
+/** What an apply will refuse, what is not covered, and what cannot be shown. */
+function warnings(result, shown) {
+    const { databases, failure } = result;
+    const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
+    // What ran needs no rehearsal.
+    if (databases.some(({ runs }) => runs.length > 0))
+        return uncovered.join('');
+    const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)));
+    return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
+}
+/** A preview says beforehand what an apply will refuse. */
+function obstacle({ revision, line, text, why }, shown) {
+    const at = placeOf({ file: revision.path, line });
+    const statement = code(clip(shown(text), messageLength));
+    return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`;
+}
+function unseenNote(batch) {
+    const unseen = batch.filter(({ revision }) => revision.notRenderable);
+    if (unseen.length === 0)
+        return '';
+    return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`;
+}
+
+;// CONCATENATED MODULE: ./src/report/comment.ts
+
+
+
+
+
+
+
+
+
+
+
+
+/** One comment, in characters. */
+const commentLimit = { most: 65_536, sizeOf: text => text.length };
+/** The summary of one step, in bytes. */
+const summaryLimit = { most: 1024 * 1024, sizeOf: text => Buffer.byteLength(text) };
+/** The hidden line by which a later run finds its comment. */
+const marker = (label) => `<!-- atomic-upgrade ${encodeURIComponent(printable(label))} -->`;
+/**
+ * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
+ * dropped from the end until the rest fits; first their SQL, then their lines in the table. A comment also has a line
+ * for each run, and an apply leaves the plan that was previewed in it as it stands.
+ */
+function renderReport(result, surroundings, limit) {
+    const { previewed, history } = lifeOf(surroundings.standing ?? '');
+    const kept = result.mode === 'apply' ? previewed : undefined;
+    const hidden = kept ? kept.hidden : hiddenOf(result, limit);
+    const attempts = [
+        { history, kept, hidden },
+        ...(kept ? [{ history, kept, hidden: '', isBrief: true }] : []),
+        { history, kept: undefined, hidden: '' },
+    ];
+    let text = '';
+    for (const past of attempts) {
+        text = cutToFit(result, surroundings, limit, past);
+        if (limit.sizeOf(text) <= limit.most)
+            break;
+    }
+    return text;
+}
+/** The hidden plan; empty where there is none, or where it would take the place of what people read. */
+function hiddenOf({ digested }, { most, sizeOf }) {
+    const hidden = digested?.databases.some(({ revisions }) => revisions.length > 0) ? hiddenPlan(digested) : '';
+    return sizeOf(hidden) <= most / 4 ? hidden : '';
+}
+function cutToFit(result, { run, standing, problem = '', hidesLiterals = false }, limit, { history, kept, hidden, isBrief = false }) {
+    const shown = hidesLiterals ? hideLiterals : (sql) => sql;
+    const batch = batchOf(result);
+    const { length } = batch;
+    const digest = result.digested && isForReview(result) ? digestOf(result.digested) : '';
+    const isComment = standing !== undefined;
+    const render = (rows, sections, note = '') => {
+        const plan = [
+            destroyed(result),
+            rewritten(result),
+            rows.join('\n'),
+            warnings(result, shown),
+            ...sections,
+            note && `_${note}${whereItIs(result, run)}._`,
+            digest && `Digest: ${code(digest)}`,
+        ].filter(Boolean);
+        const parts = [
+            // The hidden plan in place of the empty line: an HTML comment needs none behind it.
+            `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+            opening(result),
+            result.failure && !isBrief && unmarked(failed(result.failure, hidesLiterals)),
+            kept && otherThanPreviewed(result, kept),
+            ...(isComment && digest ? marked(plan, digest) : plan.map(unmarked)),
+            kept && keptPlan(kept),
+            isComment && historyWith(result, history, run),
+            howToGoOn(result, run),
+            problem && `> [!WARNING]\n> ${proseWithCode(clip(problem, paragraphLength))}`,
+        ];
+        return `${parts.filter(Boolean).join('\n\n')}\n`;
+    };
+    const { sizeOf } = limit;
+    // The outcome of an apply will need room beside the plan that is for review.
+    const most = isComment && digest ? Math.floor((limit.most * 5) / 6) : limit.most;
+    // The longest of the notes.
+    const withNote = (rows) => most - sizeOf(render(rows, [], unlisted(length) + unshown(length, length)));
+    const rows = fitting(tableOf(result), '\n', { sizeOf, room: withNote([]) });
+    if (rows.length < length)
+        return render(rows, [], unlisted(length - rows.length));
+    // The plan that was previewed has its SQL.
+    if (kept && isSamePlan(result, kept.digest))
+        return render(rows, []);
+    const room = most - sizeOf(render(rows, []));
+    const sections = fitting(sectionsOf(batch, shown), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
+    return render(rows, sections, unshown(length - sections.length, length));
+}
+/** The blocks that fit, from the first one on. */
+function fitting(blocks, between, { sizeOf, room, roomWithNote = room }) {
+    const kept = [];
+    let [used, enough] = [0, 0];
+    for (const block of blocks) {
+        used += sizeOf(block) + between.length;
+        if (used > room)
+            return kept.slice(0, enough);
+        kept.push(block);
+        if (used <= roomWithNote)
+            enough = kept.length;
+    }
+    return kept;
+}
+const unlisted = (missing) => `${count(missing, 'more revision')} ${missing === 1 ? 'is' : 'are'} not listed here, and no SQL is shown`;
+function unshown(missing, all) {
+    if (missing === 0)
+        return '';
+    return `The SQL of ${missing === all ? count(all, 'revision') : count(missing, 'more revision')} is not shown here`;
+}
+function whereItIs({ sqlFile }, run) {
+    const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`'];
+    const named = places.filter(Boolean).join(' and ');
+    return named && `: see ${named}`;
+}
+
+;// CONCATENATED MODULE: ./src/publish.ts
+
+
+
+
+
+
+/** Shows the result to people: on the pull request while the step runs, in the job summary at its end. */
+class Publisher {
+    event;
+    inputs;
+    log;
+    cancelled;
+    #pullRequest;
+    #comment;
+    /** Why the comment is not what it should be. */
+    #problem = '';
+    /** Starts to look for the comment; nothing here ever fails the step. */
+    constructor(event, inputs, log, cancelled) {
+        this.event = event;
+        this.inputs = inputs;
+        this.log = log;
+        this.cancelled = cancelled;
+        const { comment, pullRequest: number } = inputs;
+        if (comment && event.repository)
+            this.#pullRequest = number ? { number } : pullRequestOf(event);
+        this.#comment = this.#find();
+    }
+    /** The text of the comment as it stands there; empty where there is none, or it cannot be had. */
+    async standing() {
+        try {
+            return (await this.#comment)?.body ?? '';
+        }
+        catch {
+            return '';
+        }
+    }
+    /** Brings the comment up to date; returns its address, empty where there is none. */
+    async comment(result) {
+        const { hideLiterals: hidesLiterals } = this.inputs;
+        if (this.#problem)
+            this.#comment = this.#find();
+        this.#problem = '';
+        try {
+            const comment = await this.#comment;
+            if (!comment) {
+                if (result.outcome && this.#pullRequest)
+                    this.log.info('No pull request was found for this commit.');
+                return '';
+            }
+            // Most pull requests have no migration, and nobody wants to be told so.
+            const isNothing = result.outcome === 'up-to-date' && !result.edited?.length;
+            const { body: standing = '' } = comment;
+            if (isNothing && comment.body === undefined)
+                return '';
+            // What was applied stays to be seen.
+            if (isNothing && wasApplied(standing))
+                return await comment.write(standing);
+            const surroundings = { run: this.event.runUrl, standing, hidesLiterals };
+            return await comment.write(renderReport(result, surroundings, commentLimit));
+        }
+        catch (error) {
+            this.#problem = commentProblem(error);
+            // While the step is under way there will be another chance.
+            if (result.outcome)
+                this.log.warning(this.#problem);
+            return '';
+        }
+    }
+    /** Appends to the job summary, where the runner has one. */
+    async summarize(result) {
+        if (!process.env.GITHUB_STEP_SUMMARY)
+            return;
+        const { hideLiterals: hidesLiterals } = this.inputs;
+        try {
+            const text = renderReport(result, { run: '', problem: this.#problem, hidesLiterals }, summaryLimit);
+            await summary.addRaw(text).write();
+        }
+        catch (error) {
+            this.log.warning(`The job summary could not be written: ${messageOf(error)}`);
+        }
+    }
+    #find() {
+        const { event, cancelled, inputs } = this;
+        const { githubToken: token, label } = inputs;
+        if (!this.#pullRequest)
+            return Promise.resolve(undefined);
+        const found = token
+            ? findComment(event, { pullRequest: this.#pullRequest, token, marker: marker(label), cancelled })
+            : Promise.reject(new Error('there is no github-token'));
+        // It is awaited later, if ever.
+        found.catch(() => { });
+        return found;
+    }
 }
 
 ;// CONCATENATED MODULE: ./src/expected.ts
@@ -57155,91 +57513,204 @@ function withoutCredentials(name, value, secrets, token) {
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
 
-;// CONCATENATED MODULE: external "node:v8"
-const external_node_v8_namespaceObject = require("node:v8");
-;// CONCATENATED MODULE: ./src/plan/statements.ts
+// EXTERNAL MODULE: external "node:util"
+var external_node_util_ = __nccwpck_require__(7975);
+;// CONCATENATED MODULE: ./src/git/repository.ts
 
 
+const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
 /**
- * Loads the parser's WASM once; await it before any other function of this file. V8 is told to leave it at its first
- * compilation: the optimizing one takes half a gigabyte and a second for the parser's tables, and never pays that back.
+ * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
+ * somebody has committed into it is not, and no program of a repository's own choice is run.
  */
-async function loadParser() {
-    for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering'])
-        (0,external_node_v8_namespaceObject.setFlagsFromString)(flag);
-    await (0,wasm.loadModule)();
+const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
+    '-c',
+    each,
+]);
+/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
+async function git(directory, args) {
+    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
+    const { stdout } = await execute('git', [...settings, ...args], options);
+    return stdout;
 }
+/** Whether git can do that, whatever it prints. */
+const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
+
+;// CONCATENATED MODULE: ./src/git/base.ts
+
+
 /**
- * Splits SQL text into its statements, without their terminators and leading comments.
- * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.
+ * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
+ * `base` is the tip of the base branch as the event tells it; empty where it tells none.
+ * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
  */
-function splitStatements(sql) {
-    if (sql.trim() === '')
-        return [];
-    // The parser would take it for the end, and overlook what follows.
-    if (sql.includes('\0'))
-        throw new wasm.SqlError('a null byte is not possible in SQL');
-    const bytes = Buffer.from(sql);
-    // By way of UTF-8, so that the offsets count the same bytes where half a surrogate pair is in the text.
-    return ((0,wasm.parseSync)(bytes.toString()).stmts ?? []).map((raw) => {
-        // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
-        const start = raw.stmt_location ?? 0;
-        const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
-        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
+async function baseCommit(directory, base) {
+    const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
+        throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
+            advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
+        });
+    });
+    // The commit object names its parents also where a shallow clone does not have them.
+    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
+    if (parents.length > 1) {
+        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
+            return parents[0];
+        throw shallow('fetch-depth: 2');
+    }
+    if (!base) {
+        throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
+            advice: 'Give database-url, or from-revision.',
+        });
+    }
+    try {
+        return (await git(directory, ['merge-base', 'HEAD', base])).trim();
+    }
+    catch {
+        throw shallow('fetch-depth: 0');
+    }
+}
+const shallow = (setting) => new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
+    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
+});
+/** Every Python file of a commit that names a down_revision, wherever it lies, but for those of these blobs. */
+async function scriptsAt(directory, commit, except = new Set()) {
+    // Exit code 1 is git's "nothing found".
+    const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(error => {
+        if (error.code === 1)
+            return '';
+        throw error;
+    });
+    const paths = listed
+        .split('\0')
+        .filter(Boolean)
+        .map(name => name.slice(commit.length + 1));
+    const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
+    const blobs = except.size > 0 ? await blobsAt(root, commit) : new Map();
+    return Promise.all(paths
+        .filter(path => !except.has(blobs.get(path) ?? ''))
+        .map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
+}
+/** The name of each file's blob in a commit, by its path. */
+async function blobsAt(root, commit) {
+    // Each entry is `MODE TYPE NAME<tab>PATH`.
+    const entries = (await git(root, ['ls-tree', '-r', '-z', commit])).split('\0').filter(Boolean);
+    return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]]));
+}
+
+;// CONCATENATED MODULE: ./src/git/history.ts
+
+
+
+
+
+/**
+ * Where the bytes of a file that is about to run came from. `file` is absolute.
+ * Throws a Failure `not-reviewed` where git does not know it, `invalid-input` where the clone is too shallow to tell.
+ */
+async function versionOf(file) {
+    const directory = (0,external_node_path_namespaceObject.dirname)(file);
+    const root = await git(directory, ['rev-parse', '--show-toplevel']).then(text => (0,external_node_fs_.realpathSync)(text.trim()), () => undefined);
+    if (root === undefined)
+        throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
+    const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
+    if (!(await succeeds(root, ['cat-file', '-e', `HEAD:${path}`]))) {
+        throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
+    }
+    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
+    if ((await shallowCommits(root)).has(commit)) {
+        throw new Failure('invalid-input', `The clone is too shallow to tell which commit has changed ${path} last.`, {
+            advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+        });
+    }
+    return { path, commit, blobs: blobsOf((0,external_node_fs_.readFileSync)(file)) };
+}
+/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
+async function shallowCommits(root) {
+    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
+    try {
+        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
+    }
+    catch {
+        return new Set();
+    }
+}
+/** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
+function blobsOf(bytes) {
+    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
+    return [blobOf(bytes), blobOf(stored)];
+}
+/** The name of a blob object; source: the page "Git Objects" of the Git book. */
+const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+
+;// CONCATENATED MODULE: ./src/plan/edited.ts
+/**
+ * Which scripts of the base were edited or deleted: databases that ran them will not run them again. A script is known
+ * by its id, so it may move; line ends do not count. A deleted one counts where its folder still has scripts, for other
+ * projects of the repository have histories of their own.
+ */
+function editedOf(base, here) {
+    const known = new Map(here.map(script => [script.id, script]));
+    const folders = new Set(here.map(folderOf));
+    return base.flatMap((script) => {
+        const { id, path } = script;
+        const now = known.get(id);
+        if (now)
+            return textOf(now) === textOf(script) ? [] : [{ id, path: now.path, isGone: false }];
+        return folders.has(folderOf(script)) ? [{ id, path, isGone: true }] : [];
     });
 }
-/** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
-function effectOf(tree) {
-    if ('TransactionStmt' in tree) {
-        const { kind, chain = false, savepoint_name: name = '', gid = '' } = tree.TransactionStmt;
-        switch (kind) {
-            case 'TRANS_STMT_BEGIN':
-            case 'TRANS_STMT_START':
-                return { kind: 'begin' };
-            case 'TRANS_STMT_COMMIT':
-                return { kind: 'commit', chain };
-            case 'TRANS_STMT_ROLLBACK':
-                return { kind: 'rollback', chain };
-            case 'TRANS_STMT_SAVEPOINT':
-                return { kind: 'savepoint', name };
-            case 'TRANS_STMT_RELEASE':
-                return { kind: 'release', name };
-            case 'TRANS_STMT_ROLLBACK_TO':
-                return { kind: 'rollback-to', name };
-            case 'TRANS_STMT_PREPARE':
-                return { kind: 'prepare', gid };
-            case 'TRANS_STMT_COMMIT_PREPARED':
-                return { kind: 'commit-prepared', gid };
-            case 'TRANS_STMT_ROLLBACK_PREPARED':
-                return { kind: 'rollback-prepared', gid };
-        }
+const folderOf = ({ path }) => path.slice(0, path.lastIndexOf('/') + 1);
+/** As the digest of a script takes it. */
+const textOf = ({ source }) => source.replaceAll(/\r\n?/g, '\n');
+
+;// CONCATENATED MODULE: ./src/edited.ts
+
+
+
+
+
+
+
+
+/**
+ * The scripts that the base of a pull request has and that are edited or deleted here, for which it warns. Scripts of
+ * the base are read, and not run. Where that cannot be told, mostly because the clone is too shallow, the log says so.
+ */
+async function editedScripts(step) {
+    const { inputs, surroundings } = step;
+    const { base, log } = surroundings;
+    if (!base)
+        return [];
+    try {
+        const edited = await edited_compare(step, (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory), base);
+        if (edited.length > 0)
+            log.warning(editedTold(edited));
+        return edited;
     }
-    if ('CopyStmt' in tree) {
-        const { is_from, filename } = tree.CopyStmt;
-        return { kind: is_from && !filename ? 'copy-in' : 'other' };
+    catch (error) {
+        log.info(`Whether scripts of the base branch were edited is not known: ${messageOf(error)}`);
+        return [];
     }
-    if ('VariableSetStmt' in tree) {
-        const { kind, is_local, name = '' } = tree.VariableSetStmt;
-        if (kind === 'VAR_RESET_ALL' || kind === 'VAR_RESET')
-            return { kind: 'reset' };
-        if (is_local && kind !== 'VAR_SET_MULTI')
-            return { kind: 'set-local', name };
-        return { kind: 'other' };
-    }
-    if ('DeallocateStmt' in tree)
-        return { kind: 'deallocate', name: tree.DeallocateStmt.name ?? '' };
-    if ('VariableShowStmt' in tree)
-        return { kind: 'read' };
-    if ('SelectStmt' in tree && isPlainSelect(tree.SelectStmt))
-        return { kind: 'read' };
-    return { kind: 'other' };
 }
-function isPlainSelect(select) {
-    const { intoClause, lockingClause, withClause, larg, rarg } = select;
-    if (intoClause || lockingClause?.length || withClause)
-        return false;
-    // The INTO of a UNION stands in its first branch.
-    return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
+async function edited_compare({ driver, scripts }, directory, base) {
+    const head = (await git(directory, ['rev-parse', 'HEAD'])).trim();
+    // In pull_request_target the checkout is the base itself.
+    if (head === base)
+        return [];
+    const root = (0,external_node_fs_.realpathSync)((await git(directory, ['rev-parse', '--show-toplevel'])).trim());
+    const files = [...scripts.values()].map(({ id, file }) => ({ id, file, bytes: (0,external_node_fs_.readFileSync)(file) }));
+    const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)));
+    const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged);
+    const known = [];
+    for (const { path, source } of others) {
+        for (const { id } of await driver.read([source]))
+            known.push({ id, path, source });
+    }
+    const here = files.map(({ id, file, bytes }) => {
+        const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
+        return { id, path, source: bytes.toString() };
+    });
+    return editedOf(known, here);
 }
 
 ;// CONCATENATED MODULE: ./src/plan/message.ts
@@ -58837,7 +59308,7 @@ async function readPlan(step) {
         target.versionTable = { name: inputs.versionTable || 'alembic_version', schema: inputs.versionTableSchema || null };
     }
     const { label, planKey: key, direction } = inputs;
-    const content = readPlanFile(textOf(inputs.planFile), { repository, label, key });
+    const content = readPlanFile(from_plan_file_textOf(inputs.planFile), { repository, label, key });
     if (direction === 'downgrade' && content.direction === 'upgrade') {
         throw from_plan_file_refused('The plan file is an upgrade, and this step is to be a downgrade.');
     }
@@ -58853,7 +59324,7 @@ async function readPlan(step) {
     });
     return new Map(await allOf(plans));
 }
-function textOf(file) {
+function from_plan_file_textOf(file) {
     try {
         return (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.resolve)(file), 'utf8');
     }
@@ -58900,81 +59371,6 @@ async function isAtTarget(target, planned) {
     return false;
 }
 const from_plan_file_refused = (message) => new Failure('plan-changed', message, { advice: 'Make a new plan with mode: preview, and have that reviewed.' });
-
-// EXTERNAL MODULE: external "node:util"
-var external_node_util_ = __nccwpck_require__(7975);
-;// CONCATENATED MODULE: ./src/git/repository.ts
-
-
-const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
-/**
- * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
- * somebody has committed into it is not, and no program of a repository's own choice is run.
- */
-const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
-    '-c',
-    each,
-]);
-/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
-async function git(directory, args) {
-    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
-    const { stdout } = await execute('git', [...settings, ...args], options);
-    return stdout;
-}
-/** Whether git can do that, whatever it prints. */
-const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
-
-;// CONCATENATED MODULE: ./src/git/base.ts
-
-
-/**
- * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
- * `base` is the tip of the base branch as the event tells it; empty where it tells none.
- * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
- */
-async function baseCommit(directory, base) {
-    const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
-        throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
-            advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
-        });
-    });
-    // The commit object names its parents also where a shallow clone does not have them.
-    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
-    if (parents.length > 1) {
-        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
-            return parents[0];
-        throw shallow('fetch-depth: 2');
-    }
-    if (!base) {
-        throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
-            advice: 'Give database-url, or from-revision.',
-        });
-    }
-    try {
-        return (await git(directory, ['merge-base', 'HEAD', base])).trim();
-    }
-    catch {
-        throw shallow('fetch-depth: 0');
-    }
-}
-const shallow = (setting) => new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
-    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
-});
-/** Every Python file of a commit that names a down_revision, wherever it lies. */
-async function scriptsAt(directory, commit) {
-    // Exit code 1 is git's "nothing found".
-    const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(error => {
-        if (error.code === 1)
-            return '';
-        throw error;
-    });
-    const paths = listed
-        .split('\0')
-        .filter(Boolean)
-        .map(name => name.slice(commit.length + 1));
-    const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
-    return Promise.all(paths.map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
-}
 
 ;// CONCATENATED MODULE: ./src/git/trust.ts
 
@@ -59212,6 +59608,8 @@ function requireDistinct(targets) {
 
 
 
+
+
 /** The name of a project's only database. */
 const onlyBind = 'default';
 /** One step with what it has open: the user's Python, and its databases. */
@@ -59314,6 +59712,8 @@ class Step {
         const project = await this.#python(() => this.driver.project(), 'Output of the app');
         this.match(project.databases);
         this.scripts = project.scripts;
+        if (this.inputs.mode !== 'apply')
+            this.result.edited = await editedScripts(this);
         const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision);
         const asked = this.targets.map(async (target) => {
             const { state, client, versionTable } = target;
@@ -59415,7 +59815,7 @@ class Step {
             if (notRenderable)
                 log.info(`${title}: not rendered, ${notRenderable.reason}`);
             else
-                log.group(title, ownStatements(revision).map(({ sql }) => terminated(sql)));
+                log.group(title, abridged(ownStatements(revision).map(({ sql }) => sql)));
         }
     }
 }
@@ -60020,18 +60420,18 @@ async function settleGroup(step, first, { decision }) {
         }
         log.info(`${told} ${own ? 'only prepared' : status}.`);
         const how = status === 'committed' ? 'COMMIT' : 'ROLLBACK';
-        if (own && !(await end(step, how, own, left)))
+        if (own && !(await leftovers_end(step, how, own, left)))
             return false;
         const rest = left.filter(each => each !== own);
         for (const [index, each] of rest.entries()) {
-            if (!(await end(step, how, each, rest.slice(index))))
+            if (!(await leftovers_end(step, how, each, rest.slice(index))))
                 return false;
         }
         return true;
     });
 }
 /** Ends one of them; false where somebody else has, or is at it. Throws a Failure where PostgreSQL refuses. */
-async function end({ surroundings }, how, { gid, target }, left) {
+async function leftovers_end({ surroundings }, how, { gid, target }, left) {
     try {
         const ended = await target.aside(client => finish(client, how, gid));
         if (ended)
@@ -60132,48 +60532,6 @@ const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
 const waited = new Set(['55P03', '40P01', '40001']);
 /** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
 const isTransient = (code = '') => waited.has(code);
-
-;// CONCATENATED MODULE: ./src/git/history.ts
-
-
-
-
-
-/**
- * Where the bytes of a file that is about to run came from. `file` is absolute.
- * Throws a Failure `not-reviewed` where git does not know it, `invalid-input` where the clone is too shallow to tell.
- */
-async function versionOf(file) {
-    const directory = (0,external_node_path_namespaceObject.dirname)(file);
-    const root = await git(directory, ['rev-parse', '--show-toplevel']).then(text => (0,external_node_fs_.realpathSync)(text.trim()), () => undefined);
-    if (root === undefined)
-        throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
-    const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
-    if (!(await succeeds(root, ['cat-file', '-e', `HEAD:${path}`]))) {
-        throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
-    }
-    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
-    if ((await shallowCommits(root)).has(commit)) {
-        throw new Failure('invalid-input', `The clone is too shallow to tell which commit has changed ${path} last.`, {
-            advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
-        });
-    }
-    const bytes = (0,external_node_fs_.readFileSync)(file);
-    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
-    return { path, commit, blobs: [blobOf(bytes), blobOf(stored)] };
-}
-/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
-async function shallowCommits(root) {
-    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
-    try {
-        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
-    }
-    catch {
-        return new Set();
-    }
-}
-/** The name of a blob object; source: the page "Git Objects" of the Git book. */
-const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
 
 ;// CONCATENATED MODULE: ./src/github/reviews.ts
 
