@@ -15,7 +15,8 @@ export const python =
 
 export interface Script {
   id: string
-  down?: string | null
+  /** By default the one before it. */
+  down?: string | string[] | null
   message?: string
   /** Of its file. */
   name?: string
@@ -60,7 +61,7 @@ from flask_sqlalchemy import SQLAlchemy
 app = Flask(__name__)
 app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
 app.config["SQLALCHEMY_ENGINE_OPTIONS"] = ${engineOptions}
-app.config["SQLALCHEMY_BINDS"] = {${binds.map(bind => `"${bind}": "postgresql+psycopg://nobody@nowhere/${bind}"`)}}
+app.config["SQLALCHEMY_BINDS"] = {${binds.map(bind => `"${bind}": os.environ.get("${bindVariable(bind)}", "postgresql+psycopg://nobody@nowhere/${bind}")`)}}
 db = SQLAlchemy(app)
 Migrate(app, db${migrate && `, ${migrate}`})
 ${app}
@@ -93,6 +94,9 @@ ${indent(downgrade)}
   }
   return folder
 }
+
+/** Where the app finds the URL of a database beside the default one. */
+export const bindVariable = (bind: string): string => `${bind.toUpperCase()}_DATABASE_URL`
 
 const indent = (body: string): string =>
   body

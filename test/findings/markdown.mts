@@ -1,0 +1,19 @@
+import type { Finding } from './finding.mts'
+
+/** The anchor of a heading, as GitHub makes it. */
+export const slug = (heading: string): string =>
+  heading
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+    .replaceAll(' ', '-')
+
+/** Text that stands for itself. */
+export const prose = (text: string): string => text.replaceAll(/[_*|<>[\]`]/g, '\\$&')
+
+/** Text in a code span, in a table too. */
+export const code = (text: string): string => `\`${text.replaceAll('`', "'").replaceAll('|', '\\|')}\``
+
+export const link = ({ scenario }: Finding): string => `[${prose(scenario)}](#${slug(scenario)})`
+
+export const table = (head: string[], rows: string[][]): string =>
+  [head, head.map(() => '---'), ...rows].map(row => `| ${row.join(' | ')} |`).join('\n')
