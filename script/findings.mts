@@ -3,14 +3,13 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { chapters } from '../test/findings/chapters.mts'
-import { allFindings, differences, type Environment, type Finding, type Findings } from '../test/findings/finding.mts'
+import { allFindings, differences, type Finding, type Findings } from '../test/findings/finding.mts'
 import { answer, cell, page, tableOf } from '../test/findings/page.mts'
 import { play, type Servers } from '../test/findings/play.mts'
 import { wayNames } from '../test/findings/scenario.mts'
 import { startServer } from '../test/support/postgres.mts'
-import { python } from '../test/support/project.mts'
-import { anyDriver } from '../test/support/stack.mts'
 import { playMatrix } from './findings-matrix.mts'
+import { versionsOf } from './versions.mts'
 
 const { values } = parseArgs({
   options: {
@@ -37,7 +36,7 @@ async function playAll(): Promise<void> {
     withoutPreparedTransactions: await startServer(),
   }
   try {
-    const environment = environmentOf(servers)
+    const environment = versionsOf(servers.usual)
     console.log(Object.entries(environment).flat().join(' '))
     const played: Findings['chapters'] = []
     for (const { title, text, scenarios } of chapters) {
@@ -72,21 +71,6 @@ function write(findings: Findings): void {
   writeFileSync(path, `${JSON.stringify(findings, null, 2)}\n`)
   execFileSync('biome', ['format', '--write', path], { stdio: ['ignore', 'ignore', 'inherit'] })
   writeFileSync(join(docs, 'findings.md'), page(findings))
-}
-
-function environmentOf({ usual }: Servers): Environment {
-  const packages = ['Flask-Migrate', 'alembic', 'SQLAlchemy', anyDriver === 'psycopg' ? 'psycopg' : 'psycopg2-binary']
-  const script = `import platform, sys; from importlib.metadata import version
-print(platform.python_version(), *map(version, sys.argv[1:]))`
-  const told = execFileSync(python, ['-c', script, ...packages], { encoding: 'utf8' })
-    .trim()
-    .split(' ')
-  return {
-    PostgreSQL: usual.version,
-    Python: told[0]!,
-    ...Object.fromEntries(packages.map((name, index) => [name, told[index + 1]!])),
-    psql: /[\d.]+/.exec(execFileSync('psql', ['--version'], { encoding: 'utf8' }))![0],
-  }
 }
 
 function fail(message: string): never {

@@ -1,5 +1,5 @@
-import { type Finding, type Findings, verdictOf } from './finding.mts'
-import { link, slug } from './markdown.mts'
+import { link } from '../support/markdown.mts'
+import { type Finding, type Findings, linkTo, verdictOf } from './finding.mts'
 import type { WayName } from './scenario.mts'
 
 /** A sentence of the research, and what it is judged by. */
@@ -85,11 +85,11 @@ export function judgeClaims({ chapters }: Findings): string[][] {
     const wrong = own.filter(finding => verdictOf(finding, way) !== 'right')
     const cases = titles.map(title => ({ title, ...countWrong(chapters, title, way, claim) }))
     const elsewhere = cases.filter(({ wrong }) => wrong > 0)
-    const told = elsewhere.map(({ title, wrong, of }) => `${wrong} of ${of} under [${title}](#${slug(title)})`)
-    const besides = but?.is(find(but.scenario)) ? ` ${but.told} ${link(find(but.scenario))}.` : ''
-    if (wrong.length > 0) return [claim, `False: ${[...wrong.map(link), ...told].join('; ')}.${besides}`]
+    const told = elsewhere.map(({ title, wrong, of }) => `${wrong} of ${of} under ${link(title)}`)
+    const besides = but?.is(find(but.scenario)) ? ` ${but.told} ${linkTo(find(but.scenario))}.` : ''
+    if (wrong.length > 0) return [claim, `False: ${[...wrong.map(linkTo), ...told].join('; ')}.${besides}`]
     if (told.length > 0) return [claim, `True as played, false in general: ${told.join('; ')}.${besides}`]
-    return [claim, `True: ${own.map(link).join(', ')}.${besides}`]
+    return [claim, `True: ${own.map(linkTo).join(', ')}.${besides}`]
   })
 }
 

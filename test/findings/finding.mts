@@ -1,3 +1,4 @@
+import { link } from '../support/markdown.mts'
 import { type WayName, wayNames } from './scenario.mts'
 
 /** What the databases hold: all as before, all as it should be, at the target with other data, or anything else. */
@@ -45,6 +46,9 @@ export function verdictOf({ expected, ways }: Finding, way: WayName): Verdict {
   if (holds === expected && succeeded === (expected === 'applied')) return 'right'
   return expected === 'applied' && holds === 'unchanged' && !succeeded ? 'not done' : 'wrong'
 }
+
+/** A link to its evidence. */
+export const linkTo = ({ scenario }: Finding): string => link(scenario)
 
 /** What one way did, without the evidence. */
 export const essenceOf = (finding: Finding, way: WayName): string =>

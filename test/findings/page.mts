@@ -1,6 +1,6 @@
+import { code, link, prose, table } from '../support/markdown.mts'
 import { judgeClaims } from './claims.mts'
-import { allFindings, type Finding, type Findings, type Result, type Verdict, verdictOf } from './finding.mts'
-import { code, link, prose, slug, table } from './markdown.mts'
+import { allFindings, type Finding, type Findings, linkTo, type Result, type Verdict, verdictOf } from './finding.mts'
 import { type WayName, wayNames } from './scenario.mts'
 
 const titles: Record<WayName, string> = {
@@ -42,7 +42,7 @@ export function answer(findings: Findings): string {
   const amiss = judged('wrong', 'action', all)
   const action =
     amiss.length > 0
-      ? `With this action, ${amiss.length} of ${all.length} went wrong: ${amiss.map(link).join(', ')}.`
+      ? `With this action, ${amiss.length} of ${all.length} went wrong: ${amiss.map(linkTo).join(', ')}.`
       : `**With this action every database was as before in all ${failures.length}**, whatever the scripts do to transactions (only a number taken from a sequence is gone, which PostgreSQL gives back to nobody); and of the ${successes.length} batches that should succeed it applied ${successes.length - refused.length} and refused ${refused.length} before anything ran, since PostgreSQL does not run them in one transaction.`
   return [
     `**A failed \`flask db upgrade\` leaves the database unchanged as long as the whole batch stays in the one transaction that Alembic opens, and not otherwise.** It stays there with the stock \`env.py\` and plain scripts, whether a statement fails, the connection is lost or a constraint is violated at the COMMIT. It does not where a setting or a script ends that transaction or writes beside it, or where several databases are committed one after another: of ${failures.length} failures played here, a raw upgrade left part of the batch behind in ${raw.length}, and the SQL of offline mode piped to \`psql -1\` in ${psql.length}. ${action}`,
@@ -50,12 +50,12 @@ export function answer(findings: Findings): string {
   ].join('\n\n')
 }
 
-const list = (findings: Finding[]) => findings.map(link).join('; ') || 'none'
+const list = (findings: Finding[]) => findings.map(linkTo).join('; ') || 'none'
 
 export const tableOf = (findings: Finding[]): string =>
   table(
     ['Scenario', 'Should be', ...wayNames.map(way => titles[way])],
-    findings.map(finding => [link(finding), finding.expected, ...wayNames.map(way => cell(finding, way))]),
+    findings.map(finding => [linkTo(finding), finding.expected, ...wayNames.map(way => cell(finding, way))]),
   )
 
 const marks = { right: '✓', 'not done': '–', wrong: '✗' }
@@ -101,7 +101,7 @@ function versionsTable(matrix: Findings['matrix']): string {
     Object.keys(different).length === 0
       ? `all ${findings} the same`
       : Object.entries(different)
-          .map(([scenario, told]) => `[${prose(scenario)}](#${slug(scenario)}): ${prose(told)}`)
+          .map(([scenario, told]) => `${link(scenario)}: ${prose(told)}`)
           .join('<br>'),
   ])
   return table([...names, 'Findings'], rows)

@@ -106,7 +106,8 @@ export async function flask(stage: Stage, words: string[]): Promise<Run> {
 
 const variableOf = (bind: string) => (bind === 'default' ? 'DATABASE_URL' : bindVariable(bind))
 
-function environmentOf({ urls }: Stage): Record<string, string> {
+/** What the app and the shell find in their environment. */
+export function environmentOf({ urls }: Stage): Record<string, string> {
   const found = Object.fromEntries([...urls].map(([bind, url]) => [variableOf(bind), url]))
   return { ...(process.env as Record<string, string>), ...found, PYTHONHASHSEED: '0', LC_ALL: 'C.UTF-8' }
 }
@@ -114,7 +115,8 @@ function environmentOf({ urls }: Stage): Record<string, string> {
 /** A URL as psql reads it. */
 export const plain = (url: string): string => url.replace(/^postgresql\+\w+:/, 'postgresql:')
 
-function command(words: string[], cwd: string, env: Record<string, string>) {
+/** Runs a program to its end, with the Python of the project first on the PATH. */
+export function command(words: string[], cwd: string, env: Record<string, string>) {
   const [file, ...args] = words
   const child = spawn(file!, args, { cwd, env: { ...env, PATH: `${dirname(python)}:${env.PATH}` } })
   let output = ''

@@ -1,0 +1,179 @@
+import { execFileSync } from 'node:child_process'
+import { globSync, statSync, writeFileSync } from 'node:fs'
+import { cpus, release, totalmem, type } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { dataBatch, historyBatch, rowsBatch, seedBatch } from '../test/bench/batches.mts'
+import {
+  action,
+  actionAlone,
+  actionFolder,
+  fourCalls,
+  heads,
+  knowsPlanFiles,
+  messages,
+  planFile,
+  preview,
+  psql,
+  raw,
+} from '../test/bench/contestants.mts'
+import type { Figures, Own, Race, Target } from '../test/bench/figures.mts'
+import { startLink } from '../test/bench/link.mts'
+import { own, race } from '../test/bench/measure.mts'
+import { ownTable, page, raceTable, targetsTable } from '../test/bench/page.mts'
+import { plot } from '../test/bench/plot.mts'
+import { startGitHub } from '../test/support/github.mts'
+import { startServer } from '../test/support/postgres.mts'
+import { versionsOf } from './versions.mts'
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: '' },
+    quick: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+  },
+})
+if (values.write && (values.only || values.quick)) fail('--write writes all figures in full, so it stands alone.')
+const { quick } = values
+const roundTrip = 20
+const root = join(import.meta.dirname, '..')
+const server = await startServer(['max_locks_per_transaction = 1024'])
+const github = await startGitHub()
+const plans = knowsPlanFiles ? [planFile] : []
+if (!knowsPlanFiles) console.log('This action has no input plan-file: it is left out.')
+try {
+  const figures: Figures = {
+    machine: {
+      CPU: cpus()[0]!.model,
+      cores: String(cpus().length),
+      memory: `${(totalmem() / 2 ** 30).toFixed(1)} GiB`,
+      system: `${type()} ${release()}`,
+      Node: process.version,
+    },
+    versions: versionsOf(server),
+    races: [],
+    own: [],
+    dist: distOf(),
+  }
+  for (const each of [seed, thousands, far]) {
+    const found = await each()
+    if (found) figures.races.push(found)
+  }
+  if (asked('own cost')) figures.own.push(...(await ownCosts()))
+  for (const each of figures.races) console.log(`\n${each.title}\n\n${raceTable(each)}\n\n${targetsTable([each], [])}`)
+  if (figures.own.length > 0) console.log(`\n${ownTable(figures.own)}`)
+  if (values.write) {
+    writeFileSync(join(root, 'docs/performance.json'), `${JSON.stringify(figures, null, 2)}\n`)
+    execFileSync('biome', ['format', '--write', 'docs/performance.json'], {
+      cwd: root,
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
+    writeFileSync(join(root, 'docs/images/performance.svg'), plot(figures))
+    writeFileSync(join(root, 'docs/performance.md'), page(figures))
+  }
+} finally {
+  await github.stop()
+  await server.stop()
+}
+
+function asked(title: string): boolean {
+  const is = title.includes(values.only)
+  if (is) console.log(`\n━━ ${title}`)
+  return is
+}
+
+async function seed(): Promise<Race | undefined> {
+  const title = 'The seed’s batch: 2 revisions, 4 statements'
+  if (!asked(title)) return undefined
+  const contestants = [raw, action(github.url), fourCalls, psql, ...plans]
+  return {
+    title,
+    text: 'The two migrations of the seed that work, on an empty database. The action is started for a pull request: it renders the batch, writes the comment, runs the scripts through the gate, commits, and writes the comment again.',
+    rows: await race({ server, batch: seedBatch }, contestants, quick ? 2 : 15),
+    targets: [
+      { what: 'apply with its preview, to a raw upgrade', of: 'the action: apply', to: raw.name, limit: 1.25 },
+      { what: 'apply with its preview, to the four calls', of: 'the action: apply', to: fourCalls.name, limit: 0.45 },
+    ],
+  }
+}
+
+async function thousands(): Promise<Race | undefined> {
+  const [revisions, each] = quick ? [30, 10] : [300, 10]
+  const title = `${count(revisions)} revisions, ${count(revisions * each)} statements`
+  if (!asked(title)) return undefined
+  const contestants = [raw, heads, actionAlone, preview, fourCalls, psql, ...plans, messages]
+  return {
+    title,
+    text: 'Each revision makes a table with a column more and an index, and writes rows, over loopback.',
+    rows: await race({ server, batch: historyBatch(revisions, each) }, contestants, quick ? 1 : 5),
+    targets: [
+      {
+        what: 'what an apply adds to a preview, to what a raw upgrade adds to `flask db current`: the gate',
+        of: { of: actionAlone.name, without: preview.name },
+        to: { of: raw.name, without: heads.name },
+        limit: 1.1,
+      },
+    ],
+  }
+}
+
+async function far(): Promise<Race | undefined> {
+  const [revisions, each] = quick ? [5, 20] : [50, 100]
+  const title = `${count(revisions * each)} statements in ${revisions} revisions, ${roundTrip} ms away`
+  if (!asked(title)) return undefined
+  const link = await startLink(server.url('postgres'), roundTrip)
+  try {
+    const course = { server, batch: rowsBatch(revisions, each), link }
+    const quickOnes = await race(course, [...plans, messages], quick ? 1 : 5)
+    const slowOnes = await race(course, [raw, actionAlone, psql], 1)
+    const targets: Target[] = [
+      { what: 'plan file, to one message for each revision', of: planFile.name, to: messages.name, limit: 1.1 },
+      { what: 'a raw upgrade, to the plan file', of: raw.name, to: planFile.name, limit: 20, at: 'least' },
+    ]
+    return {
+      title,
+      text: `A proxy on loopback holds back every byte by ${roundTrip / 2} ms in each direction. What takes minutes was run once.`,
+      rows: [...slowOnes, ...quickOnes],
+      targets: knowsPlanFiles ? targets : [],
+    }
+  } finally {
+    link.stop()
+  }
+}
+
+async function ownCosts(): Promise<Own[]> {
+  const rounds = quick ? 1 : 3
+  const found: Own[] = []
+  for (const revisions of quick ? [1, 10] : [1, 10, 100, 1000]) {
+    const batch = rowsBatch(revisions, 3)
+    found.push(
+      await own(
+        { server, batch },
+        github.url,
+        `${count(revisions)} ${revisions === 1 ? 'revision' : 'revisions'}`,
+        revisions * 3,
+        rounds,
+      ),
+    )
+  }
+  const mebibytes = quick ? 5 : 50
+  const data = dataBatch(mebibytes)
+  found.push(
+    await own({ server, batch: data }, github.url, `1 revision with ${mebibytes} MiB of data`, mebibytes, rounds),
+  )
+  return found
+}
+
+function distOf(): Record<string, number> {
+  const files = globSync('dist/**/*.*', { cwd: actionFolder })
+  return Object.fromEntries(files.sort().map(path => [path, statSync(join(actionFolder, path)).size]))
+}
+
+function count(n: number): string {
+  return n.toLocaleString('en')
+}
+
+function fail(message: string): never {
+  console.error(`script/bench: ${message}`)
+  process.exit(1)
+}

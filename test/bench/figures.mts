@@ -1,0 +1,68 @@
+/** One contestant's times, in milliseconds, of each round. */
+export interface Row {
+  name: string
+  times: number[]
+}
+
+/** Contestants that were run in turn, each on a fresh database. */
+export interface Race {
+  title: string
+  text: string
+  rows: Row[]
+  targets: Target[]
+}
+
+/** A ratio of medians that is not to be exceeded, or the other way round not to be fallen short of. */
+export interface Target {
+  what: string
+  of: Part
+  to: Part
+  limit: number
+  /** By default `most`. */
+  at?: 'most' | 'least'
+}
+
+/** A contestant's median, or what one takes longer than another. */
+export type Part = string | { of: string; without: string }
+
+/** What the action's own process took, for one size of batch. */
+export interface Own {
+  batch: string
+  statements: number
+  /** CPU time in milliseconds, user and system, of each round. */
+  cpu: number[]
+  /** Of the whole step, with Python and the database. */
+  wall: number[]
+  /** The largest resident set, in MiB. */
+  memory: number[]
+}
+
+/** What docs/performance.json holds. */
+export interface Figures {
+  machine: Record<string, string>
+  versions: Record<string, string>
+  races: Race[]
+  own: Own[]
+  /** Bytes of dist/, by its files. */
+  dist: Record<string, number>
+}
+
+export function median(values: number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+}
+
+/** The ratio that a target is about. Throws where a contestant of it did not run. */
+export function ratio({ rows }: Race, { of, to }: Target): number {
+  const value = (part: Part): number => {
+    if (typeof part !== 'string') return value(part.of) - value(part.without)
+    const row = rows.find(({ name }) => name === part)
+    if (!row) throw new Error(`“${part}” did not run`)
+    return median(row.times)
+  }
+  return value(of) / value(to)
+}
+
+export const isMet = (race: Race, target: Target): boolean =>
+  target.at === 'least' ? ratio(race, target) >= target.limit : ratio(race, target) <= target.limit
