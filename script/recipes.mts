@@ -48,6 +48,47 @@ async function stagingThenProduction(): Promise<void> {
   holds('with nothing pending, production is left out', nothing, /^(?!.*\[Deploy\/production\] ⭐)/s)
 }
 
+/** What was shown is what runs; a batch that starts elsewhere by then is refused. */
+async function productionByDigest(): Promise<void> {
+  const [url, ahead] = [await postgres.create('by_digest'), await postgres.create('ahead')]
+  await query(
+    ahead,
+    "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('a1')",
+  )
+  const secrets = { MIGRATIONS_URL: ahead, MIGRATIONS_PREVIEW_URL: url }
+  const refused = await failing('production-by-digest.yml', 'push', {}, secrets)
+  holds('another batch', refused, /::error .*revision a1 went from it; it starts from a1 and not base/)
+  holds('its database', await tables(ahead), /^alembic_version$/)
+  await run('production-by-digest.yml', 'push', {}, { ...secrets, MIGRATIONS_URL: url })
+  holds('the comment', comment('production'), /✅.*The plan as it was previewed.*CREATE TABLE second/s)
+  holds('the tables', await tables(url), /^alembic_version, first, second$/)
+}
+
+/** The SQL of the file runs, without the scripts; a file that is signed with another key does not. */
+async function productionByPlanFile(): Promise<void> {
+  const url = await postgres.create('by_plan_file')
+  const secrets = { MIGRATIONS_URL: url, MIGRATIONS_PREVIEW_URL: url, PLAN_KEY: 'a long random text' }
+  const log = await run('production-by-plan-file.yml', 'push', {}, secrets)
+  holds('no Python in production', log, /^(?!.*\[Deploy by plan file\/production\][^\n]*(setup-python|pip install))/s)
+  holds('the comment', comment('production'), /✅.*The plan as it was previewed.*CREATE TABLE second/s)
+  holds('the tables', await tables(url), /^alembic_version, first, second$/)
+}
+
+/** Scripts whose pull requests nobody has approved do not run. */
+async function productionWithReview(): Promise<void> {
+  const url = await postgres.create('with_review')
+  const refused = await failing('production-with-review.yml', 'push', {}, { MIGRATIONS_URL: url })
+  holds('without a review', refused, /::error .*Revision a1.*Revision b2.*pull request #7: it has no approval/s)
+  holds('the database', await tables(url), /^$/)
+  const user = { login: 'colleague', id: 2, type: 'User' }
+  for (const { number, head } of [...github.pulls.values()].flat()) {
+    const review = { id: number, state: 'APPROVED', commit_id: head.sha, author_association: 'MEMBER' as const, user }
+    github.reviews.set(number, [review])
+  }
+  await run('production-with-review.yml', 'push', {}, { MIGRATIONS_URL: url })
+  holds('the tables', await tables(url), /^alembic_version, first, second$/)
+}
+
 /** A pull request from a fork: no secret, no comment of its own; a second workflow brings its SQL. */
 async function fork(): Promise<void> {
   const before = github.requests.length
@@ -101,6 +142,16 @@ async function run(recipe: string, event: string, payload: object, secrets: Reco
   return log
 }
 
+/** The log of a recipe that has to fail. */
+async function failing(...args: Parameters<typeof run>): Promise<string> {
+  const log = await run(...args).then(
+    () => undefined,
+    error => String(error),
+  )
+  if (log === undefined) throw new Error(`${args[0]} did not fail`)
+  return log
+}
+
 /** Fails loudly when a text is not what it should be. */
 function holds(what: string, text: string | undefined, wanted: string | RegExp): void {
   const right = typeof wanted === 'string' ? text?.includes(wanted) : wanted.test(text ?? '')
@@ -146,7 +197,15 @@ function writeRepository(): string {
   git('commit', '--quiet', '--allow-empty', '--message', 'main moves on')
   git('merge', '--quiet', '--no-ff', '--message', 'merge', 'change')
   const merge = git('rev-parse', 'HEAD')
-  github.pulls.set(merge, [pullRequest(7, { merged_at: '2026-01-01T00:00:00Z', merge_commit_sha: merge })])
+  const merged = (number: number, id: string, head: string) => {
+    const path = `migrations/versions/${id}.py`
+    github.files.set(number, [{ filename: path, sha: git('rev-parse', `${head}:${path}`), status: 'added' }])
+    const at = { label: 'acme:change', ref: 'change', sha: head }
+    return pullRequest(number, { merged_at: '2026-01-01T00:00:00Z', merge_commit_sha: merge, head: at })
+  }
+  const [base, change] = [git('rev-parse', 'change^'), git('rev-parse', 'change')]
+  github.pulls.set(base, [merged(6, 'a1', base)])
+  for (const commit of [merge, change]) github.pulls.set(commit, [merged(7, 'b2', change)])
   return folder
 }
 
@@ -169,7 +228,16 @@ function writeStandIns(): { name: string; folder: string }[] {
     const folder = join(home, 'stand-ins', name.split('@')[0]!)
     mkdirSync(folder, { recursive: true })
     const inputs = Object.fromEntries(
-      ['python-version', 'fetch-depth', 'persist-credentials', 'name', 'path', 'retention-days', 'run-id']
+      [
+        'python-version',
+        'fetch-depth',
+        'persist-credentials',
+        'name',
+        'path',
+        'retention-days',
+        'run-id',
+        'if-no-files-found',
+      ]
         .concat(['github-token', 'script'])
         .map(input => [input, { description: input }]),
     )
@@ -196,6 +264,9 @@ try {
   await preview()
   await deploy()
   await stagingThenProduction()
+  await productionByDigest()
+  await productionByPlanFile()
+  await productionWithReview()
   await fork()
   console.log('\nThe recipes do what docs/recipes.md says.')
 } finally {

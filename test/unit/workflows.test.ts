@@ -19,6 +19,8 @@ interface Job {
   permissions?: Record<string, string>
   concurrency?: Concurrency
   environment?: string
+  needs?: string
+  outputs?: Record<string, string>
   steps: Step[]
 }
 
@@ -195,14 +197,47 @@ describe('A workflow that a user copies', () => {
   }
 
   for (const [name, yaml] of copied.filter(([name]) => name.endsWith('.yml'))) {
-    test(`${name} has the role that migrates only where the job is behind an environment`, () => {
+    test(`${name} has the role that migrates, and the key of plans, only where the job is behind an environment`, () => {
       for (const job of Object.values((parse(yaml) as Workflow).jobs)) {
         const text = JSON.stringify(job)
-        expect(job.environment !== undefined).toBe(text.includes('secrets.MIGRATIONS_URL'))
+        expect(job.environment !== undefined).toBe(/secrets\.(MIGRATIONS_URL|PLAN_KEY)/.test(text))
         expect(text.includes('"mode":"apply"')).toBe(text.includes('secrets.MIGRATIONS_URL'))
       }
     })
   }
+})
+
+describe('A recipe that holds production to what was shown', () => {
+  const jobsOf = (name: string) => (parse(read(`docs/recipes/${name}.yml`)) as Workflow).jobs
+  const stepOf = ({ steps }: Job) => steps.find(ours)!.with!
+
+  test('hands the digest of its preview on, from job to job', () => {
+    const { preview, production } = jobsOf('production-by-digest')
+    expect(preview!.outputs!.digest).toBe(`\${{ steps.${preview!.steps.find(ours)!.id}.outputs.digest }}`)
+    expect(production!.needs).toBe('preview')
+    expect(stepOf(production!)['expected-digest']).toBe(`\${{ needs.preview.outputs.digest }}`)
+  })
+
+  test('by plan file runs nothing but the action where the role that migrates is, and only what was signed', () => {
+    const { plan, production } = jobsOf('production-by-plan-file')
+    const [made, applied] = [stepOf(plan!), stepOf(production!)]
+    expect(production!.steps.map(({ uses }) => uses!.split('@')[0])).toEqual([
+      'actions/download-artifact',
+      'atomic-upgrade/atomic-upgrade',
+    ])
+    const [upload, download] = [plan!.steps.at(-1)!, production!.steps[0]!]
+    expect(download.with!.name).toBe(upload.with!.name)
+    expect(upload.with!.path).toBe(`\${{ steps.${plan!.steps.find(ours)!.id}.outputs.plan-file }}`)
+    expect(applied.label).toBe(made.label)
+    expect(applied['plan-file']).toBe(`${download.with!.path}/atomic-upgrade-${made.label}.plan.json`)
+    for (const step of [made, applied]) expect(step['plan-key']).toBe(`\${{ secrets.PLAN_KEY }}`)
+  })
+
+  test('with review has the whole history', () => {
+    const { migrate } = jobsOf('production-with-review')
+    expect(stepOf(migrate!)['require-review']).toBe(true)
+    expect(migrate!.steps[0]!.with).toMatchObject({ 'fetch-depth': 0 })
+  })
 })
 
 test('our own repository runs no recipe', () => {
