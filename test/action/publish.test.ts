@@ -298,6 +298,23 @@ describe('The comment over its life', () => {
     expect(reviewed).toContain(shown)
   })
 
+  test('an apply by plan file, and one that expected-digest refuses, leave it as well', async () => {
+    const { outputs } = await step({})
+    const shown = previewed(bodies()[0]!)
+    change('t_b2', 't_other')
+    const refused = await step({ mode: 'apply', 'expected-digest': outputs.digest! })
+    expect(refused.outputs).toMatchObject({ outcome: 'refused', 'failure-reason': 'plan-changed' })
+    expect(bodies()[0]).toContain('the script of revision b2 changed')
+    expect(previewed(bodies()[0]!)).toBe(shown)
+    // It can still be told what differs, since the comment keeps the plan that was previewed.
+    const again = await step({ mode: 'apply', 'expected-digest': outputs.digest! })
+    expect(again.log).toContain('the script of revision b2 changed')
+    const applied = await step({ mode: 'apply', 'plan-file': outputs['plan-file']!, python: 'no-python-here' })
+    expect(applied.outputs, applied.log).toMatchObject({ outcome: 'applied', digest: outputs.digest })
+    expect(bodies()[0]).not.toContain('not the plan that was previewed')
+    expect(previewed(bodies()[0]!)).toBe(shown)
+  })
+
   test('a push is previewed anew: its plan takes the place of the other one, and the same plan changes nothing', async () => {
     await step({})
     await step({}, { environment: later })
