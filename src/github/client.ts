@@ -1,7 +1,6 @@
-import { getOctokit } from '@actions/github'
-import { retry } from '@octokit/plugin-retry'
+import { setImmediate } from 'node:timers/promises'
 
-export type Octokit = ReturnType<typeof client>
+export type Octokit = Awaited<ReturnType<typeof client>>
 
 /** A repository as Octokit names it. */
 export interface Repository {
@@ -14,8 +13,15 @@ const patience = 15_000
 /** The same once the step is cancelled: the runner kills it ten seconds later. */
 const haste = 3_000
 
-/** A client of GitHub's API. It tries once more after a second, and no longer: a deploy has better things to wait for. */
-export const client = (token: string) => getOctokit(token, { retry: { retries: 1 } }, retry)
+/**
+ * A client of GitHub's API. It tries once more after a second, and no longer: a deploy has better things to wait for.
+ * Octokit and its HTTP client take long to load, so that is done when what was begun before has been started: Python.
+ */
+export async function client(token: string) {
+  await setImmediate()
+  const [{ getOctokit }, { retry }] = await Promise.all([import('@actions/github'), import('@octokit/plugin-retry')])
+  return getOctokit(token, { retry: { retries: 1 } }, retry)
+}
 
 /** Aborts what takes too long. */
 export function deadline(cancelled: AbortSignal): AbortSignal {

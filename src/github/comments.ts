@@ -27,7 +27,7 @@ export async function findComment(
   event: Event,
   { pullRequest, token, marker, cancelled }: Search,
 ): Promise<StickyComment | undefined> {
-  const octokit = client(token)
+  const octokit = await client(token)
   const [owner = '', repo = ''] = event.repository.split('/')
   const signal = deadline(cancelled)
   const number = await numberOf(pullRequest, octokit, { owner, repo }, signal)

@@ -20,7 +20,7 @@ const reviewers = new Set(['OWNER', 'MEMBER', 'COLLABORATOR'])
 
 /** Looks up reviews, each pull request once. */
 export class Reviews {
-  readonly #octokit: Octokit
+  readonly #client: Promise<Octokit>
   readonly #problems = new Map<number, Promise<string>>()
   readonly #files = new Map<number, Promise<Map<string, string | null>>>()
 
@@ -29,7 +29,9 @@ export class Reviews {
     private readonly repository: Repository,
     private readonly cancelled: AbortSignal,
   ) {
-    this.#octokit = client(token)
+    this.#client = client(token)
+    // It is awaited later, if ever.
+    this.#client.catch(() => {})
   }
 
   /**
@@ -38,7 +40,8 @@ export class Reviews {
    * Throws what GitHub answers.
    */
   async missing({ path, commit, blobs }: Changed): Promise<Missing | undefined> {
-    const { data: pulls } = await this.#octokit.rest.repos.listPullRequestsAssociatedWithCommit({
+    const octokit = await this.#client
+    const { data: pulls } = await octokit.rest.repos.listPullRequestsAssociatedWithCommit({
       ...this.repository,
       commit_sha: commit,
       request: this.#request(),
@@ -66,8 +69,9 @@ export class Reviews {
 
   async #approvalProblem(number: number): Promise<string> {
     const at = { ...this.repository, pull_number: number, request: this.#request() }
-    const { data: pull } = await this.#octokit.rest.pulls.get(at)
-    const reviews = await this.#octokit.paginate(this.#octokit.rest.pulls.listReviews, { ...at, per_page: 100 })
+    const octokit = await this.#client
+    const { data: pull } = await octokit.rest.pulls.get(at)
+    const reviews = await octokit.paginate(octokit.rest.pulls.listReviews, { ...at, per_page: 100 })
     const [author, head] = [pull.user?.login, pull.head.sha]
     // Oldest first; a comment takes no opinion back.
     const latest = new Map(
@@ -87,7 +91,8 @@ export class Reviews {
 
   /** The blobs of a pull request's files, by path; null for one that it removes. */
   async #filesOf(number: number): Promise<Map<string, string | null>> {
-    const files = await this.#octokit.paginate(this.#octokit.rest.pulls.listFiles, {
+    const octokit = await this.#client
+    const files = await octokit.paginate(octokit.rest.pulls.listFiles, {
       ...this.repository,
       pull_number: number,
       per_page: 100,
