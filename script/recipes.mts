@@ -64,7 +64,7 @@ async function productionByDigest(): Promise<void> {
   holds('the tables', await tables(url), /^alembic_version, first, second$/)
 }
 
-/** The SQL of the file runs, without the scripts; a file that is signed with another key does not. */
+/** The SQL of the signed file runs, without the scripts. */
 async function productionByPlanFile(): Promise<void> {
   const url = await postgres.create('by_plan_file')
   const secrets = { MIGRATIONS_URL: url, MIGRATIONS_PREVIEW_URL: url, PLAN_KEY: 'a long random text' }
