@@ -107,6 +107,7 @@ interface PlannedBatch {
     statements: { sql: string; line: number | null; own: boolean }[]
     reason: string | null
     line: number | null
+    heads: string[]
     concurrently?: PlaceInScript[]
     mentions?: PlaceInScript[]
   }[]
@@ -235,8 +236,8 @@ export class Driver {
   }
 
   #revision(planned: PlannedBatch['revisions'][number]): Revision {
-    const { id, digest, statements, reason, line, concurrently, mentions } = planned
-    const script = { ...this.#project!.scripts.get(id)!, digest }
+    const { id, digest, statements, reason, line, heads, concurrently, mentions } = planned
+    const script = { ...this.#project!.scripts.get(id)!, digest, heads }
     if (reason === null) return { ...script, statements }
     return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) }
   }

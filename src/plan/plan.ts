@@ -38,6 +38,8 @@ export interface Revision extends Script {
   digest: string
   statements?: RenderedStatement[]
   notRenderable?: { reason: string; line: number | null }
+  /** The heads behind it, sorted; not known of a plan file's. */
+  heads?: string[]
   /** Calls in a script without SQL that need to run outside of a transaction. */
   concurrently?: PlaceInScript[]
   /** Words in the strings of such a script that may mean the same. */

@@ -22,32 +22,46 @@ export function obstaclesOf(plan: Plan): Obstacle[] {
   const values = new NewEnumValues()
   return plan.revisions.flatMap(revision => [
     ...(revision.concurrently ?? []).map(({ line, text }) => {
-      return { revision, line, text, why: 'CONCURRENTLY cannot run inside a transaction block' }
+      return { revision, line, text, why: cannot('CONCURRENTLY') }
     }),
     ...(revision.statements ?? []).flatMap(({ sql, line, own }) =>
-      own ? [] : reasonsAgainst(sql, values).map(why => ({ revision, line, text: sql, why })),
+      own
+        ? []
+        : findingsIn(sql, values).flatMap(({ why }) => (why === undefined ? [] : [{ revision, line, text: sql, why }])),
     ),
   ])
 }
+
+/** What a statement means to the transaction around it, with PostgreSQL's words where that is a reason against it. */
+export type Finding =
+  | { kind: 'forbidden'; form: string; why: string }
+  | { kind: 'adds'; value: string; why?: undefined }
+  | { kind: 'uses'; value: string; why: string }
 
 /** Without these words no statement needs to be parsed. */
 const telling =
   /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i
 
-function reasonsAgainst(sql: string, values: NewEnumValues): string[] {
+/** Reads one statement of the batch, behind those that `values` has seen. */
+export function findingsIn(sql: string, values: NewEnumValues): Finding[] {
   if (!telling.test(sql) && !values.mayBeUsedIn(sql)) return []
-  let statements: { tree: Node }[]
-  try {
-    statements = splitStatements(sql)
-  } catch {
-    // Not in our parser's grammar: the server will say.
-    return []
-  }
-  return statements.flatMap(({ tree }) => {
-    const forbidden = forbiddenForm(tree)
-    return forbidden ? [`${forbidden} cannot run inside a transaction block`] : values.reasonAgainst(tree)
+  return treesOf(sql).flatMap(tree => {
+    const form = forbiddenForm(tree)
+    return form ? [{ kind: 'forbidden', form, why: cannot(form) }] : values.read(tree)
   })
 }
+
+/** The parse trees of SQL; none where it is not in our parser's grammar: the server will say. */
+export function treesOf(sql: string): Node[] {
+  try {
+    return splitStatements(sql).map(({ tree }) => tree)
+  } catch {
+    return []
+  }
+}
+
+/** PostgreSQL's words. */
+export const cannot = (form: string): string => `${form} cannot run inside a transaction block`
 
 /** The name of a statement that calls PreventInTransactionBlock in PostgreSQL 14 to 18, as far as its syntax tells. */
 export function forbiddenForm(tree: Node): string | undefined {
@@ -105,7 +119,7 @@ function optionOf(options: Node[] | undefined, name: string): string | undefined
 const isFalse = (value: string | undefined): boolean => /^(false|off|no|0)$/i.test(value ?? '')
 
 /** Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended. */
-class NewEnumValues {
+export class NewEnumValues {
   readonly #made = new Set<string>()
   readonly #added = new Map<string, string>()
 
@@ -114,21 +128,30 @@ class NewEnumValues {
   }
 
   /** Notes what a statement makes, and says which new value it uses. */
-  reasonAgainst(tree: Node): string[] {
+  read(tree: Node): Finding[] {
     if ('CreateEnumStmt' in tree) this.#made.add(nameOf(tree.CreateEnumStmt.typeName))
     else if ('AlterEnumStmt' in tree) {
-      const { typeName, newVal = '', oldVal } = tree.AlterEnumStmt
+      const { typeName, newVal: value = '', oldVal } = tree.AlterEnumStmt
       const type = nameOf(typeName)
-      if (oldVal === undefined && !this.#made.has(type)) this.#added.set(newVal, type)
+      if (oldVal !== undefined || this.#made.has(type)) return []
+      this.#added.set(value, type)
+      return [{ kind: 'adds', value }]
     } else if (this.#added.size > 0) {
       const text = JSON.stringify(tree)
       for (const [value, type] of this.#added) {
         // A string constant; names are other nodes.
-        if (text.includes(`"sval":{"sval":${JSON.stringify(value)}}`))
-          return [`the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`]
+        if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`)) continue
+        const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`
+        return [{ kind: 'uses', value, why }]
       }
     }
     return []
+  }
+
+  /** The transaction ends: everything up to here can be used. */
+  commit(): void {
+    this.#made.clear()
+    this.#added.clear()
   }
 }
 
