@@ -1,5 +1,6 @@
 import { Failure } from './failure'
-import { nameHeads } from './plan/result'
+import { sameHeads } from './plan/plan'
+import { type DatabaseState, nameHeads } from './plan/result'
 import { nameOf } from './postgres/heads'
 import { settle } from './postgres/settle'
 import type { Step } from './step'
@@ -18,7 +19,7 @@ export async function commitEach(step: Step, targets: Target[]): Promise<void> {
   for (const target of targets) target.committing = true
   for (const [index, target] of targets.entries()) {
     try {
-      await commit(step, target)
+      await commit(step, target, target.rest)
     } catch (error) {
       for (const committed of targets.slice(0, index)) committed.state.outcome = 'applied'
       for (const undone of targets.slice(index)) undone.state.outcome ??= 'rolled-back'
@@ -28,29 +29,46 @@ export async function commitEach(step: Step, targets: Target[]): Promise<void> {
   }
 }
 
-async function commit(step: Step, target: Target): Promise<void> {
+/** What a COMMIT moves. */
+interface Move {
+  priorHeads: string[]
+  newHeads: string[]
+}
+
+/**
+ * Commits what one database has open. Resolves to whether PostgreSQL has answered; if not, the connection is gone and it
+ * was found out that it has committed. Throws a Failure `commit-failed`; the outcome is `in-doubt` where nobody knows.
+ */
+export async function commit(step: Step, target: Target, { priorHeads, newHeads }: Move): Promise<boolean> {
   const { surroundings, result } = step
   const { transaction, versionTable, state } = target
   try {
     await transaction.commit()
+    return true
   } catch (error) {
     if (error instanceof Failure) throw error
     surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.')
     const { id } = transaction
-    const { priorHeads, newHeads } = state.plan!
     const { applicationName, signal } = surroundings
     const about = { database: target.database!, applicationName, versionTable, id, priorHeads, newHeads }
     const settled = await settle({ ...about, patience, signal })
-    if (settled.decision === 'committed') return
+    if (settled.decision === 'committed') return false
     if (settled.decision === 'rolled-back') {
       throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
         advice: 'Run the step again.',
       })
     }
     result.outcome = state.outcome = 'in-doubt'
+    state.doubt = { from: priorHeads, to: newHeads }
     delete state.newHeads
     throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-      advice: `When the database can be reached again, ask it: SELECT version_num FROM ${nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. Then ${nameHeads(newHeads)} means that the whole batch is there, ${nameHeads(priorHeads)} that nothing of it is.`,
+      advice: `When the database can be reached again, ask it: SELECT version_num FROM ${nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. ${meaningOf(priorHeads, newHeads, state)}`,
     })
   }
+}
+
+function meaningOf(priorHeads: string[], newHeads: string[], { plan, segments }: DatabaseState): string {
+  if (sameHeads(priorHeads, newHeads)) return '“committed” then means that what ran before is there.'
+  const what = segments && !sameHeads(newHeads, plan!.newHeads) ? 'this part of the batch' : 'the whole batch'
+  return `Then ${nameHeads(newHeads)} means that ${what} is there, ${nameHeads(priorHeads)} that nothing of it is.`
 }

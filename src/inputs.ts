@@ -34,6 +34,8 @@ export interface Inputs {
   statementTimeout: string
   /** Further tries of the batch when another session was in the way. */
   retries: number
+  /** Whether the batch may be several transactions, where PostgreSQL does not run it in one. */
+  segments: boolean
   /** The only plan that may run; empty for any. */
   expectedDigest: string
   allowUntrusted: boolean
@@ -126,6 +128,8 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     )
   }
   const twoPhase = oneOf('two-phase', twoPhases)
+  const segments = oneOf('segments', ['true', 'false'])
+  if (segments === 'true' && databases.size > 1) mistakes.push(severalInSegments())
   const allowUntrusted = oneOf('allow-untrusted', ['true', 'false'])
 
   if (mistakes.length === 1) throw mistakes[0]
@@ -155,6 +159,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     lockTimeout: input('lock-timeout'),
     statementTimeout: input('statement-timeout'),
     retries: Number(retries),
+    segments: segments === 'true',
     expectedDigest,
     allowUntrusted: allowUntrusted === 'true',
     hideLiterals: hideLiterals === 'true',
@@ -163,6 +168,12 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     requireReview: since ? { since } : review === 'true',
   }
 }
+
+/** The refusal of several databases that are to be migrated in segments. */
+export const severalInSegments = (): Failure =>
+  new Failure('invalid-input', 'segments: true is for one database, and there are several.', {
+    advice: 'Several databases are migrated in one transaction each: leave segments out.',
+  })
 
 const list = (values: readonly string[]): string => `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
 

@@ -1,5 +1,5 @@
 import { digestOf } from './plan/digest'
-import { type DatabaseState, outcomeOf, type Result, revisionsOf } from './plan/result'
+import { type DatabaseState, outcomeOf, type Result, revisionsOf, type SegmentRun } from './plan/result'
 import { printable } from './report/markdown'
 
 /** The step's outputs by name, as GitHub gets them. */
@@ -21,12 +21,19 @@ export function outputsOf(result: Result): Record<string, string> {
     'sql-file': result.sqlFile ?? '',
     'plan-file': result.planFile ?? '',
     'comment-url': result.commentUrl ?? '',
+    segments: JSON.stringify(
+      databases.flatMap(({ segments = [] }) => segments.map(each => segmentOutput(each, result))),
+    ),
     databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
   }
 }
 
 /** On one line: whoever writes it into a file of GitHub's, or reads it line by line, shall not get another one's. */
 const idsOf = (heads: string[] = []): string => printable(heads.join(',')).replaceAll('\n', '\ufffd')
+
+/** What was planned is not run where the step has failed before. */
+const segmentOutput = (segment: SegmentRun, { failure }: Result): SegmentRun =>
+  failure && segment.outcome === 'planned' ? { ...segment, outcome: 'not-run' } : segment
 
 function databaseOutput(database: DatabaseState, result: Result) {
   const { priorHeads, newHeads, plan } = database

@@ -3,10 +3,11 @@ import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
 import { settleLeftovers } from './leftovers'
 import { sameHeads } from './plan/plan'
-import { nameHeads, type Result, revisionsOf } from './plan/result'
+import { nameHeads, type Result, revisionsOf, stands } from './plan/result'
 import { loadParser } from './plan/statements'
 import { lossOf } from './postgres/connection'
-import { notTransactionalFailure, warningsOf } from './report/blame'
+import { notRehearsableFailure, notTransactionalFailure, warningsOf } from './report/blame'
+import { goingOn, halvesOf } from './report/segments'
 import { stateOf } from './report/words'
 import { requireReview } from './review'
 import { Step, type Surroundings } from './step'
@@ -41,6 +42,7 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
       for (const warning of warningsOf(result)) log.warning(warning)
     } else {
       refuseObstacles(result)
+      for (const warning of halvesOf(result)) log.warning(warning)
       await requireReview(step)
       result.commentUrl = await publisher.comment(result)
       result.outcome = await transact(step)
@@ -51,9 +53,10 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     const cancelled = signal.aborted && !step.committing
     const loss = step.targets.map(({ client }) => client && lossOf(client, error)).find(Boolean)
     result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error))
+    if (result.databases.some(stands)) result.outcome ??= 'partly-applied'
     result.outcome ??= step.started ? 'rolled-back' : 'refused'
     await step.rereadHeads()
-    result.failure = driftOf(result) ?? result.failure
+    result.failure = goingOn(driftOf(result) ?? result.failure, result)
   } finally {
     await step.end()
   }
@@ -65,9 +68,14 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
 }
 
 /** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
-function refuseObstacles({ databases }: Result): void {
+function refuseObstacles({ databases, mode }: Result): void {
   const [first, ...more] = databases.flatMap(({ obstacles = [] }) => obstacles)
-  if (first) throw notTransactionalFailure([first, ...more])
+  if (!first) return
+  const divisions = databases.flatMap(({ division }) => division ?? [])
+  if (mode === 'rehearse' && divisions.some(each => each.obstacles.length === 0)) {
+    throw notRehearsableFailure([first, ...more])
+  }
+  throw notTransactionalFailure([first, ...more], { inSegments: divisions.length > 0 })
 }
 
 /** The batch failed while somebody moved the heads who does not take the deploy lock, such as a raw `flask db upgrade`. */

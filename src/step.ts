@@ -7,7 +7,7 @@ import { Failure } from './failure'
 import { readPlan, writePlan } from './from-plan-file'
 import { baseCommit, scriptsAt } from './git/base'
 import { requireBaseCheckout, requireSignature } from './git/trust'
-import type { Inputs } from './inputs'
+import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
 import { abridged } from './plan/abridged'
 import { destructionsOf } from './plan/destructive'
@@ -15,12 +15,14 @@ import { digestedOf } from './plan/digest'
 import { headsOf } from './plan/heads'
 import { isRendered, type Plan, type Script } from './plan/plan'
 import { type DatabaseState, nameHeads, type Result, revisionsOf } from './plan/result'
+import { segmentsOf } from './plan/segments'
 import { ownStatements, sqlComment, sqlScript } from './plan/sql'
 import { obstaclesOf } from './plan/transactional'
 import { disconnect } from './postgres/connection'
 import { type Heads, readHeads } from './postgres/heads'
 import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
+import { isDivided, segmentLines } from './report/segments'
 import { count } from './report/words'
 import { requireDistinct, Target } from './target'
 
@@ -76,6 +78,12 @@ export class Step {
     return this.inputs.databases.size > 0 && !this.inputs.fromRevision
   }
 
+  /** Whether the batch may be several transactions. */
+  get runsInSegments(): boolean {
+    const { segments, mode, planFile } = this.inputs
+    return segments && mode === 'apply' && !planFile
+  }
+
   /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
   async checkTrust(): Promise<void> {
     const { trustedTips } = this.surroundings
@@ -106,7 +114,7 @@ export class Step {
   /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
   async startAnew(): Promise<void> {
     this.started = false
-    for (const { state } of this.targets) state.runs = []
+    for (const { state, committed } of this.targets) state.runs = state.runs.slice(0, committed)
     this.driver?.kill()
     this.startPython()
     await this.open()
@@ -126,18 +134,31 @@ export class Step {
   async plan(): Promise<void> {
     const { result, inputs } = this
     const plans = inputs.planFile ? await readPlan(this) : await this.#planScripts()
+    const { log } = this.surroundings
     for (const { state } of this.targets) {
       const plan = plans.get(state.bind)!
       state.plan = plan
       state.obstacles = obstaclesOf(plan)
+      if (this.inputs.segments && !this.inputs.planFile) this.#divide(plan, state)
       state.destructions = destructionsOf(plan)
       state.priorHeads = plan.priorHeads
       state.newHeads = plan.newHeads
       this.#describe(plan, state)
+      if (isDivided(state)) log.group(`PostgreSQL runs it in ${state.segments!.length} segments`, segmentLines(state))
     }
     result.digested = digestedOf(result)
     if (revisionsOf(result).length > 0) this.#writeSql()
     if (inputs.mode !== 'apply' && !inputs.planFile) await writePlan(this)
+  }
+
+  #divide(plan: Plan, state: DatabaseState): void {
+    state.division = segmentsOf(plan)
+    // A rehearsal rolls back, which only one transaction can be.
+    if (this.inputs.mode === 'rehearse') return
+    state.obstacles = state.division.obstacles
+    state.segments = state.division.segments.map(({ revisions, alone }) => {
+      return { revisions, ...(alone && { statement: alone.text }), outcome: 'planned' }
+    })
   }
 
   async #planScripts(): Promise<Map<string, Plan>> {
@@ -187,6 +208,7 @@ export class Step {
     const known = databases.map(({ bind }) => bind)
     const unknown = given.filter(bind => !known.includes(bind))
     const missing = known.filter(bind => !given.includes(bind))
+    if (this.inputs.segments && known.length > 1) throw severalInSegments()
     if (unknown.length > 0 || missing.length > 0) {
       const told = [
         unknown.length > 0 && `database-url names ${unknown.join(' and ')}, which the project does not migrate.`,

@@ -1,11 +1,13 @@
 import type { Client } from 'pg'
 import { Failure } from './failure'
+import type { Plan } from './plan/plan'
 import type { DatabaseState } from './plan/result'
 import { connect, disconnect, lossOf, sever } from './postgres/connection'
 import { readHeads, type VersionTable } from './postgres/heads'
 import { byIdentity, identify, type NamedIdentity, sameIdentity } from './postgres/identity'
 import type { Transaction } from './postgres/transaction'
 import type { Database } from './postgres/url'
+import type { SegmentedRun } from './segments'
 
 /** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
 const grace = { statement: 2_000, commit: 4_000, connect: 1_500 }
@@ -21,6 +23,10 @@ export class Target {
   #identity: NamedIdentity | undefined
   /** Whether a COMMIT was sent. */
   committing = false
+  /** Where the batch runs in segments. */
+  run: SegmentedRun | undefined
+  /** How many revisions of the plan are committed. */
+  committed = 0
 
   constructor(
     readonly state: DatabaseState,
@@ -32,13 +38,24 @@ export class Target {
 
   /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
   async open(): Promise<void> {
-    const client = await this.connect()
-    this.client = client
+    this.client = await this.connect()
+    this.leaveWhenCancelled(this.client)
+  }
+
+  leaveWhenCancelled(client: Client): void {
     this.signal.addEventListener('abort', () => {
       const leave = (after: number, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref()
       leave(grace.statement, () => this.committing)
       leave(grace.commit)
     })
+  }
+
+  /** What of the plan is still to be run. */
+  get rest(): Plan {
+    const plan = this.state.plan!
+    if (this.committed === 0) return plan
+    const { heads = [] } = plan.revisions[this.committed - 1]!
+    return { ...plan, priorHeads: heads, revisions: plan.revisions.slice(this.committed) }
   }
 
   /** A connection of its own to this database; the caller closes it. */

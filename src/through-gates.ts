@@ -27,21 +27,26 @@ export async function runThroughGates(step: Step): Promise<void> {
   const passages = await openAll(step)
   const several = targets.length > 1
   const cancel = () => {
-    for (const passage of passages) void passage.cancel()
+    for (const passage of passages) if (!passage.target.committing) void passage.cancel()
   }
   signal.addEventListener('abort', cancel)
   step.started = true
-  const { size } = new Set(targets.flatMap(({ state }) => state.plan!.revisions.map(({ id }) => id)))
+  const { size } = new Set(targets.flatMap(({ rest }) => rest.revisions.map(({ id }) => id)))
   const where = several ? `on ${targets.length} databases, each ` : ''
-  log.info(`Running ${count(size, 'revision')} ${where}in one transaction.`)
+  const segments = targets[0]!.run?.left ?? 1
+  log.info(
+    `Running ${count(size, 'revision')} ${where}in ${segments > 1 ? `${segments} segments` : 'one transaction'}.`,
+  )
   const { direction, revision: target } = inputs
   const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, batchOf(passage)]))
   let error: unknown
   try {
     await step.driver.run({ direction, target, databases }, (bind, id) => {
       for (const { target, progress } of passages) {
-        if (target.state.bind === bind) progress.start(id)
-        else progress.finish()
+        if (target.state.bind === bind) {
+          progress.start(id)
+          target.run?.revisionStarts(id)
+        } else progress.finish()
       }
     })
   } catch (thrown) {
@@ -51,11 +56,13 @@ export async function runThroughGates(step: Step): Promise<void> {
   signal.removeEventListener('abort', cancel)
   for (const { target, tape, progress } of passages) {
     progress.finish({ failed: error !== undefined })
-    target.state.runs = progress.runs
+    target.state.runs = [...target.state.runs, ...progress.runs]
     const { notices } = tape
     if (notices.length > 0) log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices)
   }
   printed.show(log, 'Output of the scripts')
+  const [failure] = passages.flatMap(({ gate }) => gate.failure ?? [])
+  if (failure) throw failure
   const lost = passages.find(({ gate }) => gate.lost)
   if (lost) throw connectionLost(lost.gate.lost, lost.tape.revision === null ? {} : { revision: lost.tape.revision })
   if (error instanceof ScriptError) throw blame(error, passages)
@@ -67,7 +74,8 @@ async function open(step: Step, target: Target): Promise<Passage> {
   const { client, pid, settings, lockTimeout } = target.transaction
   const cancel = () => cancelStatement(pid, () => target.connect())
   const tape = new Tape(target.versionTable.name)
-  const gate = await Gate.open({ client, tape, settings, cancel })
+  target.run?.begins(tape)
+  const gate = await Gate.open({ client, tape, settings, cancel, segmenting: target.run })
   const watch = new LockWatch({
     pid,
     quietSince: () => tape.quietSince,
@@ -76,7 +84,7 @@ async function open(step: Step, target: Target): Promise<Passage> {
     onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
   })
   const of = step.targets.length > 1 ? `${target.state.bind}: ` : ''
-  const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.state.plan!)
+  const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.rest)
   return { target, tape, gate, watch, progress, cancel }
 }
 
@@ -104,7 +112,7 @@ async function close(passages: Passage[]): Promise<void> {
 
 function batchOf({ target, gate }: Passage) {
   const { user = '', database = '' } = target.client!
-  const revisions = target.state.plan!.revisions.map(({ id, digest }) => ({ id, digest }))
+  const revisions = target.rest.revisions.map(({ id, digest }) => ({ id, digest }))
   return { revisions, gate: { ...gate.address, user, database } }
 }
 
@@ -114,7 +122,8 @@ function blame(error: ScriptError, passages: Passage[]) {
     passages.find(({ target }) => target.state.bind === error.bind) ??
     passages.find(({ tape }) => tape.failure) ??
     passages[0]!
-  const failure = failureOf(error, tape.failure, target.state.plan!, watch.blockersSince(tape.failure?.since))
+  const blockers = watch.blockersSince(tape.failure?.since)
+  const failure = failureOf(error, tape.failure, target.rest, { blockers, inSegments: target.run !== undefined })
   if (passages.length > 1) failure.details.bind = target.state.bind
   return failure
 }

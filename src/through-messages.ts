@@ -102,7 +102,7 @@ async function send(target: Target, revision: Revision, tape: Tape, blockers: ()
         error: { code, message: told, ...(detail && { detail }), ...(hint && { hint }), ...(position && { position }) },
       },
       target.state.plan!,
-      blockers(),
+      { blockers: blockers() },
     )
     return inBind(failure, target.state)
   }

@@ -1,13 +1,13 @@
 import pRetry from 'p-retry'
 import { commitEach } from './commit'
+import { takeLock, underDeployLock } from './deploy-lock'
 import { Failure } from './failure'
-import { settleLeftovers } from './leftovers'
 import { sameHeads } from './plan/plan'
 import { nameHeads } from './plan/result'
 import { checkWritable, readHeads } from './postgres/heads'
-import { lockHolder } from './postgres/sessions'
 import { Transaction } from './postgres/transaction'
 import { seconds } from './report/words'
+import { SegmentedRun } from './segments'
 import { allOf, type Step } from './step'
 import { inLockOrder, type Target } from './target'
 import { runThroughGates } from './through-gates'
@@ -41,8 +41,10 @@ export async function transact(step: Step): Promise<Ending> {
       signal,
       shouldRetry: ({ error, attemptNumber, retryDelay }) => {
         if (!(error instanceof Failure) || !error.details.transient) return false
+        if (!step.targets.every(({ run }) => run?.canGoOn ?? true)) return false
+        const what = step.targets.some(({ committed }) => committed > 0) ? 'rest of the' : 'whole'
         log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`)
-        log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`)
+        log.info(`The ${what} batch is tried again in ${seconds(retryDelay)}.`)
         return true
       },
     })
@@ -54,6 +56,23 @@ export async function transact(step: Step): Promise<Ending> {
 }
 
 async function attemptOnce(step: Step): Promise<Ending> {
+  const [target] = step.targets
+  if (!step.runsInSegments) return await attempt(step)
+  return await underDeployLock(step, target!, async checkLock => {
+    const run = new SegmentedRun(step, target!, checkLock, target!.run)
+    target!.run = run
+    try {
+      const ending = await attempt(step)
+      if (ending === 'applied') run.applied()
+      return ending
+    } catch (error) {
+      await run.failed()
+      throw error
+    }
+  })
+}
+
+async function attempt(step: Step): Promise<Ending> {
   const { inputs, surroundings } = step
   const begun: Transaction[] = []
   try {
@@ -68,7 +87,8 @@ async function attemptOnce(step: Step): Promise<Ending> {
     }
     const targets = inLockOrder(step.targets)
     for (const target of targets) {
-      await target.transaction.lock(() => tellAndSettle(step, target), surroundings.signal)
+      if (!step.runsInSegments) await takeLock(step, target, target.transaction)
+      await target.transaction.identify()
     }
     const there = await allOf(targets.map(target => isAlreadyThere(step, target)))
     if (!there.includes(false)) return 'up-to-date'
@@ -76,6 +96,7 @@ async function attemptOnce(step: Step): Promise<Ending> {
     const together = await canPrepare(step)
     await (inputs.planFile ? runMessages(step) : runThroughGates(step))
     await allOf(targets.map(target => verify(target)))
+    await moving[0]?.run?.checkLock()
     if (inputs.mode === 'rehearse') return 'rehearsed'
     surroundings.signal.throwIfAborted()
     await (together ? commitTogether(step, moving) : commitEach(step, moving))
@@ -86,13 +107,11 @@ async function attemptOnce(step: Step): Promise<Ending> {
 }
 
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
-async function isAlreadyThere(
-  { surroundings, targets }: Step,
-  { state, client, versionTable }: Target,
-): Promise<boolean> {
+async function isAlreadyThere({ surroundings, targets }: Step, target: Target): Promise<boolean> {
+  const { state, client, versionTable } = target
   const { heads, tableExists } = await readHeads(client!, versionTable)
-  const plan = state.plan!
-  state.priorHeads = heads
+  const plan = target.rest
+  if (target.committed === 0) state.priorHeads = heads
   const which = targets.length > 1 ? `The database ${state.bind}` : 'The database'
   if (sameHeads(heads, plan.newHeads)) {
     if (plan.revisions.length > 0) surroundings.log.info(`${which} was brought to the target in the meantime.`)
@@ -109,16 +128,4 @@ async function isAlreadyThere(
   }
   await checkWritable(client!, versionTable, tableExists)
   return false
-}
-
-/** While the deploy lock is waited for: says who has it, and ends what holds it for nobody any more. */
-async function tellAndSettle(step: Step, target: Target): Promise<void> {
-  const { log } = step.surroundings
-  try {
-    const holder = await target.aside(lockHolder)
-    if (holder) log.info(`Waiting for another deploy of this database: ${holder}.`)
-  } catch {
-    log.info('Waiting for another deploy of this database.')
-  }
-  await settleLeftovers(step, { inTheWay: true })
 }

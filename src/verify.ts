@@ -7,7 +7,37 @@ import { isTransient } from './report/blame'
 import type { Target } from './target'
 
 /** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
-export async function verify({ transaction, versionTable, state }: Target): Promise<void> {
+export async function verify(target: Target): Promise<void> {
+  const { transaction, versionTable, state } = target
+  await checkTransaction(target)
+  const { newHeads } = state.plan!
+  const { heads } = await readHeads(transaction.client, versionTable)
+  if (!sameHeads(heads, newHeads)) {
+    throw new Failure(
+      'migration-failed',
+      `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`,
+      { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
+    )
+  }
+  await transaction.clearSession()
+}
+
+/** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
+export async function verifySegment(target: Target, expected: string[]): Promise<void> {
+  const { transaction, versionTable } = target
+  await checkTransaction(target)
+  // The search path, too, is a script's.
+  await transaction.clearSettings()
+  const { heads } = await readHeads(transaction.client, versionTable)
+  if (sameHeads(heads, expected)) return
+  throw new Failure(
+    'migration-failed',
+    `A COMMIT is needed where the heads have to be ${nameHeads(expected)}, and they are ${nameHeads(heads)}.`,
+    { advice: 'Check that no script writes into the version table.' },
+  )
+}
+
+async function checkTransaction({ transaction, state }: Target): Promise<void> {
   const where = state.bind === 'default' ? '' : ` in the database ${state.bind}`
   try {
     await transaction.checkConstraints()
@@ -24,14 +54,4 @@ export async function verify({ transaction, versionTable, state }: Target): Prom
     })
   }
   await transaction.checkIdentity()
-  const { newHeads } = state.plan!
-  const { heads } = await readHeads(transaction.client, versionTable)
-  if (!sameHeads(heads, newHeads)) {
-    throw new Failure(
-      'migration-failed',
-      `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`,
-      { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
-    )
-  }
-  await transaction.clearSession()
 }

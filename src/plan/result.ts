@@ -3,6 +3,7 @@ import type { Destruction } from './destructive'
 import type { Digested } from './digest'
 import type { Edited } from './edited'
 import type { Direction, Plan } from './plan'
+import type { Segmentation } from './segments'
 import type { Obstacle } from './transactional'
 
 /** What happened; the values of the output `outcome`. */
@@ -27,6 +28,23 @@ export interface RevisionRun {
   statements: number
 }
 
+/** A segment as it ran, or will. */
+export interface SegmentRun {
+  /** The revisions that ran in it, wholly or in part. */
+  revisions: string[]
+  /** The statement that ran alone. */
+  statement?: string
+  /** `failed`: it ran outside of a transaction, so that something of it may be left. */
+  outcome: 'planned' | 'applied' | 'rolled-back' | 'failed' | 'in-doubt' | 'not-run'
+}
+
+/** What is committed of a revision whose version row has not moved. */
+export interface Standing {
+  revision: string
+  /** In the order they ran. */
+  statements: string[]
+}
+
 /** One database, as far as the step has come with it. */
 export interface DatabaseState {
   /** Its name in the project; `default` where there is one. */
@@ -36,6 +54,15 @@ export interface DatabaseState {
   plan?: Plan
   /** What of the plan cannot be part of one transaction. */
   obstacles?: Obstacle[]
+  /** How it is divided where it may run in segments. */
+  division?: Segmentation
+  /** Where it may run in segments: those that ran, and behind them those that did not. */
+  segments?: SegmentRun[]
+  standing?: Standing
+  /** Between which heads it is not known where it is, where these are not those of the batch. */
+  doubt?: { from: string[]; to: string[] }
+  /** An index that a failed CREATE INDEX CONCURRENTLY has left. */
+  invalidIndex?: string
   /** What of it destroys data. */
   destructions?: Destruction[]
   /** Heads before, sorted; undefined while unknown. */
@@ -77,6 +104,10 @@ export interface Result {
 
 /** Heads for people. */
 export const nameHeads = (heads: string[]): string => (heads.length === 0 ? 'base' : heads.join(', '))
+
+/** Whether something of a batch in segments is there to stay. */
+export const stands = ({ segments = [] }: DatabaseState): boolean =>
+  segments.some(({ outcome }) => outcome === 'applied' || outcome === 'failed' || outcome === 'in-doubt')
 
 /** What became of one database. */
 export const outcomeOf = (database: DatabaseState, result: Result): Outcome | undefined =>

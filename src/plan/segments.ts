@@ -44,6 +44,15 @@ export function segmentsOf(plan: Plan): Segmentation {
 /** Whether the batch cannot be one transaction. */
 export const isDivided = ({ segments }: Segmentation): boolean => segments.length > 1 || !!segments[0]?.alone
 
+/** Where the database is when the batch ends behind a segment: the heads, and what stands of a revision beside them. */
+export function stopBehind({ priorHeads, revisions }: Plan, segments: Pick<Segment, 'revisions'>[], at: number) {
+  const later = new Set(segments.slice(at + 1).flatMap(segment => segment.revisions))
+  const begun = new Set(segments.slice(0, at + 1).flatMap(segment => segment.revisions))
+  const last = revisions.findLast(({ id }) => begun.has(id) && !later.has(id))
+  const half = revisions.find(({ id }) => begun.has(id) && later.has(id))?.id
+  return { heads: last ? (last.heads ?? []) : priorHeads, half }
+}
+
 class Division {
   readonly #segments: Segment[] = []
   readonly #obstacles: Obstacle[] = []
@@ -139,7 +148,7 @@ class Division {
 }
 
 /** DISCARD ALL would take from the session what others of the same run have in it. */
-export const standsAlone = (form: string): boolean => form !== 'DISCARD ALL'
+export const standsAlone = (form: string | undefined): boolean => form !== undefined && form !== 'DISCARD ALL'
 
 /** BEGIN, COMMIT and ROLLBACK of a script, such as those of an autocommit_block. */
 function controlOf(sql: string): 'begin' | 'commit' | 'rollback' | undefined {

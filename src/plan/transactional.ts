@@ -1,6 +1,6 @@
 import type { Node } from 'libpg-query'
 import type { Plan, Revision } from './plan'
-import { splitStatements } from './statements'
+import { effectOf, splitStatements } from './statements'
 
 /** A statement of the batch that PostgreSQL does not run in one transaction with the others. */
 export interface Obstacle {
@@ -59,6 +59,15 @@ export function treesOf(sql: string): Node[] {
     return []
   }
 }
+
+/** Whether a statement adds that value to an enum. */
+export const addsValue = (sql: string, value: string): boolean =>
+  sql.includes(value.replaceAll("'", "''")) &&
+  treesOf(sql).some(tree => 'AlterEnumStmt' in tree && tree.AlterEnumStmt.newVal === value)
+
+/** Whether SQL leaves nothing in the database: it reads, or sets something for the session. */
+export const isRead = (sql: string): boolean =>
+  treesOf(sql).every(tree => effectOf(tree).kind === 'read' || 'VariableSetStmt' in tree) && treesOf(sql).length > 0
 
 /** PostgreSQL's words. */
 export const cannot = (form: string): string => `${form} cannot run inside a transaction block`

@@ -36,7 +36,7 @@ export class Transaction {
   /** Committed or prepared: nothing of it is left on the connection. */
   #over = false
 
-  /** The transaction's id (xid8), once it is locked. */
+  /** The transaction's id (xid8), after `identify`. */
   get id(): string {
     return this.#id!
   }
@@ -108,7 +108,18 @@ export class Transaction {
       await new Promise(resolve => setTimeout(resolve, pause))
       if (signal.aborted) throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.')
     }
+  }
+
+  /** Gives the transaction its id. */
+  async identify(): Promise<void> {
     this.#id = await this.#currentId()
+  }
+
+  /** Begins another one behind a COMMIT, with the same settings. */
+  async beginNext(): Promise<void> {
+    for (const sql of ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]) await this.client.query(sql)
+    this.#over = false
+    await this.identify()
   }
 
   /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
@@ -127,8 +138,13 @@ export class Transaction {
 
   /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
   async clearSession(): Promise<void> {
-    const clear = ['RESET SESSION AUTHORIZATION', 'RESET ALL', 'DEALLOCATE ALL']
-    for (const sql of [...clear, ...this.settings]) await this.client.query(sql)
+    await this.clearSettings()
+    await this.client.query('DEALLOCATE ALL')
+  }
+
+  /** What comes now is not for a script's SET ROLE, for one. */
+  async clearSettings(): Promise<void> {
+    for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings]) await this.client.query(sql)
   }
 
   /**

@@ -2,6 +2,7 @@ import { Failure, type Place, type StatementFailure } from '../failure'
 import type { Plan } from '../plan/plan'
 import { nameHeads, type Result } from '../plan/result'
 import type { Obstacle } from '../plan/transactional'
+import { halvesOf } from './segments'
 import { count } from './words'
 
 interface Told {
@@ -25,7 +26,7 @@ export function failureOf(
   { message, revision, place, fromDatabase }: Told,
   last: Refused | undefined,
   plan: Plan,
-  blockers: string[] = [],
+  { blockers = [], inSegments = false }: { blockers?: string[]; inSegments?: boolean } = {},
 ): Failure {
   const script = plan.revisions.find(each => each.id === revision)
   const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision
@@ -41,7 +42,7 @@ export function failureOf(
       sentence(
         `${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`,
       ),
-      { ...details, advice: waysOut },
+      { ...details, advice: waysOut(inSegments) },
     )
   }
   if (isTransient(error.code)) {
@@ -59,7 +60,10 @@ export function failureOf(
 }
 
 /** Says of statements that were found before anything ran that they cannot be part of one transaction. */
-export function notTransactionalFailure([first, ...more]: [Obstacle, ...Obstacle[]]): Failure {
+export function notTransactionalFailure(
+  [first, ...more]: [Obstacle, ...Obstacle[]],
+  { inSegments = false } = {},
+): Failure {
   const { revision, line, text, why } = first
   const name = `${revision.id}${revision.message && ` (${revision.message})`}`
   const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : ''
@@ -70,19 +74,30 @@ export function notTransactionalFailure([first, ...more]: [Obstacle, ...Obstacle
       revision: revision.id,
       place: { file: revision.path, line },
       statement: { sql: text, code: '', message: '' },
-      advice: waysOut,
+      advice: waysOut(inSegments),
     },
   )
 }
 
+/** Says that a batch which needs segments cannot be rolled back as a whole, as a rehearsal is. */
+export function notRehearsableFailure(obstacles: [Obstacle, ...Obstacle[]]): Failure {
+  const { reason, message, details } = notTransactionalFailure(obstacles)
+  return new Failure(reason, `${message} A rehearsal is rolled back, and this could not be undone.`, {
+    ...details,
+    advice: 'Rehearse up to the revision before it (input `revision`), or apply the batch to a copy of the database.',
+  })
+}
+
 /** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
-export function warningsOf({ databases }: Result): string[] {
-  const obstacles = databases.flatMap(database => database.obstacles ?? [])
+export function warningsOf({ databases }: Pick<Result, 'databases'>): string[] {
+  const obstacles = databases.flatMap(({ obstacles = [], division }) =>
+    obstacles.map(obstacle => ({ ...obstacle, inSegments: division !== undefined })),
+  )
   const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? [])
   const at = (path: string, line: number | null) => `${path}${line === null ? '' : `:${line}`}`
   const refused = obstacles.map(
-    ({ revision, line, why }) =>
-      `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut}`,
+    ({ revision, line, why, inSegments }) =>
+      `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(inSegments)}`,
   )
   const mentioned = revisions.flatMap(({ id, path, mentions = [] }) =>
     mentions.map(
@@ -90,11 +105,14 @@ export function warningsOf({ databases }: Result): string[] {
         `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`,
     ),
   )
-  return [...refused, ...mentioned]
+  return [...refused, ...halvesOf({ databases }), ...mentioned]
 }
 
-const waysOut =
-  'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one).'
+/** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */
+const waysOut = (inSegments: boolean): string =>
+  inSegments
+    ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in a revision before the one that uses it.'
+    : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.'
 
 /** Ends with a full stop, whether or not the error's own words do. */
 const sentence = (text: string): string => (/[.!?…]$/.test(text) ? text : `${text}.`)

@@ -2,6 +2,7 @@ import { digestOf } from '../plan/digest'
 import { hideLiterals } from '../plan/literals'
 import type { Result } from '../plan/result'
 import { batchOf } from './batch'
+import { inSegments } from './division'
 import { failed } from './failed'
 import { hiddenPlan } from './hidden'
 import {
@@ -102,6 +103,7 @@ function cutToFit(
     const plan = [
       destroyed(result),
       rewritten(result),
+      inSegments(result, shown),
       rows.join('\n'),
       warnings(result, shown),
       ...sections,
@@ -111,7 +113,7 @@ function cutToFit(
     const parts = [
       // The hidden plan in place of the empty line: an HTML comment needs none behind it.
       `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
-      opening(result),
+      opening(result, shown),
       result.failure && !isBrief && unmarked(failed(result.failure, hidesLiterals)),
       kept && otherThanPreviewed(result, kept),
       ...(isComment && digest ? marked(plan, digest) : plan.map(unmarked)),

@@ -1,6 +1,8 @@
 import { type DatabaseState, nameHeads, outcomeOf, type Result } from '../plan/result'
+import { styleOf } from './division'
 import { code } from './markdown'
-import { clip, messageLength, nameLength, stateOfOne } from './words'
+import { isDivided } from './segments'
+import { clip, count, messageLength, nameLength, stateOfOne } from './words'
 
 /** The sign of an outcome, by which one sees it from afar. */
 export function icon({ outcome, failure }: Result): string {
@@ -22,22 +24,27 @@ export function icon({ outcome, failure }: Result): string {
 }
 
 /** The state of each database, and where it goes. */
-export function opening(result: Result): string {
+export function opening(result: Result, shown: (sql: string) => string): string {
   const { databases } = result
-  const lines = databases.map(database => openingOf(database, result)).filter(Boolean)
+  const lines = databases.map(database => openingOf(database, result, shown)).filter(Boolean)
   return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('')
 }
 
-function openingOf(database: DatabaseState, result: Result): string {
+function openingOf(database: DatabaseState, result: Result, shown: (sql: string) => string): string {
   const { plan } = database
   const outcome = outcomeOf(database, result)
   const several = result.databases.length > 1
   const name = (heads: string[]) => code(clip(nameHeads(heads), messageLength))
-  const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name)
+  const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name, styleOf(shown))
   if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt') return state
   if (several && plan.revisions.length === 0) return state
   const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)]
-  const whole = several ? 'together with the others: all of it or nothing' : 'in one transaction: all of it or nothing'
+  const one = isDivided(database) ? `in ${count(database.segments!.length, 'segment')}` : 'in one transaction'
+  const whole = several
+    ? 'together with the others: all of it or nothing'
+    : isDivided(database)
+      ? `${one}, which are each committed on its own`
+      : `${one}: all of it or nothing`
   switch (outcome) {
     case undefined:
       return result.mode === 'rehearse'
@@ -50,9 +57,7 @@ function openingOf(database: DatabaseState, result: Result): string {
     case 'rehearsed':
       return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`
     case 'applied':
-      return several
-        ? `${state} It was at ${prior}.`
-        : `The database went from ${prior} to ${target} in one transaction.`
+      return several ? `${state} It was at ${prior}.` : `The database went from ${prior} to ${target} ${one}.`
     default:
       return `${state} The target was ${target}.`.trimStart()
   }

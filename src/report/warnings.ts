@@ -4,7 +4,8 @@ import type { Obstacle } from '../plan/transactional'
 import { batchOf, type Entry } from './batch'
 import { placeOf } from './failed'
 import { code, prose } from './markdown'
-import { clip, count, messageLength, nameLength } from './words'
+import { halvesOf } from './segments'
+import { clip, count, messageLength, nameLength, paragraphLength } from './words'
 
 /** The most lines of one warning. */
 const mostListed = 10
@@ -51,12 +52,14 @@ function listed(lines: string[]): string[] {
 
 /** What an apply will refuse, what is not covered, and what cannot be shown. */
 export function warnings(result: Result, shown: (sql: string) => string): string {
-  const { databases, failure } = result
+  const { databases, failure, outcome } = result
   const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : []
   // What ran needs no rehearsal.
   if (databases.some(({ runs }) => runs.length > 0)) return uncovered.join('')
   const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)))
-  return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n')
+  const halves =
+    outcome === 'previewed' ? halvesOf(result).map(told => `> [!WARNING]\n> ${prose(clip(told, paragraphLength))}`) : []
+  return [...uncovered, ...refused, ...halves, unseenNote(batchOf(result))].filter(Boolean).join('\n\n')
 }
 
 /** A preview says beforehand what an apply will refuse. */

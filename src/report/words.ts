@@ -1,5 +1,7 @@
 import type { Failure, StatementFailure } from '../failure'
+import { sameHeads } from '../plan/plan'
 import { type DatabaseState, nameHeads, outcomeOf, type Result, revisionsOf } from '../plan/result'
+import { besidesHeads, type Style } from './standing'
 
 export const count = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
 
@@ -30,8 +32,12 @@ export function headline(result: Result): string {
       return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran'
     case 'in-doubt':
       return 'in doubt, no answer to the COMMIT'
-    case 'partly-applied':
-      return 'partly applied, some databases have moved and others have not'
+    case 'partly-applied': {
+      const [{ segments = [] } = { segments: [] }] = databases
+      const there = segments.filter(({ outcome }) => outcome === 'applied').length
+      if (segments.length === 0) return 'partly applied, some databases have moved and others have not'
+      return `${cancelled ? 'cancelled' : 'failed'}, ${there} of ${count(segments.length, 'segment')} committed`
+    }
   }
 }
 
@@ -48,8 +54,9 @@ export function stateOfOne(
   state: DatabaseState,
   result: Result,
   name: (heads: string[]) => string = nameHeads,
+  style?: Style,
 ): string {
-  const { plan, priorHeads, newHeads, name: database, reread, bind } = state
+  const { priorHeads, newHeads, name: database, reread, bind } = state
   const the = result.databases.length > 1 ? `The database ${bind}` : 'The database'
   const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])]
   const outcome = outcomeOf(state, result)
@@ -62,11 +69,14 @@ export function stateOfOne(
     case 'rehearsed':
       return `${the} is at ${before}, as before.`
     case 'applied':
-    case 'partly-applied':
       return `${the} is at ${after}.`
+    case 'partly-applied': {
+      const read = reread === false ? ' (not re-read: it could not be reached)' : ''
+      return [`${the} is at ${after}${read}.`, besidesHeads(state, style)].filter(Boolean).join(' ')
+    }
     case 'in-doubt':
       if (state.leftPrepared) return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`
-      return `${the} is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`
+      return [betweenOf(state, the, name), besidesHeads(state, style)].filter(Boolean).join(' ')
     case 'rolled-back':
     case 'refused': {
       if (!newHeads) return outcome === 'rolled-back' ? `${the} is as it was before.` : `${the} was not touched.`
@@ -78,6 +88,13 @@ export function stateOfOne(
         : `${the} is now at ${after}; this step changed nothing in it.`
     }
   }
+}
+
+function betweenOf({ doubt, plan, priorHeads }: DatabaseState, the: string, name: (heads: string[]) => string): string {
+  const { from, to } = doubt ?? { from: priorHeads ?? [], to: plan?.newHeads ?? [] }
+  return sameHeads(from, to)
+    ? `${the} is at ${name(from)}.`
+    : `${the} is wholly at ${name(from)} or wholly at ${name(to)}.`
 }
 
 /** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */

@@ -72,7 +72,7 @@ describe('PostgreSQL’s error', () => {
     test(`${code} is a statement that cannot be in the transaction`, () => {
       const failure = failureOf(fromDatabase, refused(code), plan)
       expect(failure.reason).toBe('not-transactional')
-      expect(failure.details.advice).toContain('migration of its own')
+      expect(failure.details.advice).toContain('`segments: true`')
       expect(failure.details.statement?.code).toBe(code)
     })
   }

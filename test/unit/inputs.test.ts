@@ -54,6 +54,7 @@ const defaults = {
   requireReview: false,
   expectedDigest: '',
   twoPhase: 'auto',
+  segments: false,
   databases: new Map(),
 }
 
@@ -266,6 +267,7 @@ describe('the outputs', () => {
       'sql-file': '/tmp/atomic-upgrade.sql',
       'plan-file': '',
       'comment-url': 'https://c',
+      segments: '[]',
       databases: JSON.stringify({
         default: {
           'prior-head': 'x,y',
@@ -291,6 +293,7 @@ describe('the outputs', () => {
       'sql-file': '',
       'plan-file': '',
       'comment-url': '',
+      segments: '[]',
       databases: '{}',
     })
   })

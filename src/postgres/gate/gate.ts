@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import net, { type AddressInfo, type Socket } from 'node:net'
 import type { Client } from 'pg'
+import { Boundary, type Segmenting } from './boundary'
 import { greet, type Reception } from './greeting'
 import { Handover } from './handover'
 import { Nesting } from './nesting'
@@ -20,6 +21,8 @@ export interface GateOptions {
   settings: string[]
   /** Cancels the statement that runs upstream. */
   cancel: () => Promise<void>
+  /** Where the batch may be several transactions: who ends and begins them. */
+  segmenting?: Segmenting | undefined
 }
 
 /** How many may be connected that have not said the password. */
@@ -42,6 +45,7 @@ export class Gate {
   readonly address: GateAddress
   readonly #upstream: Upstream
   readonly #turns: Turns
+  readonly #boundary: Boundary
   readonly #shared: Shared
   readonly #server: net.Server
   /** What clients are told of the server as they connect. */
@@ -79,7 +83,7 @@ export class Gate {
   }
 
   private constructor(
-    { client, tape, settings: own, cancel }: GateOptions,
+    { client, tape, settings: own, cancel, segmenting }: GateOptions,
     server: net.Server,
     known: Map<string, string>,
   ) {
@@ -98,7 +102,9 @@ export class Gate {
     const savepoints = new Savepoints(upstream)
     const settings = new Settings(own, JSON.parse(known.get('atomic_upgrade.settings') ?? '{}'))
     const nesting = new Nesting(upstream)
-    this.#turns = new Turns(upstream, nesting, new Handover(upstream, savepoints, settings, nesting), cancel)
+    const handover = new Handover(upstream, savepoints, settings, nesting)
+    this.#boundary = new Boundary(upstream, handover, nesting, settings, segmenting)
+    this.#turns = new Turns(upstream, nesting, handover, this.#boundary, cancel)
     this.#upstream = upstream
     this.#shared = {
       upstream,
@@ -117,6 +123,11 @@ export class Gate {
   /** Why the upstream connection was lost, if it was. */
   get lost(): Error | undefined {
     return this.#upstream.lost
+  }
+
+  /** Why one transaction could not be ended or the next one not begun, if so. */
+  get failure(): unknown {
+    return this.#boundary.failure
   }
 
   /**

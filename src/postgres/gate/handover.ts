@@ -57,6 +57,22 @@ export class Handover {
     )
   }
 
+  /** The connection is nobody's for a while: whoever had it gets its settings anew. */
+  leave(done: () => void): void {
+    const leaving = this.#current
+    this.#current = undefined
+    this.#littered = true
+    this.upstream.send(
+      join(
+        leaving ? this.#save(leaving) : join(),
+        syncPoint(status => {
+          if (status === 'T') done()
+          else this.upstream.abandon(new Error('the settings of a connection could not be read'))
+        }),
+      ),
+    )
+  }
+
   #save(session: Session): Request {
     return this.settings.save(values => {
       session.saved = values

@@ -20,6 +20,8 @@ export const aborted = 'current transaction is aborted, commands ignored until e
 /** The client's transaction as savepoints upstream: BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO. */
 export class NestedTransaction {
   readonly views = new TransactionViews()
+  /** The unit at hand runs outside of any transaction upstream. */
+  isOutside = false
   /** A COMMIT is under way: a failure in it undoes the transaction. */
   #committing = false
 
@@ -36,7 +38,7 @@ export class NestedTransaction {
   }
 
   open(): void {
-    if (this.views.ahead.base || this.unit.failed) return
+    if (this.views.ahead.base || this.unit.failed || this.isOutside) return
     const base = this.savepoints.newName()
     this.views.ahead.base = base
     const done = () => {

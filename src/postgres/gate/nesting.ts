@@ -45,6 +45,25 @@ export class Nesting {
     return undefined
   }
 
+  /** Why a COMMIT upstream would commit what a client can still undo; with `everything`, also what only goes on later. */
+  obstacleToCommit({ everything = false } = {}): string | undefined {
+    for (const [depth, { transaction }] of this.#open.entries()) {
+      const { status, savepoints, prepared } = transaction.now
+      if (status === 'E') return 'a connection is in a failed transaction'
+      if (prepared.length > 0) return 'a PREPARE TRANSACTION awaits its COMMIT PREPARED'
+      if (savepoints.length > 0) return 'a connection has a savepoint open'
+      if ((depth > 0 || everything) && !transaction.canStepAside)
+        return 'another connection is inside a transaction that has written'
+    }
+    return undefined
+  }
+
+  /** Everything was committed upstream: what clients have open goes on in the next transaction. */
+  committed(): void {
+    for (const { transaction } of this.#open) transaction.goOn()
+    this.#open = []
+  }
+
   /** The transactions inside of the session's go with it. */
   loseAbove(session: Session): void {
     const above = this.#above(session)

@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
+import type { Start } from './boundary'
 import { ClientSocket } from './client'
 import { CopyIn, isCopyData } from './copy'
 import { CoveredSettings } from './covered'
 import { Execution } from './execution'
 import { ExtendedProtocol } from './extended'
+import { statementOf, withSql } from './messages'
 import { type Nest, NestedTransaction } from './nested'
 import type { Nesting } from './nesting'
 import { PreparedStatements } from './prepared'
@@ -127,6 +129,10 @@ export class Session {
     if (type === 'H') return this.#flush()
     // PostgreSQL, too, skips everything up to the Sync; a message that is a unit by itself is refused and ended.
     if (this.#unit.failed && this.#underWay) return
+    if (this.nested.isOutside && 'PBDEF'.includes(type) && !statementOf(message, this.statements)?.alone) {
+      this.#underWay = true
+      return this.#unit.refuse('0A000', 'Atomic Upgrade: this statement comes too soon behind one that runs alone')
+    }
     if (type === 'Q') return this.#simple.query(message)
     if (type === 'F') return this.#simple.call(message)
     this.#underWay = true
@@ -157,15 +163,23 @@ export class Session {
 
   // ── The turn ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The turn is this session's; `refusal` says why it cannot be used, if so. */
-  begin(refusal?: string): void {
+  /** The turn is this session's. */
+  begin({ refusal, alone }: Start): void {
     // The client may have gone while its settings were being set.
     if (this.#client.ended) return this.shared.turns.end(this)
     this.#turn = 'mine'
     if (refusal) this.#unit.refuse('0A000', `Atomic Upgrade: ${refusal}`)
+    this.nested.isOutside = alone !== undefined
     const message = this.#held
     this.#held = undefined
-    this.#client.work(message)
+    this.#client.work(message && alone !== undefined ? withSql(message, alone) : message)
+  }
+
+  /** The statement of the message that waits for the turn, if it is one that runs outside of a transaction only. */
+  get standsAlone(): string | undefined {
+    const held = this.#held
+    const statement = held && this.transaction.now.status === 'I' ? statementOf(held, this.statements) : undefined
+    return statement?.alone ? statement.text : undefined
   }
 
   /** Another session waits: the turn is given up where the client waits as well, between a Flush and its Sync. */
@@ -246,6 +260,7 @@ export class Session {
     if (status === 'I' && !base) this.statements.portals.clear()
     this.#turn = 'none'
     this.#flushed = 'no'
+    this.nested.isOutside = false
     if (!yielding) {
       this.#synced = false
       this.#simple.isUnderWay = false

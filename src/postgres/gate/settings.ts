@@ -38,6 +38,12 @@ export class Settings {
     return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#before, ...this.own]
   }
 
+  /** What sets the client's for a statement outside of a transaction, where SET LOCAL does nothing. */
+  outside(values: Values): string[] {
+    const own = this.own.map(sql => sql.replace(/^SET LOCAL /, 'SET '))
+    return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#before, ...own, ...setting(Object.entries(values))]
+  }
+
   /** Reads what the client at hand has set. */
   save(saved: (values: Values) => void): Request {
     const row = ([json]: (string | null)[]) => saved(JSON.parse(json ?? '{}'))

@@ -73,6 +73,13 @@ export class TransactionViews {
     this.settle()
   }
 
+  /** What it has done is committed upstream; it stays open for its client and begins anew there when it is used again. */
+  goOn(): void {
+    this.change(transaction => {
+      Object.assign(transaction, { base: null, wrote: false, fleeting: [] })
+    })
+  }
+
   get outermostSavepoint(): string | null {
     return this.now.prepared.find(({ base }) => base)?.base ?? this.now.base
   }

@@ -1,3 +1,4 @@
+import type { Boundary } from './boundary'
 import type { Handover } from './handover'
 import type { Nesting } from './nesting'
 import type { Session } from './session'
@@ -18,6 +19,7 @@ export class Turns {
     private readonly upstream: Upstream,
     private readonly nesting: Nesting,
     private readonly handover: Handover,
+    private readonly boundary: Boundary,
     /** Cancels the statement that runs upstream. */
     private readonly cancelStatement: () => Promise<void>,
   ) {}
@@ -77,12 +79,20 @@ export class Turns {
       return this.upstream.abandon(new Error('the transaction failed where no savepoint was set'))
     const departed = this.#departed.shift()
     this.holder = departed ?? this.#waiting.shift()
-    if (departed) this.handover.tidyAfter(departed, this.sessions, () => this.end(departed))
+    if (departed) this.#tidyAfter(departed)
     else if (this.holder) this.#begin(this.holder)
     else this.#whenQuiet?.()
   }
 
   #begin(session: Session): void {
-    this.handover.give(session, refusal => session.begin(refusal))
+    const sql = this.boundary.standingAlone(session)
+    if (sql !== undefined) return this.boundary.outside(session, sql, start => session.begin(start))
+    const give = () => this.handover.give(session, refusal => session.begin({ refusal }))
+    this.boundary.inside(give, { mayEnd: true })
+  }
+
+  #tidyAfter(departed: Session): void {
+    const tidy = () => this.handover.tidyAfter(departed, this.sessions, () => this.end(departed))
+    this.boundary.inside(tidy, { mayEnd: false })
   }
 }

@@ -1,5 +1,7 @@
 import { isUtf8 } from 'node:buffer'
+import { standsAlone } from '../../plan/segments'
 import { type Effect, effectOf, type Statement, splitStatements } from '../../plan/statements'
+import { forbiddenForm } from '../../plan/transactional'
 import { type Leaving, leavingOf } from './leavings'
 
 /** One statement of a client's message, and what the gate has to do about it. */
@@ -12,6 +14,8 @@ export interface Understood {
   leaves: Leaving | undefined
   /** Names of the settings that a set_config() in it sets. */
   configured: { name: string; local: boolean }[]
+  /** Whether PostgreSQL runs it outside of a transaction only. */
+  alone: boolean
 }
 
 export type GateEffect =
@@ -30,6 +34,7 @@ export const unknown: Understood = {
   effect: { kind: 'other' },
   leaves: undefined,
   configured: [],
+  alone: false,
 }
 
 /**
@@ -49,7 +54,7 @@ export function understand(bytes: Buffer): Understood[] {
   } catch {
     // Not in our parser's grammar, or too big for it: the server decides, unless it might be transaction control.
     const effect = { kind: /^copy$/i.test(firstWord(text)[0]) ? ('copy-in' as const) : ('other' as const) }
-    return [guarded({ bytes, text, effect, leaves: undefined, configured: [] })]
+    return [guarded({ ...unknown, bytes, text, effect })]
   }
 }
 
@@ -75,7 +80,8 @@ function read(bytes: Buffer, text: string, tree: Statement['tree']): Understood 
     name: name!,
     local: /^t/i.test(local!),
   }))
-  return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured })
+  const alone = standsAlone(forbiddenForm(tree))
+  return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured, alone })
 }
 
 const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis

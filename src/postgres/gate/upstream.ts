@@ -52,7 +52,7 @@ export class Upstream {
   #queue: Expected[] = []
   /** Why the connection was lost, if it was. */
   lost: Error | undefined
-  /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed. */
+  /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed, `I` between two. */
   status = 'T'
 
   constructor(
@@ -62,10 +62,17 @@ export class Upstream {
     this.#socket = (client as unknown as { connection: { stream: Duplex } }).connection.stream
     this.#pgListeners = this.#socket.listeners('data') as ((chunk: Buffer) => void)[]
     if (this.#pgListeners.length !== 1) throw new Error('pg does not read its socket in the way this version knows')
+    this.take('T')
+  }
+
+  /** Takes the socket from pg, whose client is idle; `status` is what the server has told it last. */
+  take(status: 'T' | 'I'): void {
+    this.status = status
     this.#socket.removeAllListeners('data')
     this.#socket.on('data', this.#onData)
     this.#socket.on('close', this.#onClose)
     this.#socket.on('error', this.#onClose)
+    if (this.#socket.destroyed) this.#onClose()
   }
 
   get idle(): boolean {

@@ -1,0 +1,117 @@
+import { Failure } from '../../failure'
+import type { Handover } from './handover'
+import type { Nesting } from './nesting'
+import { join, statement, syncPoint } from './request'
+import type { Session } from './session'
+import type { Settings } from './settings'
+import type { Upstream } from './upstream'
+import * as wire from './wire'
+
+/** Who ends the transaction upstream and begins the next one, on the connection, which is pg's in the meantime. */
+export interface Segmenting {
+  /** Whether the transaction has to end before anything else runs. */
+  isDue(): boolean
+  /** Commits what has run so far. When it rejects, nothing more is run. */
+  commit(): Promise<void>
+  /** Called before a statement that runs outside of any transaction; resolves to what is sent in its place. */
+  alone(sql: string): Promise<string>
+  begin(): Promise<void>
+}
+
+/** How a session's unit begins. */
+export interface Start {
+  /** Why it cannot. */
+  refusal?: string | undefined
+  /** It runs outside of any transaction, and this is its statement. */
+  alone?: string
+}
+
+/** Where the transaction upstream ends and the next one begins, between two units; without `segmenting` nowhere. */
+export class Boundary {
+  #isInside = true
+  /** Why no transaction could be ended or begun any more. */
+  failure: unknown
+
+  constructor(
+    private readonly upstream: Upstream,
+    private readonly handover: Handover,
+    private readonly nesting: Nesting,
+    private readonly settings: Settings,
+    private readonly segmenting: Segmenting | undefined,
+  ) {}
+
+  /** The statement of the unit that the session is about to begin, if it is one to run outside of any transaction. */
+  standingAlone(session: Session): string | undefined {
+    return this.segmenting && session.standsAlone
+  }
+
+  /** Sees to it that what follows is in a transaction; where the one at hand is due to end, in the next one. */
+  inside(then: () => void, { mayEnd }: { mayEnd: boolean }): void {
+    const { segmenting, upstream } = this
+    if (!segmenting) return then()
+    const begin = () => this.#lend(() => segmenting.begin(), 'T', then)
+    if (!this.#isInside) return begin()
+    if (!mayEnd || upstream.status !== 'T' || !segmenting.isDue()) return then()
+    const obstacle = this.nesting.obstacleToCommit()
+    if (!obstacle) return this.#commit(segmenting, begin)
+    const failure = new Failure(
+      'not-transactional',
+      `A transaction has to end before the next revision, and it cannot: ${obstacle}.`,
+      { advice: 'Let env.py run the migrations outside of that.' },
+    )
+    this.#fail(failure)
+  }
+
+  /** Sees to it that the statement of the session, which is idle, runs outside of any transaction. */
+  outside(session: Session, sql: string, then: (start: Start) => void): void {
+    const segmenting = this.segmenting!
+    const goOn = () => this.#setUp(session, segmenting, sql, then)
+    if (!this.#isInside) return goOn()
+    const obstacle = this.nesting.obstacleToCommit({ everything: true })
+    if (!obstacle) return this.#commit(segmenting, goOn)
+    then({ refusal: `this statement needs a COMMIT before it, and there can be none: ${obstacle}` })
+  }
+
+  /** The session's settings hold for its statement as they do in its transactions. */
+  #setUp(session: Session, segmenting: Segmenting, sql: string, then: (start: Start) => void): void {
+    let refusal: string | undefined
+    const error = (message: wire.Message) => {
+      refusal = wire.readFields(message.body).M
+    }
+    let alone = sql
+    const ask = async () => {
+      alone = await segmenting.alone(sql)
+    }
+    this.upstream.send(
+      join(
+        ...this.settings.outside(session.saved).map(each => statement(each, { error })),
+        syncPoint(() => (refusal ? then({ refusal }) : this.#lend(ask, 'I', () => then({ alone })))),
+      ),
+    )
+  }
+
+  #commit(segmenting: Segmenting, then: () => void): void {
+    this.handover.leave(() => {
+      this.nesting.committed()
+      this.#lend(() => segmenting.commit(), 'I', then)
+    })
+  }
+
+  /** Lends the connection to pg; `status` is what the server says when it comes back. */
+  #lend(action: () => Promise<void>, status: 'T' | 'I', then: () => void): void {
+    this.upstream.release()
+    action()
+      .then(() => {
+        this.#isInside = status === 'T'
+        this.upstream.take(status)
+        then()
+      })
+      .catch(error => this.#fail(error))
+  }
+
+  /** The connection is ended as well, and PostgreSQL rolls back what is not committed. */
+  #fail(error: unknown): void {
+    this.failure = error
+    this.upstream.abandon(error instanceof Error ? error : new Error(String(error)))
+  }
+}

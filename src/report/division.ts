@@ -1,0 +1,30 @@
+import type { Result } from '../plan/result'
+import { code } from './markdown'
+import { isDivided, segmentLines } from './segments'
+import type { Style } from './standing'
+import { clip, count, messageLength, nameLength } from './words'
+
+/** How ids and SQL are written in Markdown; `shown` is what people may see of SQL. */
+export const styleOf = (shown: (sql: string) => string): Style => ({
+  id: text => code(clip(text, nameLength)),
+  sql: text => code(clip(shown(text), messageLength)),
+})
+
+/** The most segments that are listed. */
+const mostSegments = 12
+
+/** Where a batch can stop half-way, or has; nothing where it cannot. */
+export function inSegments({ databases, outcome }: Result, shown: (sql: string) => string): string {
+  const [database] = databases
+  if (!database || !isDivided(database) || outcome === 'up-to-date') return ''
+  const planned = database.segments!.some(segment => segment.outcome === 'planned')
+  const all = segmentLines(database, styleOf(shown)).map((line, index) => `> ${index + 1}. ${line}`)
+  const lines =
+    all.length > mostSegments
+      ? [...all.slice(0, mostSegments), `>\n> … ${count(all.length - mostSegments, 'more segment')}`]
+      : all
+  const told = planned
+    ? 'PostgreSQL does not run this batch in one transaction. If it fails between two segments, it stops there:'
+    : 'PostgreSQL does not run this batch in one transaction:'
+  return [planned ? '> [!WARNING]' : '> [!NOTE]', `> ${told}`, ...lines].join('\n')
+}
