@@ -69,9 +69,10 @@ export class SegmentedRun implements Segmenting {
 
   // ── What the gate asks for ────────────────────────────────────────────────────────────────────────────────────────
 
-  isDue(): boolean {
+  isDue(isIdle: boolean): boolean {
+    if (this.#isDue || !isIdle) return this.#isDue
     const values = this.#division.endsBehind.filter(({ revision }) => revision === this.#revision)
-    return this.#isDue || this.#statements.some(({ sql }) => values.some(({ value }) => addsValue(sql, value)))
+    return this.#statements.some(({ sql }) => values.some(({ value }) => addsValue(sql, value)))
   }
 
   async commit(): Promise<void> {
@@ -151,8 +152,7 @@ export class SegmentedRun implements Segmenting {
   }
 
   #rolledBack(inDoubt: boolean): void {
-    const running = this.#revision === undefined ? [] : [this.#revision]
-    const revisions = [...this.#ended, ...running]
+    const revisions = [...this.#ended, ...(this.#hasBegun ? [this.#revision!] : [])]
     const planned = this.#take(false)
     if (revisions.length === 0 && !planned) return
     const all = new Set([...revisions, ...(planned?.revisions ?? [])])
@@ -162,10 +162,22 @@ export class SegmentedRun implements Segmenting {
 
   // ── What became of the segments ───────────────────────────────────────────────────────────────────────────────────
 
+  /** Whether the revision at hand is in the transaction at hand, and not only about to run something alone. */
+  get #hasBegun(): boolean {
+    const id = this.#revision
+    if (id === undefined) return false
+    const first = this.#planned.find(({ revisions }) => revisions.includes(id))
+    return first?.alone === undefined || this.#entries.length > 0
+  }
+
+  get #entries(): TapeEntry[] {
+    const entries = this.#tape?.entries.slice(this.#since) ?? []
+    return entries.filter(entry => entry.revision === this.#revision && !entry.lookup)
+  }
+
   /** What the revision at hand has done in the transaction at hand, Alembic's own statements left out. */
   get #statements(): TapeEntry[] {
-    const entries = this.#tape?.entries.slice(this.#since) ?? []
-    return entries.filter(entry => entry.revision === this.#revision && !entry.lookup && entry.tag !== null)
+    return this.#entries.filter(({ tag }) => tag !== null)
   }
 
   /** The heads at this point of the batch, behind the revisions that have ended. */

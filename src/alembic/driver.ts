@@ -110,6 +110,7 @@ interface PlannedBatch {
     heads: string[]
     concurrently?: PlaceInScript[]
     mentions?: PlaceInScript[]
+    strings?: PlaceInScript[]
   }[]
 }
 
@@ -236,10 +237,10 @@ export class Driver {
   }
 
   #revision(planned: PlannedBatch['revisions'][number]): Revision {
-    const { id, digest, statements, reason, line, heads, concurrently, mentions } = planned
+    const { id, digest, statements, reason, line, heads, ...source } = planned
     const script = { ...this.#project!.scripts.get(id)!, digest, heads }
     if (reason === null) return { ...script, statements }
-    return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) }
+    return { ...script, notRenderable: { reason, line }, ...source }
   }
 
   /** Reads the graph of scripts from their sources, without running them. */

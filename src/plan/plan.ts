@@ -44,6 +44,8 @@ export interface Revision extends Script {
   concurrently?: PlaceInScript[]
   /** Words in the strings of such a script that may mean the same. */
   mentions?: PlaceInScript[]
+  /** All strings of such a script, as it stands there. */
+  strings?: PlaceInScript[]
 }
 
 /** What preview shows and apply runs: the revisions between the prior heads and the target, in the order they run. */

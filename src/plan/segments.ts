@@ -71,7 +71,7 @@ class Division {
   read(revision: Revision): void {
     this.#done = []
     this.#standing = 0
-    for (const { line, text } of revision.concurrently ?? []) this.#alone(revision, { sql: text, line, own: false })
+    if (revision.notRenderable) this.#readSource(revision)
     let outside = false
     for (const statement of revision.statements ?? []) {
       if (statement.own) continue
@@ -84,6 +84,30 @@ class Division {
     if (standing.every(({ sql }) => revision.notRenderable || canRunAgain(sql))) return
     const { line } = standing.at(-1)!
     this.#halves.push({ revision, line, statements: standing.map(({ sql }) => sql) })
+  }
+
+  /** A script without SQL, by what its source says: what it may do outside of its transaction, it does there. */
+  #readSource(revision: Revision): void {
+    const { concurrently = [], strings = [] } = revision
+    const calls = concurrently.map(place => ({ ...place, isCall: true }))
+    const places = [...calls, ...strings.map(place => ({ ...place, isCall: false }))]
+    for (const { line, text, isCall } of places.sort((a, b) => a.line - b.line)) {
+      const statement = { sql: text, line, own: false }
+      if (isCall) this.#alone(revision, statement)
+      else this.#string(revision, statement)
+    }
+  }
+
+  #string(revision: Revision, statement: RenderedStatement): void {
+    const { sql } = statement
+    const mentioned = this.#values.mentionedIn(sql)
+    const [finding] = findingsIn(sql, this.#values)
+    if (finding?.kind === 'forbidden' && standsAlone(finding.form)) return this.#alone(revision, statement)
+    if (finding?.kind === 'adds') {
+      this.#added.set(finding.value, { revision: revision.id, outside: true, standing: this.#done.length + 1 })
+      this.#done.push(statement)
+      this.#touch(revision)
+    } else if (mentioned !== undefined) this.#commitBefore(mentioned, revision)
   }
 
   end(): Segmentation {

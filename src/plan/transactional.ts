@@ -136,6 +136,11 @@ export class NewEnumValues {
     return [...this.#added.keys()].some(value => sql.includes(value.replaceAll("'", "''")))
   }
 
+  /** The new value that a string of a script is, or holds as a constant of SQL. */
+  mentionedIn(text: string): string | undefined {
+    return [...this.#added.keys()].find(value => text === value || text.includes(`'${value.replaceAll("'", "''")}'`))
+  }
+
   /** Notes what a statement makes, and says which new value it uses. */
   read(tree: Node): Finding[] {
     if ('CreateEnumStmt' in tree) this.#made.add(nameOf(tree.CreateEnumStmt.typeName))

@@ -111,7 +111,7 @@ export function warningsOf({ databases }: Pick<Result, 'databases'>): string[] {
 /** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */
 const waysOut = (inSegments: boolean): string =>
   inSegments
-    ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in a revision before the one that uses it.'
+    ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in an earlier revision; where the preview does not see that a script uses it, apply the batch up to that one first (input `revision`).'
     : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.'
 
 /** Ends with a full stop, whether or not the error's own words do. */

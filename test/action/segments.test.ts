@@ -3,6 +3,7 @@ import { createDatabase, start } from '../support/action.mts'
 import { contents, leftovers } from '../support/database.mts'
 import { query } from '../support/postgres.mts'
 import { flask, type Script, writeProject } from '../support/project.mts'
+import { dividedShapes, withDriver } from '../support/shapes.mts'
 
 /** Shaped like real ones: an index that is built while the table is in use, and an enum that grows. */
 const history: Script[] = [
@@ -75,6 +76,26 @@ describe('A batch that is not one transaction', () => {
     expect(await contents(url)).toBe(await contents(raw))
     expect(await leftovers(url)).toEqual([])
     expect((await start(project, url, apply)).outputs).toMatchObject({ outcome: 'up-to-date', segments: '[]' })
+  })
+})
+
+describe('Whoever sends it, it leaves what a raw upgrade leaves:', () => {
+  test.each(Object.entries(dividedShapes))('%s', async (_, make) => {
+    const shape = make()
+    const [url, raw] = [await createDatabase(), await createDatabase()]
+    const { folder, inputs, driver } = shape
+    const step = await start(folder, withDriver(url, driver), { ...apply, ...inputs })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': 'aa04' })
+    expect(segmentsIn(step.outputs)).toEqual([
+      'aa01: applied',
+      '!aa02: applied',
+      '!aa02: applied',
+      'aa02 aa03: applied',
+      'aa04: applied',
+    ])
+    await shape.raw(raw, 'upgrade', 'head')
+    expect(await contents(url)).toBe(await contents(raw))
+    expect(await leftovers(url)).toEqual([])
   })
 })
 

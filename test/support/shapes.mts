@@ -251,3 +251,50 @@ export const shapes: Record<string, () => Shape> = {
   'two heads': () => alembic('generic', anyDriver, { scripts: forked }),
   'branches, a dependency and a merge': () => alembic('generic', anyDriver, { scripts: merged }),
 }
+
+/** A history that PostgreSQL does not run in one transaction, and whose session settings hold from script to script. */
+const divided: Script[] = [
+  {
+    id: 'aa01',
+    upgrade: `
+op.execute("CREATE SCHEMA shop")
+op.execute("SET search_path = shop, public")
+op.create_table("items", sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text))
+op.execute("CREATE TYPE size AS ENUM ('small')")
+op.execute("INSERT INTO items (name) VALUES ('a'), ('b'), ('c')")`,
+  },
+  {
+    id: 'aa02',
+    upgrade: `
+with op.get_context().autocommit_block():
+    op.create_index("items_name", "items", ["name"], postgresql_concurrently=True)
+    op.execute("VACUUM items")`,
+  },
+  {
+    id: 'aa03',
+    upgrade: `
+bind = op.get_bind()
+assert bind.execute(sa.text("SHOW search_path")).scalar() == "shop, public"
+for n in range(8):
+    bind.execute(sa.text("INSERT INTO items (name) VALUES (:name)"), {"name": "n%d" % n})
+with op.get_context().autocommit_block():
+    op.execute("ALTER TYPE size ADD VALUE 'large'")
+    op.execute("ALTER TYPE size ADD VALUE 'huge'")`,
+  },
+  {
+    id: 'aa04',
+    upgrade: `
+op.execute("ALTER TABLE items ADD COLUMN size size DEFAULT 'large'")
+for n in range(8):
+    op.get_bind().execute(sa.text("INSERT INTO items (name) VALUES (:name)"), {"name": "m%d" % n})`,
+  },
+]
+
+/** The ways in which a project may send it. */
+export const dividedShapes: Record<string, () => Shape> = {
+  ...(has.psycopg3 && { 'psycopg 3': () => flask('psycopg', { scripts: divided }) }),
+  psycopg2: () => flask('psycopg2', { scripts: divided }),
+  asyncpg: () => alembic('async', 'asyncpg', { scripts: divided }),
+  'revisions that commit by themselves': () =>
+    flask(anyDriver, { scripts: divided, migrate: 'transaction_per_migration=True' }),
+}

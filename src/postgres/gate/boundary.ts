@@ -9,8 +9,8 @@ import * as wire from './wire'
 
 /** Who ends the transaction upstream and begins the next one, on the connection, which is pg's in the meantime. */
 export interface Segmenting {
-  /** Whether the transaction has to end before anything else runs. */
-  isDue(): boolean
+  /** Whether the transaction has to end before anything else runs; `isIdle`: no client is in one of its own. */
+  isDue(isIdle: boolean): boolean
   /** Commits what has run so far. When it rejects, nothing more is run. */
   commit(): Promise<void>
   /** Called before a statement that runs outside of any transaction; resolves to what is sent in its place. */
@@ -51,7 +51,7 @@ export class Boundary {
     if (!segmenting) return then()
     const begin = () => this.#lend(() => segmenting.begin(), 'T', then)
     if (!this.#isInside) return begin()
-    if (!mayEnd || upstream.status !== 'T' || !segmenting.isDue()) return then()
+    if (!mayEnd || upstream.status !== 'T' || !segmenting.isDue(this.nesting.isEmpty)) return then()
     const obstacle = this.nesting.obstacleToCommit()
     if (!obstacle) return this.#commit(segmenting, begin)
     const failure = new Failure(
