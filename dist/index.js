@@ -48037,6 +48037,9 @@ function readInputs(environment) {
         mistake('plan-key is given and plan-file is empty: with a key, only a signed plan is applied.', 'The log of the preview says why it has made no plan file.');
     }
     const twoPhase = oneOf('two-phase', twoPhases);
+    const segments = oneOf('segments', ['true', 'false']);
+    if (segments === 'true' && databases.size > 1)
+        mistakes.push(severalInSegments());
     const allowUntrusted = oneOf('allow-untrusted', ['true', 'false']);
     if (mistakes.length === 1)
         throw mistakes[0];
@@ -48066,6 +48069,7 @@ function readInputs(environment) {
         lockTimeout: input('lock-timeout'),
         statementTimeout: input('statement-timeout'),
         retries: Number(retries),
+        segments: segments === 'true',
         expectedDigest,
         allowUntrusted: allowUntrusted === 'true',
         hideLiterals: hideLiterals === 'true',
@@ -48074,6 +48078,10 @@ function readInputs(environment) {
         requireReview: since ? { since } : review === 'true',
     };
 }
+/** The refusal of several databases that are to be migrated in segments. */
+const severalInSegments = () => new Failure('invalid-input', 'segments: true is for one database, and there are several.', {
+    advice: 'Several databases are migrated in one transaction each: leave segments out.',
+});
 const list = (values) => `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`;
 let action;
 /** The default in action.yml, which stands beside dist/. */
@@ -48139,9 +48147,16 @@ const folded = (summary, body) => `<details><summary>${summary}</summary>\n\n${b
 /** Text for an HTML context, on one line. */
 const html = (text) => defused(oneLine(text)).replaceAll(/[&<>"]/g, character => `&#${character.codePointAt(0)};`);
 
+;// CONCATENATED MODULE: ./src/plan/plan.ts
+/** Whether the whole batch could be rendered. */
+const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
+const sameHeads = (a, b) => a.length === b.length && a.every((head, index) => head === b[index]);
+
 ;// CONCATENATED MODULE: ./src/plan/result.ts
 /** Heads for people. */
 const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
+/** Whether something of a batch in segments is there to stay. */
+const stands = ({ segments = [] }) => segments.some(({ outcome }) => outcome === 'applied' || outcome === 'failed' || outcome === 'in-doubt');
 /** What became of one database. */
 const outcomeOf = (database, result) => database.outcome ?? result.outcome;
 /** The ids of the batch, in the order they run, each once. */
@@ -48149,7 +48164,25 @@ function revisionsOf({ databases }) {
     return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))];
 }
 
+;// CONCATENATED MODULE: ./src/report/standing.ts
+/** For the log. */
+const plain = { id: text => text, sql: text => text.replaceAll(/\s+/g, ' ').trim() };
+/** What is there besides the heads, in sentences; empty where there is nothing. */
+function besidesHeads({ standing, invalidIndex, segments = [] }, { id, sql } = plain) {
+    const unanswered = segments.find(({ outcome, statement }) => outcome === 'in-doubt' && statement !== undefined);
+    return [
+        standing &&
+            `Outside of any revision, this of ${id(standing.revision)} stands: ${standing.statements.map(sql).join('; ')}.`,
+        invalidIndex && `The index ${id(invalidIndex)} was left invalid.`,
+        unanswered && `Whether this was carried out is not known: ${sql(unanswered.statement)}.`,
+    ]
+        .filter(Boolean)
+        .join(' ');
+}
+
 ;// CONCATENATED MODULE: ./src/report/words.ts
+
+
 
 const count = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
 function seconds(milliseconds) {
@@ -48179,8 +48212,13 @@ function headline(result) {
             return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran';
         case 'in-doubt':
             return 'in doubt, no answer to the COMMIT';
-        case 'partly-applied':
-            return 'partly applied, some databases have moved and others have not';
+        case 'partly-applied': {
+            const [{ segments = [] } = { segments: [] }] = databases;
+            const there = segments.filter(({ outcome }) => outcome === 'applied').length;
+            if (segments.length === 0)
+                return 'partly applied, some databases have moved and others have not';
+            return `${cancelled ? 'cancelled' : 'failed'}, ${there} of ${count(segments.length, 'segment')} committed`;
+        }
     }
 }
 /** The state of the databases, a sentence for each; empty where there is none to speak of. */
@@ -48191,8 +48229,8 @@ function stateOf(result, name) {
         .join(result.databases.length > 1 ? '\n' : ' ');
 }
 /** The state of one database in one sentence; empty where there is none to speak of. */
-function stateOfOne(state, result, name = nameHeads) {
-    const { plan, priorHeads, newHeads, name: database, reread, bind } = state;
+function stateOfOne(state, result, name = nameHeads, style) {
+    const { priorHeads, newHeads, name: database, reread, bind } = state;
     const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
     const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])];
     const outcome = outcomeOf(state, result);
@@ -48206,12 +48244,15 @@ function stateOfOne(state, result, name = nameHeads) {
         case 'rehearsed':
             return `${the} is at ${before}, as before.`;
         case 'applied':
-        case 'partly-applied':
             return `${the} is at ${after}.`;
+        case 'partly-applied': {
+            const read = reread === false ? ' (not re-read: it could not be reached)' : '';
+            return [`${the} is at ${after}${read}.`, besidesHeads(state, style)].filter(Boolean).join(' ');
+        }
         case 'in-doubt':
             if (state.leftPrepared)
                 return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`;
-            return `${the} is wholly at ${before} or wholly at ${name(plan?.newHeads ?? [])}.`;
+            return [betweenOf(state, the, name), besidesHeads(state, style)].filter(Boolean).join(' ');
         case 'rolled-back':
         case 'refused': {
             if (!newHeads)
@@ -48225,6 +48266,12 @@ function stateOfOne(state, result, name = nameHeads) {
                 : `${the} is now at ${after}; this step changed nothing in it.`;
         }
     }
+}
+function betweenOf({ doubt, plan, priorHeads }, the, name) {
+    const { from, to } = doubt ?? { from: priorHeads ?? [], to: plan?.newHeads ?? [] };
+    return sameHeads(from, to)
+        ? `${the} is at ${name(from)}.`
+        : `${the} is wholly at ${name(from)} or wholly at ${name(to)}.`;
 }
 /** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
 function explain(result) {
@@ -48385,11 +48432,14 @@ function outputsOf(result) {
         'sql-file': result.sqlFile ?? '',
         'plan-file': result.planFile ?? '',
         'comment-url': result.commentUrl ?? '',
+        segments: JSON.stringify(databases.flatMap(({ segments = [] }) => segments.map(each => segmentOutput(each, result)))),
         databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
     };
 }
 /** On one line: whoever writes it into a file of GitHub's, or reads it line by line, shall not get another one's. */
 const idsOf = (heads = []) => printable(heads.join(',')).replaceAll('\n', '\ufffd');
+/** What was planned is not run where the step has failed before. */
+const segmentOutput = (segment, { failure }) => failure && segment.outcome === 'planned' ? { ...segment, outcome: 'not-run' } : segment;
 function databaseOutput(database, result) {
     const { priorHeads, newHeads, plan } = database;
     const revisions = plan?.revisions ?? [];
@@ -48568,6 +48618,528 @@ function batchOf({ databases }) {
     });
 }
 
+;// CONCATENATED MODULE: external "node:v8"
+const external_node_v8_namespaceObject = require("node:v8");
+;// CONCATENATED MODULE: ./src/plan/statements.ts
+
+
+/**
+ * Loads the parser's WASM once; await it before any other function of this file. V8 is told to leave it at its first
+ * compilation: the optimizing one takes half a gigabyte and a second for the parser's tables, and never pays that back.
+ */
+async function loadParser() {
+    for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering'])
+        (0,external_node_v8_namespaceObject.setFlagsFromString)(flag);
+    await (0,wasm.loadModule)();
+}
+/**
+ * Splits SQL text into its statements, without their terminators and leading comments.
+ * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.
+ */
+function splitStatements(sql) {
+    if (sql.trim() === '')
+        return [];
+    // The parser would take it for the end, and overlook what follows.
+    if (sql.includes('\0'))
+        throw new wasm.SqlError('a null byte is not possible in SQL');
+    const bytes = Buffer.from(sql);
+    // By way of UTF-8, so that the offsets count the same bytes where half a surrogate pair is in the text.
+    return ((0,wasm.parseSync)(bytes.toString()).stmts ?? []).map((raw) => {
+        // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
+        const start = raw.stmt_location ?? 0;
+        const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
+        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
+    });
+}
+/** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
+function effectOf(tree) {
+    if ('TransactionStmt' in tree) {
+        const { kind, chain = false, savepoint_name: name = '', gid = '' } = tree.TransactionStmt;
+        switch (kind) {
+            case 'TRANS_STMT_BEGIN':
+            case 'TRANS_STMT_START':
+                return { kind: 'begin' };
+            case 'TRANS_STMT_COMMIT':
+                return { kind: 'commit', chain };
+            case 'TRANS_STMT_ROLLBACK':
+                return { kind: 'rollback', chain };
+            case 'TRANS_STMT_SAVEPOINT':
+                return { kind: 'savepoint', name };
+            case 'TRANS_STMT_RELEASE':
+                return { kind: 'release', name };
+            case 'TRANS_STMT_ROLLBACK_TO':
+                return { kind: 'rollback-to', name };
+            case 'TRANS_STMT_PREPARE':
+                return { kind: 'prepare', gid };
+            case 'TRANS_STMT_COMMIT_PREPARED':
+                return { kind: 'commit-prepared', gid };
+            case 'TRANS_STMT_ROLLBACK_PREPARED':
+                return { kind: 'rollback-prepared', gid };
+        }
+    }
+    if ('CopyStmt' in tree) {
+        const { is_from, filename } = tree.CopyStmt;
+        return { kind: is_from && !filename ? 'copy-in' : 'other' };
+    }
+    if ('VariableSetStmt' in tree) {
+        const { kind, is_local, name = '' } = tree.VariableSetStmt;
+        if (kind === 'VAR_RESET_ALL' || kind === 'VAR_RESET')
+            return { kind: 'reset' };
+        if (is_local && kind !== 'VAR_SET_MULTI')
+            return { kind: 'set-local', name };
+        return { kind: 'other' };
+    }
+    if ('DeallocateStmt' in tree)
+        return { kind: 'deallocate', name: tree.DeallocateStmt.name ?? '' };
+    if ('VariableShowStmt' in tree)
+        return { kind: 'read' };
+    if ('SelectStmt' in tree && isPlainSelect(tree.SelectStmt))
+        return { kind: 'read' };
+    return { kind: 'other' };
+}
+function isPlainSelect(select) {
+    const { intoClause, lockingClause, withClause, larg, rarg } = select;
+    if (intoClause || lockingClause?.length || withClause)
+        return false;
+    // The INTO of a UNION stands in its first branch.
+    return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
+}
+
+;// CONCATENATED MODULE: ./src/plan/transactional.ts
+
+/**
+ * What of the batch cannot be part of one transaction, by PostgreSQL's own parse tree of the dry run, and by Alembic's
+ * arguments in scripts that could not be rendered. What a statement hides (a DO block, a function) is not seen.
+ * Needs the parser to be loaded.
+ */
+function obstaclesOf(plan) {
+    const values = new NewEnumValues();
+    return plan.revisions.flatMap(revision => [
+        ...(revision.concurrently ?? []).map(({ line, text }) => {
+            return { revision, line, text, why: cannot('CONCURRENTLY') };
+        }),
+        ...(revision.statements ?? []).flatMap(({ sql, line, own }) => own
+            ? []
+            : findingsIn(sql, values).flatMap(({ why }) => (why === undefined ? [] : [{ revision, line, text: sql, why }]))),
+    ]);
+}
+/** Without these words no statement needs to be parsed. */
+const telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i;
+/** Reads one statement of the batch, behind those that `values` has seen. */
+function findingsIn(sql, values) {
+    if (!telling.test(sql) && !values.mayBeUsedIn(sql))
+        return [];
+    return treesOf(sql).flatMap(tree => {
+        const form = forbiddenForm(tree);
+        return form ? [{ kind: 'forbidden', form, why: cannot(form) }] : values.read(tree);
+    });
+}
+/** The parse trees of SQL; none where it is not in our parser's grammar: the server will say. */
+function treesOf(sql) {
+    try {
+        return splitStatements(sql).map(({ tree }) => tree);
+    }
+    catch {
+        return [];
+    }
+}
+/** Whether a statement adds that value to an enum. */
+const addsValue = (sql, value) => sql.includes(value.replaceAll("'", "''")) &&
+    treesOf(sql).some(tree => 'AlterEnumStmt' in tree && tree.AlterEnumStmt.newVal === value);
+/** Whether SQL leaves nothing in the database: it reads, or sets something for the session. */
+const isRead = (sql) => treesOf(sql).every(tree => effectOf(tree).kind === 'read' || 'VariableSetStmt' in tree) && treesOf(sql).length > 0;
+/** PostgreSQL's words. */
+const cannot = (form) => `${form} cannot run inside a transaction block`;
+/** The name of a statement that calls PreventInTransactionBlock in PostgreSQL 14 to 18, as far as its syntax tells. */
+function forbiddenForm(tree) {
+    if ('IndexStmt' in tree && tree.IndexStmt.concurrent)
+        return 'CREATE INDEX CONCURRENTLY';
+    if ('DropStmt' in tree && tree.DropStmt.concurrent)
+        return 'DROP INDEX CONCURRENTLY';
+    if ('VacuumStmt' in tree && tree.VacuumStmt.is_vacuumcmd)
+        return 'VACUUM';
+    if ('AlterSystemStmt' in tree)
+        return 'ALTER SYSTEM';
+    if ('CreatedbStmt' in tree)
+        return 'CREATE DATABASE';
+    if ('DropdbStmt' in tree)
+        return 'DROP DATABASE';
+    if ('CreateTableSpaceStmt' in tree)
+        return 'CREATE TABLESPACE';
+    if ('DropTableSpaceStmt' in tree)
+        return 'DROP TABLESPACE';
+    if ('ClusterStmt' in tree && !tree.ClusterStmt.relation)
+        return 'CLUSTER';
+    if ('DiscardStmt' in tree && tree.DiscardStmt.target === 'DISCARD_ALL')
+        return 'DISCARD ALL';
+    if ('AlterDatabaseStmt' in tree && optionOf(tree.AlterDatabaseStmt.options, 'tablespace') !== undefined) {
+        return 'ALTER DATABASE SET TABLESPACE';
+    }
+    if ('CreateSubscriptionStmt' in tree) {
+        const { options } = tree.CreateSubscriptionStmt;
+        const without = ['create_slot', 'connect'].some(name => isFalse(optionOf(options, name)));
+        return without ? undefined : 'CREATE SUBSCRIPTION ... WITH (create_slot = true)';
+    }
+    if ('ReindexStmt' in tree) {
+        const { kind = '', params } = tree.ReindexStmt;
+        const concurrently = optionOf(params, 'concurrently');
+        if (concurrently !== undefined && !isFalse(concurrently))
+            return 'REINDEX CONCURRENTLY';
+        const whole = /^REINDEX_OBJECT_(SCHEMA|SYSTEM|DATABASE)$/.exec(kind)?.[1];
+        return whole && `REINDEX ${whole}`;
+    }
+    if ('AlterTableStmt' in tree) {
+        const detaches = (tree.AlterTableStmt.cmds ?? []).some(command => 'AlterTableCmd' in command &&
+            command.AlterTableCmd.def &&
+            'PartitionCmd' in command.AlterTableCmd.def &&
+            command.AlterTableCmd.def.PartitionCmd.concurrent);
+        if (detaches)
+            return 'ALTER TABLE ... DETACH CONCURRENTLY';
+    }
+    return undefined;
+}
+/** The value of an option: its text, empty where it has none; undefined where the option is not there. */
+function optionOf(options, name) {
+    for (const option of options ?? []) {
+        if (!('DefElem' in option) || option.DefElem.defname !== name)
+            continue;
+        const { arg } = option.DefElem;
+        if (arg && 'String' in arg)
+            return arg.String.sval ?? '';
+        if (arg && 'Integer' in arg)
+            return String(arg.Integer.ival ?? 0);
+        if (arg && 'Boolean' in arg)
+            return String(arg.Boolean.boolval ?? false);
+        return '';
+    }
+    return undefined;
+}
+const isFalse = (value) => /^(false|off|no|0)$/i.test(value ?? '');
+/** Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended. */
+class NewEnumValues {
+    #made = new Set();
+    #added = new Map();
+    mayBeUsedIn(sql) {
+        return [...this.#added.keys()].some(value => sql.includes(value.replaceAll("'", "''")));
+    }
+    /** The new value that a string of a script is, or holds as a constant of SQL. */
+    mentionedIn(text) {
+        return [...this.#added.keys()].find(value => text === value || text.includes(`'${value.replaceAll("'", "''")}'`));
+    }
+    /** Notes what a statement makes, and says which new value it uses. */
+    read(tree) {
+        if ('CreateEnumStmt' in tree)
+            this.#made.add(nameOf(tree.CreateEnumStmt.typeName));
+        else if ('AlterEnumStmt' in tree) {
+            const { typeName, newVal: value = '', oldVal } = tree.AlterEnumStmt;
+            const type = nameOf(typeName);
+            if (oldVal !== undefined || this.#made.has(type))
+                return [];
+            this.#added.set(value, type);
+            return [{ kind: 'adds', value }];
+        }
+        else if (this.#added.size > 0) {
+            const text = JSON.stringify(tree);
+            for (const [value, type] of this.#added) {
+                // A string constant; names are other nodes.
+                if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`))
+                    continue;
+                const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`;
+                return [{ kind: 'uses', value, why }];
+            }
+        }
+        return [];
+    }
+    /** The transaction ends: everything up to here can be used. */
+    commit() {
+        this.#made.clear();
+        this.#added.clear();
+    }
+}
+/** A type's name without its schema. */
+function nameOf(names) {
+    const last = names?.at(-1);
+    return last && 'String' in last ? (last.String.sval ?? '') : '';
+}
+
+;// CONCATENATED MODULE: ./src/plan/segments.ts
+
+
+/**
+ * Divides the batch. A statement that PostgreSQL refuses in a transaction stands alone, where the script runs it outside
+ * of its own one (`autocommit_block`); a new enum value needs a COMMIT before its first use, as late as possible.
+ * Needs the parser to be loaded.
+ */
+function segmentsOf(plan) {
+    const division = new Division();
+    for (const revision of plan.revisions)
+        division.read(revision);
+    return division.end();
+}
+/** Whether the batch cannot be one transaction. */
+const isDivided = ({ segments }) => segments.length > 1 || !!segments[0]?.alone;
+/** Where the database is when the batch ends behind a segment: the heads, and what stands of a revision beside them. */
+function stopBehind({ priorHeads, revisions }, segments, at) {
+    const later = new Set(segments.slice(at + 1).flatMap(segment => segment.revisions));
+    const begun = new Set(segments.slice(0, at + 1).flatMap(segment => segment.revisions));
+    const last = revisions.findLast(({ id }) => begun.has(id) && !later.has(id));
+    const half = revisions.find(({ id }) => begun.has(id) && later.has(id))?.id;
+    return { heads: last ? (last.heads ?? []) : priorHeads, half };
+}
+class Division {
+    #segments = [];
+    #obstacles = [];
+    #endsBefore = [];
+    #endsBehind = [];
+    #halves = [];
+    #values = new NewEnumValues();
+    /** Where the values come from that are added and not committed. */
+    #added = new Map();
+    /** The revisions of the transaction that is open. */
+    #open = [];
+    /** What the revision at hand has done so far, and how many of that stood as its last COMMIT came. */
+    #done = [];
+    #standing = 0;
+    read(revision) {
+        this.#done = [];
+        this.#standing = 0;
+        if (revision.notRenderable)
+            this.#readSource(revision);
+        let outside = false;
+        for (const statement of revision.statements ?? []) {
+            if (statement.own)
+                continue;
+            const kind = controlOf(statement.sql);
+            if (kind)
+                outside = kind !== 'begin';
+            else
+                this.#statement(revision, statement, outside);
+        }
+        this.#touch(revision);
+        const standing = this.#done.slice(0, this.#standing);
+        if (standing.every(({ sql }) => revision.notRenderable || canRunAgain(sql)))
+            return;
+        const { line } = standing.at(-1);
+        this.#halves.push({ revision, line, statements: standing.map(({ sql }) => sql) });
+    }
+    /** A script without SQL, by what its source says: what it may do outside of its transaction, it does there. */
+    #readSource(revision) {
+        const { concurrently = [], strings = [] } = revision;
+        const calls = concurrently.map(place => ({ ...place, isCall: true }));
+        const places = [...calls, ...strings.map(place => ({ ...place, isCall: false }))];
+        for (const { line, text, isCall } of places.sort((a, b) => a.line - b.line)) {
+            const statement = { sql: text, line, own: false };
+            if (isCall)
+                this.#alone(revision, statement);
+            else
+                this.#string(revision, statement);
+        }
+    }
+    #string(revision, statement) {
+        const { sql } = statement;
+        const mentioned = this.#values.mentionedIn(sql);
+        const [finding] = findingsIn(sql, this.#values);
+        if (finding?.kind === 'forbidden' && standsAlone(finding.form))
+            return this.#alone(revision, statement);
+        if (finding?.kind === 'adds') {
+            this.#added.set(finding.value, { revision: revision.id, outside: true, standing: this.#done.length + 1 });
+            this.#done.push(statement);
+            this.#touch(revision);
+        }
+        else if (mentioned !== undefined)
+            this.#commitBefore(mentioned, revision);
+    }
+    end() {
+        this.#commit();
+        return {
+            segments: this.#segments,
+            obstacles: this.#obstacles,
+            endsBefore: this.#endsBefore,
+            endsBehind: this.#endsBehind,
+            halves: this.#halves,
+        };
+    }
+    #statement(revision, statement, outside) {
+        const findings = findingsIn(statement.sql, this.#values);
+        const [finding] = findings;
+        if (outside && finding?.kind === 'forbidden' && standsAlone(finding.form) && treesOf(statement.sql).length === 1)
+            return this.#alone(revision, statement);
+        for (const each of findings) {
+            if (each.kind === 'adds')
+                this.#added.set(each.value, { revision: revision.id, outside, standing: this.#done.length + 1 });
+            else if (each.kind === 'forbidden' || !this.#commitBefore(each.value, revision)) {
+                const { line, sql: text } = statement;
+                this.#obstacles.push({ revision, line, text, why: each.why });
+            }
+        }
+        this.#done.push(statement);
+        this.#touch(revision);
+    }
+    #alone(revision, statement) {
+        this.#commit();
+        this.#done.push(statement);
+        this.#standing = this.#done.length;
+        this.#segments.push({ revisions: [revision.id], alone: { line: statement.line, text: statement.sql } });
+    }
+    /** Ends the transaction somewhere between a value's ALTER TYPE and its use; false where it cannot end there. */
+    #commitBefore(value, { id }) {
+        const added = this.#added.get(value);
+        if (added.revision !== id) {
+            this.#open = this.#open.filter(open => open !== id);
+            this.#endsBefore.push(id);
+        }
+        else if (added.outside) {
+            this.#endsBehind.push({ revision: id, value });
+            this.#standing = added.standing;
+        }
+        else
+            return false;
+        this.#commit();
+        return true;
+    }
+    #touch({ id }) {
+        if (!this.#open.includes(id))
+            this.#open.push(id);
+    }
+    #commit() {
+        if (this.#open.length > 0)
+            this.#segments.push({ revisions: this.#open });
+        this.#open = [];
+        this.#values.commit();
+        this.#added.clear();
+    }
+}
+/** DISCARD ALL would take from the session what others of the same run have in it. */
+const standsAlone = (form) => form !== undefined && form !== 'DISCARD ALL';
+/** BEGIN, COMMIT and ROLLBACK of a script, such as those of an autocommit_block. */
+function controlOf(sql) {
+    if (!/\b(begin|start|commit|end|rollback|abort)\b/i.test(sql))
+        return undefined;
+    const trees = treesOf(sql);
+    if (trees.length !== 1)
+        return undefined;
+    const { kind } = effectOf(trees[0]);
+    return kind === 'begin' || kind === 'commit' || kind === 'rollback' ? kind : undefined;
+}
+/** Whether SQL that has run can run once more: an index that is there already is looked at first. */
+function canRunAgain(sql) {
+    const trees = treesOf(sql);
+    return (trees.length > 0 &&
+        trees.every(tree => {
+            if ('IndexStmt' in tree)
+                return tree.IndexStmt.concurrent || tree.IndexStmt.if_not_exists === true;
+            if ('DropStmt' in tree)
+                return tree.DropStmt.missing_ok === true;
+            if ('CreateStmt' in tree)
+                return tree.CreateStmt.if_not_exists === true;
+            if ('AlterEnumStmt' in tree)
+                return tree.AlterEnumStmt.skipIfNewValExists === true;
+            if ('AlterTableStmt' in tree) {
+                return (tree.AlterTableStmt.cmds ?? []).every(each => 'AlterTableCmd' in each && each.AlterTableCmd.missing_ok);
+            }
+            if (effectOf(tree).kind === 'read')
+                return true;
+            return [
+                'VacuumStmt',
+                'ReindexStmt',
+                'ClusterStmt',
+                'AlterSystemStmt',
+                'VariableSetStmt',
+                'VariableShowStmt',
+            ].some(kind => kind in tree);
+        }));
+}
+
+;// CONCATENATED MODULE: ./src/report/segments.ts
+
+
+
+
+
+/** Whether the batch of a database is more than one transaction. */
+const segments_isDivided = ({ segments = [] }) => segments.length > 1 || segments[0]?.statement !== undefined;
+/** The segments, a line for each: what runs in it, and what became of it or where the batch can stop behind it. */
+function segmentLines(database, { id, sql } = plain) {
+    const { segments = [], plan } = database;
+    return segments.map((segment, index) => {
+        const { revisions, statement, outcome } = segment;
+        const [first = '', last = first] = [revisions[0], revisions.at(-1)];
+        const ids = revisions.length > 1 ? `${id(first)} to ${id(last)}, ${count(revisions.length, 'revision')}` : id(first);
+        const what = statement === undefined ? `${ids} in one transaction` : `${ids}: ${sql(statement)} alone`;
+        if (outcome !== 'planned')
+            return `${what}: ${words[outcome]}`;
+        if (index === segments.length - 1)
+            return what;
+        const { heads, half } = stopBehind(plan, segments, index);
+        const then = `stops behind it at ${id(nameHeads(heads))}`;
+        return `${what}; ${then}${half === undefined ? '' : `, with a part of ${id(half)}`}`;
+    });
+}
+const words = {
+    applied: 'committed',
+    'rolled-back': 'rolled back',
+    failed: 'failed',
+    'in-doubt': 'no answer came',
+    'not-run': 'not run',
+};
+/** The same failure with what to do when a part of the batch is committed. */
+function goingOn(failure, result) {
+    const database = result.outcome === 'partly-applied' && result.databases.find(stands);
+    if (!database)
+        return failure;
+    const { standing, newHeads = [], invalidIndex } = database;
+    const { advice } = failure.details;
+    const dropped = invalidIndex ? ' It drops the invalid index before it builds it anew.' : '';
+    const again = `Run the step again: it goes on from ${nameHeads(newHeads)}.${dropped}`;
+    const half = standing?.statements.filter(sql => !canRunAgain(sql)) ?? [];
+    if (half.length > 0) {
+        const told = `Alembic runs revision ${standing.revision} from its start again, and a part of it is there already: undo that by hand, or write it so that it can run again (IF NOT EXISTS); then run the step again.`;
+        return new Failure(failure.reason, failure.message, { ...failure.details, transient: false, advice: told });
+    }
+    const first = failure.reason === 'migration-failed' ? 'Mend the script.' : keptAdvice(advice);
+    return new Failure(failure.reason, failure.message, {
+        ...failure.details,
+        advice: [first, again].filter(Boolean).join(' '),
+    });
+}
+/** Without what is said better here. */
+const keptAdvice = (advice = '') => advice.replace(/(^|\. )Run the step again[^.]*\.$/, '$1').trim();
+/** What a preview warns of: scripts of which a part may stand. */
+function halvesOf({ databases }) {
+    return databases.flatMap(({ division }) => (division?.halves ?? []).map(({ revision, line, statements }) => {
+        const [first = ''] = statements.filter(sql => !canRunAgain(sql)).map(plain.sql);
+        const at = `${revision.path}${line === null ? '' : `:${line}`}`;
+        return `Revision ${revision.id} may come to stand half (${at}): if the run stops behind “${first}”, Alembic cannot run the script again. Give everything beside what runs alone a revision of its own, or write it so that it can run again (IF NOT EXISTS, IF EXISTS).`;
+    }));
+}
+
+;// CONCATENATED MODULE: ./src/report/division.ts
+
+
+
+/** How ids and SQL are written in Markdown; `shown` is what people may see of SQL. */
+const styleOf = (shown) => ({
+    id: text => code(clip(text, nameLength)),
+    sql: text => code(clip(shown(text), messageLength)),
+});
+/** The most segments that are listed. */
+const mostSegments = 12;
+/** Where a batch can stop half-way, or has; nothing where it cannot. */
+function inSegments({ databases, outcome }, shown) {
+    const [database] = databases;
+    if (!database || !segments_isDivided(database) || outcome === 'up-to-date')
+        return '';
+    const planned = database.segments.some(segment => segment.outcome === 'planned');
+    const all = segmentLines(database, styleOf(shown)).map((line, index) => `> ${index + 1}. ${line}`);
+    const lines = all.length > mostSegments
+        ? [...all.slice(0, mostSegments), `>\n> … ${count(all.length - mostSegments, 'more segment')}`]
+        : all;
+    const told = planned
+        ? 'PostgreSQL does not run this batch in one transaction. If it fails between two segments, it stops there:'
+        : 'PostgreSQL does not run this batch in one transaction:';
+    return [planned ? '> [!WARNING]' : '> [!NOTE]', `> ${told}`, ...lines].join('\n');
+}
+
 ;// CONCATENATED MODULE: ./src/report/failed.ts
 
 
@@ -48621,11 +49193,6 @@ function planHiddenIn(body, digest) {
 }
 /** None of these is part of JSON's own syntax, so each stands in a string, where it can be escaped. */
 const inComment = (json) => json.replaceAll(/[^\x20-\x7e]|[<>@#&]|(?<=-)-/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
-
-;// CONCATENATED MODULE: ./src/plan/plan.ts
-/** Whether the whole batch could be rendered. */
-const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
-const sameHeads = (a, b) => a.length === b.length && a.every((head, index) => head === b[index]);
 
 ;// CONCATENATED MODULE: ./src/report/changes.ts
 
@@ -48683,6 +49250,8 @@ function listed(ids) {
 
 
 
+
+
 /** The sign of an outcome, by which one sees it from afar. */
 function icon({ outcome, failure }) {
     if (outcome === undefined)
@@ -48703,23 +49272,28 @@ function icon({ outcome, failure }) {
     }
 }
 /** The state of each database, and where it goes. */
-function opening(result) {
+function opening(result, shown) {
     const { databases } = result;
-    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
+    const lines = databases.map(database => openingOf(database, result, shown)).filter(Boolean);
     return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
 }
-function openingOf(database, result) {
+function openingOf(database, result, shown) {
     const { plan } = database;
     const outcome = outcomeOf(database, result);
     const several = result.databases.length > 1;
     const name = (heads) => code(clip(nameHeads(heads), messageLength));
-    const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name);
+    const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name, styleOf(shown));
     if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt')
         return state;
     if (several && plan.revisions.length === 0)
         return state;
     const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
-    const whole = several ? 'together with the others: all of it or nothing' : 'in one transaction: all of it or nothing';
+    const one = segments_isDivided(database) ? `in ${count(database.segments.length, 'segment')}` : 'in one transaction';
+    const whole = several
+        ? 'together with the others: all of it or nothing'
+        : segments_isDivided(database)
+            ? `${one}, which are each committed on its own`
+            : `${one}: all of it or nothing`;
     switch (outcome) {
         case undefined:
             return result.mode === 'rehearse'
@@ -48732,9 +49306,7 @@ function openingOf(database, result) {
         case 'rehearsed':
             return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`;
         case 'applied':
-            return several
-                ? `${state} It was at ${prior}.`
-                : `The database went from ${prior} to ${target} in one transaction.`;
+            return several ? `${state} It was at ${prior}.` : `The database went from ${prior} to ${target} ${one}.`;
         default:
             return `${state} The target was ${target}.`.trimStart();
     }
@@ -48851,93 +49423,6 @@ function sqlScript(plan) {
 /** A comment ends at its line's end; what follows it would run. */
 const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
 
-;// CONCATENATED MODULE: external "node:v8"
-const external_node_v8_namespaceObject = require("node:v8");
-;// CONCATENATED MODULE: ./src/plan/statements.ts
-
-
-/**
- * Loads the parser's WASM once; await it before any other function of this file. V8 is told to leave it at its first
- * compilation: the optimizing one takes half a gigabyte and a second for the parser's tables, and never pays that back.
- */
-async function loadParser() {
-    for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering'])
-        (0,external_node_v8_namespaceObject.setFlagsFromString)(flag);
-    await (0,wasm.loadModule)();
-}
-/**
- * Splits SQL text into its statements, without their terminators and leading comments.
- * Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept the text.
- */
-function splitStatements(sql) {
-    if (sql.trim() === '')
-        return [];
-    // The parser would take it for the end, and overlook what follows.
-    if (sql.includes('\0'))
-        throw new wasm.SqlError('a null byte is not possible in SQL');
-    const bytes = Buffer.from(sql);
-    // By way of UTF-8, so that the offsets count the same bytes where half a surrogate pair is in the text.
-    return ((0,wasm.parseSync)(bytes.toString()).stmts ?? []).map((raw) => {
-        // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
-        const start = raw.stmt_location ?? 0;
-        const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
-        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
-    });
-}
-/** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
-function effectOf(tree) {
-    if ('TransactionStmt' in tree) {
-        const { kind, chain = false, savepoint_name: name = '', gid = '' } = tree.TransactionStmt;
-        switch (kind) {
-            case 'TRANS_STMT_BEGIN':
-            case 'TRANS_STMT_START':
-                return { kind: 'begin' };
-            case 'TRANS_STMT_COMMIT':
-                return { kind: 'commit', chain };
-            case 'TRANS_STMT_ROLLBACK':
-                return { kind: 'rollback', chain };
-            case 'TRANS_STMT_SAVEPOINT':
-                return { kind: 'savepoint', name };
-            case 'TRANS_STMT_RELEASE':
-                return { kind: 'release', name };
-            case 'TRANS_STMT_ROLLBACK_TO':
-                return { kind: 'rollback-to', name };
-            case 'TRANS_STMT_PREPARE':
-                return { kind: 'prepare', gid };
-            case 'TRANS_STMT_COMMIT_PREPARED':
-                return { kind: 'commit-prepared', gid };
-            case 'TRANS_STMT_ROLLBACK_PREPARED':
-                return { kind: 'rollback-prepared', gid };
-        }
-    }
-    if ('CopyStmt' in tree) {
-        const { is_from, filename } = tree.CopyStmt;
-        return { kind: is_from && !filename ? 'copy-in' : 'other' };
-    }
-    if ('VariableSetStmt' in tree) {
-        const { kind, is_local, name = '' } = tree.VariableSetStmt;
-        if (kind === 'VAR_RESET_ALL' || kind === 'VAR_RESET')
-            return { kind: 'reset' };
-        if (is_local && kind !== 'VAR_SET_MULTI')
-            return { kind: 'set-local', name };
-        return { kind: 'other' };
-    }
-    if ('DeallocateStmt' in tree)
-        return { kind: 'deallocate', name: tree.DeallocateStmt.name ?? '' };
-    if ('VariableShowStmt' in tree)
-        return { kind: 'read' };
-    if ('SelectStmt' in tree && isPlainSelect(tree.SelectStmt))
-        return { kind: 'read' };
-    return { kind: 'other' };
-}
-function isPlainSelect(select) {
-    const { intoClause, lockingClause, withClause, larg, rarg } = select;
-    if (intoClause || lockingClause?.length || withClause)
-        return false;
-    // The INTO of a UNION stands in its first branch.
-    return (!larg || isPlainSelect(larg)) && (!rarg || isPlainSelect(rarg));
-}
-
 ;// CONCATENATED MODULE: ./src/plan/abridged.ts
 
 
@@ -48950,7 +49435,8 @@ const screen = { height: 40, width: 100 };
 /**
  * The statements of a revision as people read them, each with its terminator. Rows that would fill more than a screen
  * are shown by the first few and a count: those of one INSERT, and those of INSERTs into one table that follow each
- * other, as `op.bulk_insert` renders them. Needs the parser to be loaded.
+ * other, as `op.bulk_insert` renders them. What is left out differs from what is shown in constants only: a row that
+ * does something else is never hidden. Needs the parser to be loaded.
  */
 function abridged(statements) {
     if (!fillsAScreen(statements))
@@ -48968,7 +49454,7 @@ function abridged(statements) {
         if (isLong && run.length > mostRows) {
             shown.push(...run.slice(0, mostRows).map(terminated), remark(run.length));
         }
-        else if (isLong && insert && insert.rows > mostRows) {
+        else if (isLong && insert?.isUniform && insert.rows > mostRows) {
             shown.push(terminated(firstRows(run[0], insert.rows)));
         }
         else
@@ -48986,21 +49472,32 @@ function fillsAScreen(statements) {
     }
     return false;
 }
-/** What an INSERT … VALUES inserts into; undefined for anything else. */
+/** A statement of more characters than these is not parsed to be shown: it is cut anyway. */
+const abridged_longest = 4_000_000;
+/** What an INSERT … VALUES inserts; undefined for anything else. */
 function insertOf(sql) {
-    if (!/\binsert\b/i.test(sql))
+    if (sql.length > abridged_longest || !/\binsert\b/i.test(sql))
         return undefined;
     const [statement, more] = statementsOf(sql);
     if (!statement || more || !('InsertStmt' in statement))
         return undefined;
-    const { relation, cols = [], selectStmt } = statement.InsertStmt;
-    const rows = selectStmt && 'SelectStmt' in selectStmt ? (selectStmt.SelectStmt.valuesLists?.length ?? 0) : 0;
-    const columns = cols.map(column => 'ResTarget' in column && column.ResTarget.name);
-    return rows > 0 ? { into: JSON.stringify([relation?.schemaname, relation?.relname, columns]), rows } : undefined;
+    const { selectStmt } = statement.InsertStmt;
+    const rows = (selectStmt && 'SelectStmt' in selectStmt && selectStmt.SelectStmt.valuesLists) || [];
+    if (rows.length === 0)
+        return undefined;
+    const forms = rows.map(formOf);
+    const first = new Set(forms.slice(0, mostRows));
+    return { form: formOf(statement), rows: rows.length, isUniform: forms.every(form => first.has(form)) };
 }
-function isAnotherRow(sql, { into }) {
-    const insert = insertOf(sql);
-    return insert?.rows === 1 && insert.into === into;
+const isAnotherRow = (sql, { form }) => insertOf(sql)?.form === form;
+const formOf = (tree) => JSON.stringify(tree, (key, value) => (key === 'location' ? undefined : isConstant(value) ? '?' : value));
+/** Also with a cast, a DEFAULT, and the parameter that stands for a hidden constant. */
+function isConstant(value) {
+    if (typeof value !== 'object' || value === null)
+        return false;
+    if ('TypeCast' in value)
+        return isConstant(value.TypeCast.arg);
+    return 'A_Const' in value || 'SetToDefault' in value || 'ParamRef' in value;
 }
 function statementsOf(sql) {
     try {
@@ -49114,6 +49611,7 @@ const line = (cells) => `| ${cells.join(' | ')} |`;
 
 
 
+
 /** The most lines of one warning. */
 const mostListed = 10;
 /** What a reviewer has to see first. */
@@ -49151,13 +49649,14 @@ function warnings_listed(lines) {
 }
 /** What an apply will refuse, what is not covered, and what cannot be shown. */
 function warnings(result, shown) {
-    const { databases, failure } = result;
+    const { databases, failure, outcome } = result;
     const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
     // What ran needs no rehearsal.
     if (databases.some(({ runs }) => runs.length > 0))
         return uncovered.join('');
     const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)));
-    return [...uncovered, ...refused, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
+    const halves = outcome === 'previewed' ? halvesOf(result).map(told => `> [!WARNING]\n> ${prose(clip(told, paragraphLength))}`) : [];
+    return [...uncovered, ...refused, ...halves, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
 }
 /** A preview says beforehand what an apply will refuse. */
 function obstacle({ revision, line, text, why }, shown) {
@@ -49173,6 +49672,7 @@ function unseenNote(batch) {
 }
 
 ;// CONCATENATED MODULE: ./src/report/comment.ts
+
 
 
 
@@ -49228,6 +49728,7 @@ function cutToFit(result, { run, standing, problem = '', hidesLiterals = false }
         const plan = [
             destroyed(result),
             rewritten(result),
+            inSegments(result, shown),
             rows.join('\n'),
             warnings(result, shown),
             ...sections,
@@ -49237,7 +49738,7 @@ function cutToFit(result, { run, standing, problem = '', hidesLiterals = false }
         const parts = [
             // The hidden plan in place of the empty line: an HTML comment needs none behind it.
             `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
-            opening(result),
+            opening(result, shown),
             result.failure && !isBrief && unmarked(failed(result.failure, hidesLiterals)),
             kept && otherThanPreviewed(result, kept),
             ...(isComment && digest ? marked(plan, digest) : plan.map(unmarked)),
@@ -49617,13 +50118,13 @@ async function preparedSlots(client) {
 
 const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
 /** The version table as SQL names it. */
-const nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
+const heads_nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
 /**
  * Reads the rows of Alembic's version table.
  * Throws a Failure `not-permitted` where the role may not read it.
  */
 async function readHeads(client, versionTable) {
-    const table = nameOf(versionTable);
+    const table = heads_nameOf(versionTable);
     try {
         const found = await client.query('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [table]);
         if (!found.rows[0].found)
@@ -49645,7 +50146,7 @@ async function readHeads(client, versionTable) {
  */
 async function checkWritable(client, versionTable, exists) {
     const { schema } = versionTable;
-    const table = nameOf(versionTable);
+    const table = heads_nameOf(versionTable);
     const { rows } = exists
         ? await client.query(`SELECT pg_catalog.has_table_privilege($1, 'INSERT') AND pg_catalog.has_table_privilege($1, 'DELETE')
             AND pg_catalog.has_table_privilege($1, 'UPDATE') AS allowed`, [table])
@@ -49955,11 +50456,11 @@ class Driver {
         return new Map(plans);
     }
     #revision(planned) {
-        const { id, digest, statements, reason, line, concurrently, mentions } = planned;
-        const script = { ...this.#project.scripts.get(id), digest };
+        const { id, digest, statements, reason, line, heads, ...source } = planned;
+        const script = { ...this.#project.scripts.get(id), digest, heads };
         if (reason === null)
             return { ...script, statements };
-        return { ...script, notRenderable: { reason, line }, ...(concurrently && { concurrently, mentions }) };
+        return { ...script, notRenderable: { reason, line }, ...source };
     }
     /** Reads the graph of scripts from their sources, without running them. */
     async read(sources) {
@@ -50389,139 +50890,6 @@ function unitsIn(text, characters) {
     return units;
 }
 
-;// CONCATENATED MODULE: ./src/plan/transactional.ts
-
-/**
- * What of the batch cannot be part of one transaction, by PostgreSQL's own parse tree of the dry run, and by Alembic's
- * arguments in scripts that could not be rendered. What a statement hides (a DO block, a function) is not seen.
- * Needs the parser to be loaded.
- */
-function obstaclesOf(plan) {
-    const values = new NewEnumValues();
-    return plan.revisions.flatMap(revision => [
-        ...(revision.concurrently ?? []).map(({ line, text }) => {
-            return { revision, line, text, why: 'CONCURRENTLY cannot run inside a transaction block' };
-        }),
-        ...(revision.statements ?? []).flatMap(({ sql, line, own }) => own ? [] : reasonsAgainst(sql, values).map(why => ({ revision, line, text: sql, why }))),
-    ]);
-}
-/** Without these words no statement needs to be parsed. */
-const telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i;
-function reasonsAgainst(sql, values) {
-    if (!telling.test(sql) && !values.mayBeUsedIn(sql))
-        return [];
-    let statements;
-    try {
-        statements = splitStatements(sql);
-    }
-    catch {
-        // Not in our parser's grammar: the server will say.
-        return [];
-    }
-    return statements.flatMap(({ tree }) => {
-        const forbidden = forbiddenForm(tree);
-        return forbidden ? [`${forbidden} cannot run inside a transaction block`] : values.reasonAgainst(tree);
-    });
-}
-/** The name of a statement that calls PreventInTransactionBlock in PostgreSQL 14 to 18, as far as its syntax tells. */
-function forbiddenForm(tree) {
-    if ('IndexStmt' in tree && tree.IndexStmt.concurrent)
-        return 'CREATE INDEX CONCURRENTLY';
-    if ('DropStmt' in tree && tree.DropStmt.concurrent)
-        return 'DROP INDEX CONCURRENTLY';
-    if ('VacuumStmt' in tree && tree.VacuumStmt.is_vacuumcmd)
-        return 'VACUUM';
-    if ('AlterSystemStmt' in tree)
-        return 'ALTER SYSTEM';
-    if ('CreatedbStmt' in tree)
-        return 'CREATE DATABASE';
-    if ('DropdbStmt' in tree)
-        return 'DROP DATABASE';
-    if ('CreateTableSpaceStmt' in tree)
-        return 'CREATE TABLESPACE';
-    if ('DropTableSpaceStmt' in tree)
-        return 'DROP TABLESPACE';
-    if ('ClusterStmt' in tree && !tree.ClusterStmt.relation)
-        return 'CLUSTER';
-    if ('DiscardStmt' in tree && tree.DiscardStmt.target === 'DISCARD_ALL')
-        return 'DISCARD ALL';
-    if ('AlterDatabaseStmt' in tree && optionOf(tree.AlterDatabaseStmt.options, 'tablespace') !== undefined) {
-        return 'ALTER DATABASE SET TABLESPACE';
-    }
-    if ('CreateSubscriptionStmt' in tree) {
-        const { options } = tree.CreateSubscriptionStmt;
-        const without = ['create_slot', 'connect'].some(name => isFalse(optionOf(options, name)));
-        return without ? undefined : 'CREATE SUBSCRIPTION ... WITH (create_slot = true)';
-    }
-    if ('ReindexStmt' in tree) {
-        const { kind = '', params } = tree.ReindexStmt;
-        const concurrently = optionOf(params, 'concurrently');
-        if (concurrently !== undefined && !isFalse(concurrently))
-            return 'REINDEX CONCURRENTLY';
-        const whole = /^REINDEX_OBJECT_(SCHEMA|SYSTEM|DATABASE)$/.exec(kind)?.[1];
-        return whole && `REINDEX ${whole}`;
-    }
-    if ('AlterTableStmt' in tree) {
-        const detaches = (tree.AlterTableStmt.cmds ?? []).some(command => 'AlterTableCmd' in command &&
-            command.AlterTableCmd.def &&
-            'PartitionCmd' in command.AlterTableCmd.def &&
-            command.AlterTableCmd.def.PartitionCmd.concurrent);
-        if (detaches)
-            return 'ALTER TABLE ... DETACH CONCURRENTLY';
-    }
-    return undefined;
-}
-/** The value of an option: its text, empty where it has none; undefined where the option is not there. */
-function optionOf(options, name) {
-    for (const option of options ?? []) {
-        if (!('DefElem' in option) || option.DefElem.defname !== name)
-            continue;
-        const { arg } = option.DefElem;
-        if (arg && 'String' in arg)
-            return arg.String.sval ?? '';
-        if (arg && 'Integer' in arg)
-            return String(arg.Integer.ival ?? 0);
-        if (arg && 'Boolean' in arg)
-            return String(arg.Boolean.boolval ?? false);
-        return '';
-    }
-    return undefined;
-}
-const isFalse = (value) => /^(false|off|no|0)$/i.test(value ?? '');
-/** Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended. */
-class NewEnumValues {
-    #made = new Set();
-    #added = new Map();
-    mayBeUsedIn(sql) {
-        return [...this.#added.keys()].some(value => sql.includes(value.replaceAll("'", "''")));
-    }
-    /** Notes what a statement makes, and says which new value it uses. */
-    reasonAgainst(tree) {
-        if ('CreateEnumStmt' in tree)
-            this.#made.add(transactional_nameOf(tree.CreateEnumStmt.typeName));
-        else if ('AlterEnumStmt' in tree) {
-            const { typeName, newVal = '', oldVal } = tree.AlterEnumStmt;
-            const type = transactional_nameOf(typeName);
-            if (oldVal === undefined && !this.#made.has(type))
-                this.#added.set(newVal, type);
-        }
-        else if (this.#added.size > 0) {
-            const text = JSON.stringify(tree);
-            for (const [value, type] of this.#added) {
-                // A string constant; names are other nodes.
-                if (text.includes(`"sval":{"sval":${JSON.stringify(value)}}`))
-                    return [`the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`];
-            }
-        }
-        return [];
-    }
-}
-/** A type's name without its schema. */
-function transactional_nameOf(names) {
-    const last = names?.at(-1);
-    return last && 'String' in last ? (last.String.sval ?? '') : '';
-}
-
 ;// CONCATENATED MODULE: ./src/plan/faithful.ts
 
 
@@ -50537,10 +50905,10 @@ function notRendered(revision) {
     const { notRenderable } = revision;
     return notRenderable && [{ revision, line: notRenderable.line, why: notRenderable.reason }];
 }
-const inStatements = (revision) => (revision.statements ?? []).flatMap(({ sql, line }) => faithful_reasonsAgainst(sql).map(why => ({ revision, line, why })));
+const inStatements = (revision) => (revision.statements ?? []).flatMap(({ sql, line }) => reasonsAgainst(sql).map(why => ({ revision, line, why })));
 /** Without these words no statement needs to be parsed. */
 const faithful_telling = /\b(begin|start|commit|end|rollback|abort|prepare|copy)\b|standard_conforming_strings|backslash_quote/i;
-function faithful_reasonsAgainst(sql) {
+function reasonsAgainst(sql) {
     try {
         countCommands(sql);
         return faithful_telling.test(sql) ? splitStatements(sql).flatMap(({ tree }) => reasonAgainst(tree)) : [];
@@ -52146,6 +52514,10 @@ class Target {
     #identity;
     /** Whether a COMMIT was sent. */
     committing = false;
+    /** Where the batch runs in segments. */
+    run;
+    /** How many revisions of the plan are committed. */
+    committed = 0;
     constructor(state, 
     /** undefined where none was given, or where it is not to be asked. */
     database, applicationName, signal) {
@@ -52156,13 +52528,23 @@ class Target {
     }
     /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
     async open() {
-        const client = await this.connect();
-        this.client = client;
+        this.client = await this.connect();
+        this.leaveWhenCancelled(this.client);
+    }
+    leaveWhenCancelled(client) {
         this.signal.addEventListener('abort', () => {
             const leave = (after, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref();
             leave(grace.statement, () => this.committing);
             leave(grace.commit);
         });
+    }
+    /** What of the plan is still to be run. */
+    get rest() {
+        const plan = this.state.plan;
+        if (this.committed === 0)
+            return plan;
+        const { heads = [] } = plan.revisions[this.committed - 1];
+        return { ...plan, priorHeads: heads, revisions: plan.revisions.slice(this.committed) };
     }
     /** A connection of its own to this database; the caller closes it. */
     connect() {
@@ -52244,6 +52626,9 @@ function requireDistinct(targets) {
 
 
 
+
+
+
 /** The name of a project's only database. */
 const onlyBind = 'default';
 /** One step with what it has open: the user's Python, and its databases. */
@@ -52273,6 +52658,11 @@ class Step {
     /** Heads that the user names go before what a database says, so it is not asked. */
     get asksDatabases() {
         return this.inputs.databases.size > 0 && !this.inputs.fromRevision;
+    }
+    /** Whether the batch may be several transactions. */
+    get runsInSegments() {
+        const { segments, mode, planFile } = this.inputs;
+        return segments && mode === 'apply' && !planFile;
     }
     /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
     async checkTrust() {
@@ -52305,8 +52695,8 @@ class Step {
     /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
     async startAnew() {
         this.started = false;
-        for (const { state } of this.targets)
-            state.runs = [];
+        for (const { state, committed } of this.targets)
+            state.runs = state.runs.slice(0, committed);
         this.driver?.kill();
         this.startPython();
         await this.open();
@@ -52326,20 +52716,35 @@ class Step {
     async plan() {
         const { result, inputs } = this;
         const plans = inputs.planFile ? await readPlan(this) : await this.#planScripts();
+        const { log } = this.surroundings;
         for (const { state } of this.targets) {
             const plan = plans.get(state.bind);
             state.plan = plan;
             state.obstacles = obstaclesOf(plan);
+            if (this.inputs.segments && !this.inputs.planFile)
+                this.#divide(plan, state);
             state.destructions = destructionsOf(plan);
             state.priorHeads = plan.priorHeads;
             state.newHeads = plan.newHeads;
             this.#describe(plan, state);
+            if (segments_isDivided(state))
+                log.group(`PostgreSQL runs it in ${state.segments.length} segments`, segmentLines(state));
         }
         result.digested = digestedOf(result);
         if (revisionsOf(result).length > 0)
             this.#writeSql();
         if (inputs.mode !== 'apply' && !inputs.planFile)
             await writePlan(this);
+    }
+    #divide(plan, state) {
+        state.division = segmentsOf(plan);
+        // A rehearsal rolls back, which only one transaction can be.
+        if (this.inputs.mode === 'rehearse')
+            return;
+        state.obstacles = state.division.obstacles;
+        state.segments = state.division.segments.map(({ revisions, alone }) => {
+            return { revisions, ...(alone && { statement: alone.text }), outcome: 'planned' };
+        });
     }
     async #planScripts() {
         const { direction, revision: target, fromRevision } = this.inputs;
@@ -52386,6 +52791,8 @@ class Step {
         const known = databases.map(({ bind }) => bind);
         const unknown = given.filter(bind => !known.includes(bind));
         const missing = known.filter(bind => !given.includes(bind));
+        if (this.inputs.segments && known.length > 1)
+            throw severalInSegments();
         if (unknown.length > 0 || missing.length > 0) {
             const told = [
                 unknown.length > 0 && `database-url names ${unknown.join(' and ')}, which the project does not migrate.`,
@@ -52464,6 +52871,7 @@ async function allOf(promises) {
 
 
 
+
 /** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
 const commit_patience = 60_000;
 /**
@@ -52477,7 +52885,7 @@ async function commitEach(step, targets) {
         target.committing = true;
     for (const [index, target] of targets.entries()) {
         try {
-            await commit(step, target);
+            await commit(step, target, target.rest);
         }
         catch (error) {
             for (const committed of targets.slice(0, index))
@@ -52490,34 +52898,45 @@ async function commitEach(step, targets) {
         }
     }
 }
-async function commit(step, target) {
+/**
+ * Commits what one database has open. Resolves to whether PostgreSQL has answered; if not, the connection is gone and it
+ * was found out that it has committed. Throws a Failure `commit-failed`; the outcome is `in-doubt` where nobody knows.
+ */
+async function commit(step, target, { priorHeads, newHeads }) {
     const { surroundings, result } = step;
     const { transaction, versionTable, state } = target;
     try {
         await transaction.commit();
+        return true;
     }
     catch (error) {
         if (error instanceof Failure)
             throw error;
         surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
         const { id } = transaction;
-        const { priorHeads, newHeads } = state.plan;
         const { applicationName, signal } = surroundings;
         const about = { database: target.database, applicationName, versionTable, id, priorHeads, newHeads };
         const settled = await settle({ ...about, patience: commit_patience, signal });
         if (settled.decision === 'committed')
-            return;
+            return false;
         if (settled.decision === 'rolled-back') {
             throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
                 advice: 'Run the step again.',
             });
         }
         result.outcome = state.outcome = 'in-doubt';
+        state.doubt = { from: priorHeads, to: newHeads };
         delete state.newHeads;
         throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. Then ${nameHeads(newHeads)} means that the whole batch is there, ${nameHeads(priorHeads)} that nothing of it is.`,
+            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. ${meaningOf(priorHeads, newHeads, state)}`,
         });
     }
+}
+function meaningOf(priorHeads, newHeads, { plan, segments }) {
+    if (sameHeads(priorHeads, newHeads))
+        return '“committed” then means that what ran before is there.';
+    const what = segments && !sameHeads(newHeads, plan.newHeads) ? 'this part of the batch' : 'the whole batch';
+    return `Then ${nameHeads(newHeads)} means that ${what} is there, ${nameHeads(priorHeads)} that nothing of it is.`;
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/transaction.ts
@@ -52553,7 +52972,7 @@ class Transaction {
     #id;
     /** Committed or prepared: nothing of it is left on the connection. */
     #over = false;
-    /** The transaction's id (xid8), once it is locked. */
+    /** The transaction's id (xid8), after `identify`. */
     get id() {
         return this.#id;
     }
@@ -52620,7 +53039,17 @@ class Transaction {
             if (signal.aborted)
                 throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
         }
+    }
+    /** Gives the transaction its id. */
+    async identify() {
         this.#id = await this.#currentId();
+    }
+    /** Begins another one behind a COMMIT, with the same settings. */
+    async beginNext() {
+        for (const sql of ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings])
+            await this.client.query(sql);
+        this.#over = false;
+        await this.identify();
     }
     /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
     async checkConstraints() {
@@ -52637,8 +53066,12 @@ class Transaction {
     }
     /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
     async clearSession() {
-        const clear = ['RESET SESSION AUTHORIZATION', 'RESET ALL', 'DEALLOCATE ALL'];
-        for (const sql of [...clear, ...this.settings])
+        await this.clearSettings();
+        await this.client.query('DEALLOCATE ALL');
+    }
+    /** What comes now is not for a script's SET ROLE, for one. */
+    async clearSettings() {
+        for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings])
             await this.client.query(sql);
     }
     /**
@@ -53106,11 +53539,12 @@ function undecidable({ result, targets }, group, why) {
 
 
 
+
 /**
  * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
  * the sessions that it waited for, in words.
  */
-function failureOf({ message, revision, place, fromDatabase }, last, plan, blockers = []) {
+function failureOf({ message, revision, place, fromDatabase }, last, plan, { blockers = [], inSegments = false } = {}) {
     const script = plan.revisions.find(each => each.id === revision);
     const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision;
     const subject = name === null ? 'env.py' : `Revision ${name}`;
@@ -53121,7 +53555,7 @@ function failureOf({ message, revision, place, fromDatabase }, last, plan, block
     const { sql, error } = refused;
     const details = { ...at, statement: { sql, ...error } };
     if (notTransactional.has(error.code)) {
-        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut });
+        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut(inSegments) });
     }
     if (isTransient(error.code)) {
         const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
@@ -53137,7 +53571,7 @@ function failureOf({ message, revision, place, fromDatabase }, last, plan, block
     });
 }
 /** Says of statements that were found before anything ran that they cannot be part of one transaction. */
-function notTransactionalFailure([first, ...more]) {
+function notTransactionalFailure([first, ...more], { inSegments = false } = {}) {
     const { revision, line, text, why } = first;
     const name = `${revision.id}${revision.message && ` (${revision.message})`}`;
     const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : '';
@@ -53145,19 +53579,30 @@ function notTransactionalFailure([first, ...more]) {
         revision: revision.id,
         place: { file: revision.path, line },
         statement: { sql: text, code: '', message: '' },
-        advice: waysOut,
+        advice: waysOut(inSegments),
+    });
+}
+/** Says that a batch which needs segments cannot be rolled back as a whole, as a rehearsal is. */
+function notRehearsableFailure(obstacles) {
+    const { reason, message, details } = notTransactionalFailure(obstacles);
+    return new Failure(reason, `${message} A rehearsal is rolled back, and this could not be undone.`, {
+        ...details,
+        advice: 'Rehearse up to the revision before it (input `revision`), or apply the batch to a copy of the database.',
     });
 }
 /** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
 function warningsOf({ databases }) {
-    const obstacles = databases.flatMap(database => database.obstacles ?? []);
+    const obstacles = databases.flatMap(({ obstacles = [], division }) => obstacles.map(obstacle => ({ ...obstacle, inSegments: division !== undefined })));
     const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? []);
     const at = (path, line) => `${path}${line === null ? '' : `:${line}`}`;
-    const refused = obstacles.map(({ revision, line, why }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut}`);
+    const refused = obstacles.map(({ revision, line, why, inSegments }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(inSegments)}`);
     const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
-    return [...refused, ...mentioned];
+    return [...refused, ...halvesOf({ databases }), ...mentioned];
 }
-const waysOut = 'Move it into a migration of its own and run that outside of this action, or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one).';
+/** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */
+const waysOut = (inSegments) => inSegments
+    ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in an earlier revision; where the preview does not see that a script uses it, apply the batch up to that one first (input `revision`).'
+    : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.';
 /** Ends with a full stop, whether or not the error's own words do. */
 const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 /** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
@@ -53736,6 +54181,420 @@ async function cancelStatement(pid, connect) {
     }
 }
 
+;// CONCATENATED MODULE: ./src/deploy-lock.ts
+
+
+
+
+
+/** Waits for the lock that keeps other deploys out, until the transaction has it. Throws a Failure. */
+async function takeLock(step, target, transaction) {
+    await transaction.lock(() => tellAndSettle(step, target), step.surroundings.signal);
+}
+/** While it is waited for: says who has it, and ends what holds it for nobody any more. */
+async function tellAndSettle(step, target) {
+    const { log } = step.surroundings;
+    try {
+        const holder = await target.aside(lockHolder);
+        if (holder)
+            log.info(`Waiting for another deploy of this database: ${holder}.`);
+    }
+    catch {
+        log.info('Waiting for another deploy of this database.');
+    }
+    await settleLeftovers(step, { inTheWay: true });
+}
+/**
+ * Runs a batch in segments under the deploy lock, which the batch's own connection would lose with its first COMMIT:
+ * an idle READ COMMITTED transaction on a second connection has it. It holds no snapshot, so that CREATE INDEX
+ * CONCURRENTLY does not wait for it.
+ */
+async function underDeployLock(step, target, action) {
+    return target.aside(async (client) => {
+        target.leaveWhenCancelled(client);
+        const holder = await Transaction.begin(client, step.inputs);
+        await takeLock(step, target, holder);
+        return await action(async () => {
+            try {
+                await client.query('SELECT 1');
+            }
+            catch (error) {
+                if (isServerError(error))
+                    throw error;
+                throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
+                    advice: 'Another deploy may have begun; look for it, and run the step again.',
+                    cause: error,
+                });
+            }
+        });
+    });
+}
+
+;// CONCATENATED MODULE: ./src/plan/standing-index.ts
+
+
+const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
+/** What a statement makes; undefined where it is no CREATE INDEX CONCURRENTLY, or leaves the name to the server. */
+function indexMadeBy(sql) {
+    const [tree] = treesOf(sql);
+    if (!tree || !('IndexStmt' in tree) || !tree.IndexStmt.concurrent)
+        return undefined;
+    const { idxname: name, relation: { schemaname, relname = '' } = {} } = tree.IndexStmt;
+    return name
+        ? { name, table: [schemaname, relname].flatMap(part => (part ? [quoted(part)] : [])).join('.') }
+        : undefined;
+}
+/**
+ * Whether an index is what the statement makes, by the definition that PostgreSQL gives (pg_get_indexdef). False where
+ * it only may be: PostgreSQL writes expressions in its own way.
+ */
+function isMadeBy(sql, definition) {
+    const [one, other] = [indexIn(sql), indexIn(definition)];
+    return one !== undefined && one === other;
+}
+/** An index without what its name, place and building add, as text to compare. */
+function indexIn(sql) {
+    const [tree] = treesOf(sql);
+    if (!tree || !('IndexStmt' in tree))
+        return undefined;
+    const { concurrent: _, if_not_exists: __, relation, accessMethod = 'btree', ...index } = tree.IndexStmt;
+    const text = JSON.stringify({ ...index, accessMethod, table: relation?.relname, only: relation?.inh !== true });
+    return text.replaceAll(/"(\w*location)":\d+,?/g, '').replaceAll(',}', '}');
+}
+/** The same statement, content with an index of that name. */
+function unlessThere(sql) {
+    const [{ tree } = { tree: undefined }] = splitStatements(sql);
+    if (!tree || !('IndexStmt' in tree) || tree.IndexStmt.if_not_exists)
+        return sql;
+    return sql.replace(/^(\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY)\b/i, '$1 IF NOT EXISTS');
+}
+
+;// CONCATENATED MODULE: ./src/postgres/standing-index.ts
+/** The index of that name on that table, as the connection's search path finds it. */
+async function findIndex(client, { name, table }) {
+    const { rows } = await client.query(`SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, i.indisvalid AS "isValid",
+            pg_catalog.pg_get_indexdef(c.oid) AS definition
+     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2`, [table, name]);
+    return rows[0];
+}
+/** The same behind everybody who builds an index on the table right now: until then every such index is invalid. */
+async function findSettledIndex(client, index) {
+    const found = await findIndex(client, index);
+    if (!found || found.isValid)
+        return found;
+    await client.query('BEGIN');
+    try {
+        // The lock that CREATE INDEX CONCURRENTLY holds from its start to its end.
+        await client.query(`LOCK TABLE ${index.table} IN SHARE UPDATE EXCLUSIVE MODE`);
+        return await findIndex(client, index);
+    }
+    finally {
+        await client.query('ROLLBACK');
+    }
+}
+
+;// CONCATENATED MODULE: ./src/verify.ts
+
+
+
+
+
+
+/** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
+async function verify(target) {
+    const { transaction, versionTable, state } = target;
+    await checkTransaction(target);
+    const { newHeads } = state.plan;
+    const { heads } = await readHeads(transaction.client, versionTable);
+    if (!sameHeads(heads, newHeads)) {
+        throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
+    }
+    await transaction.clearSession();
+}
+/** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
+async function verifySegment(target, expected) {
+    const { transaction, versionTable } = target;
+    await checkTransaction(target);
+    // The search path, too, is a script's.
+    await transaction.clearSettings();
+    const { heads } = await readHeads(transaction.client, versionTable);
+    if (sameHeads(heads, expected))
+        return;
+    throw new Failure('migration-failed', `A COMMIT is needed where the heads have to be ${nameHeads(expected)}, and they are ${nameHeads(heads)}.`, { advice: 'Check that no script writes into the version table.' });
+}
+async function checkTransaction({ transaction, state }) {
+    const where = state.bind === 'default' ? '' : ` in the database ${state.bind}`;
+    try {
+        await transaction.checkConstraints();
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        if (isTransient(error.code)) {
+            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
+            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
+        }
+        throw new Failure('migration-failed', `A deferred constraint is violated${where}: ${messageOf(error)}.`, {
+            advice: 'Mend the data in the migration before the constraint is checked.',
+            bind: state.bind,
+            cause: error,
+        });
+    }
+    await transaction.checkIdentity();
+}
+
+;// CONCATENATED MODULE: ./src/segments.ts
+
+
+
+
+
+
+
+
+/**
+ * A batch that may be several transactions, while its scripts run: where one has to end, it is verified and committed,
+ * and what became of each segment is noted for the outputs.
+ */
+class SegmentedRun {
+    step;
+    target;
+    checkLock;
+    #division;
+    /** Of the plan, those that are still to come. */
+    #planned;
+    #ran;
+    #tape;
+    /** The revision at hand, and those that ended in the transaction at hand. */
+    #revision;
+    #ended = [];
+    /** From where on the tape the transaction at hand has its statements. */
+    #since = 0;
+    /** The next revision needs what was done so far to be committed. */
+    #isDue = false;
+    /** The statement that runs alone now, and from where on the tape it is found. */
+    #alone;
+    /** `previous`: the try before this one, if there was one. */
+    constructor(step, target, checkLock, previous) {
+        this.step = step;
+        this.target = target;
+        this.checkLock = checkLock;
+        this.#division = segmentsOf(target.rest);
+        this.#planned = [...this.#division.segments];
+        this.#ran = previous ? previous.#ran.filter(({ outcome }) => outcome === 'applied') : [];
+        this.#publish();
+    }
+    /** The scripts are about to run. */
+    begins(tape) {
+        this.#tape = tape;
+    }
+    /** How many segments are still to come, as far as they are known. */
+    get left() {
+        return this.#planned.length;
+    }
+    revisionStarts(id) {
+        if (this.#revision !== undefined)
+            this.#ended.push(this.#revision);
+        this.#revision = id;
+        this.#isDue ||= this.#division.endsBefore.includes(id);
+    }
+    /** Whether the batch can be gone on with: nothing stands of a revision that cannot run again. */
+    get canGoOn() {
+        return this.target.state.standing?.statements.every(canRunAgain) ?? true;
+    }
+    // ── What the gate asks for ────────────────────────────────────────────────────────────────────────────────────────
+    isDue(isIdle) {
+        if (this.#isDue || !isIdle)
+            return this.#isDue;
+        const values = this.#division.endsBehind.filter(({ revision }) => revision === this.#revision);
+        return this.#statements.some(({ sql }) => values.some(({ value }) => addsValue(sql, value)));
+    }
+    async commit() {
+        const { step, target } = this;
+        const { log, signal } = step.surroundings;
+        const { priorHeads: from } = target.rest;
+        const heads = this.#headsNow;
+        await verifySegment(target, heads);
+        await this.checkLock();
+        signal.throwIfAborted();
+        target.committing = true;
+        let answered;
+        try {
+            answered = await commit(step, target, { priorHeads: from, newHeads: heads });
+        }
+        finally {
+            target.committing = false;
+        }
+        const revisions = this.#committed();
+        if (revisions.length > 0)
+            log.info(`Committed: ${listed(revisions)}.`);
+        if (answered)
+            return;
+        throw new Failure('connection-failed', 'The connection was lost at a COMMIT, which PostgreSQL has carried out.', {
+            transient: true,
+            advice: 'Run the step again: it goes on behind what is committed.',
+        });
+    }
+    async alone(sql) {
+        const { log, signal } = this.step.surroundings;
+        this.#aloneHasEnded();
+        await this.checkLock();
+        signal.throwIfAborted();
+        const sent = await this.#clearTheWay(sql);
+        log.info(`Running outside of a transaction: ${sql}`);
+        this.#alone = { sql, since: this.#tape.entries.length };
+        return sent;
+    }
+    async begin() {
+        this.#aloneHasEnded();
+        await this.checkLock();
+        await this.target.transaction.beginNext();
+        this.#since = this.#tape.entries.length;
+    }
+    // ── The end ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    /** Every revision has ended, and the last transaction is committed. */
+    applied() {
+        if (this.#revision !== undefined)
+            this.#ended.push(this.#revision);
+        this.#revision = undefined;
+        this.#committed();
+        this.#planned = [];
+        this.#publish();
+    }
+    /** Nothing more is run. */
+    async failed() {
+        const { state } = this.target;
+        this.#aloneHasEnded();
+        const last = this.#ran.at(-1);
+        if (last?.outcome === 'failed')
+            await this.#lookFor(last);
+        if (last?.statement === undefined || last.outcome === 'applied')
+            this.#rolledBack(state.outcome === 'in-doubt');
+        this.#publish();
+    }
+    /** What a CREATE INDEX CONCURRENTLY has left, if it has. */
+    async #lookFor(run) {
+        const index = indexMadeBy(run.statement);
+        if (!index)
+            return;
+        try {
+            const found = await this.target.aside(client => findIndex(client, index));
+            if (!found)
+                run.outcome = 'rolled-back';
+            else if (!found.isValid)
+                this.target.state.invalidIndex = found.name;
+        }
+        catch {
+            // It stays `failed`.
+        }
+    }
+    #rolledBack(inDoubt) {
+        const revisions = [...this.#ended, ...(this.#hasBegun ? [this.#revision] : [])];
+        const planned = this.#take(false);
+        if (revisions.length === 0 && !planned)
+            return;
+        const all = new Set([...revisions, ...(planned?.revisions ?? [])]);
+        const outcome = inDoubt ? 'in-doubt' : revisions.length > 0 ? 'rolled-back' : 'not-run';
+        this.#ran.push({ revisions: [...all], outcome });
+    }
+    // ── What became of the segments ───────────────────────────────────────────────────────────────────────────────────
+    /** Whether the revision at hand is in the transaction at hand, and not only about to run something alone. */
+    get #hasBegun() {
+        const id = this.#revision;
+        if (id === undefined)
+            return false;
+        const first = this.#planned.find(({ revisions }) => revisions.includes(id));
+        return first?.alone === undefined || this.#entries.length > 0;
+    }
+    get #entries() {
+        const entries = this.#tape?.entries.slice(this.#since) ?? [];
+        return entries.filter(entry => entry.revision === this.#revision && !entry.lookup);
+    }
+    /** What the revision at hand has done in the transaction at hand, Alembic's own statements left out. */
+    get #statements() {
+        return this.#entries.filter(({ tag }) => tag !== null);
+    }
+    /** The heads at this point of the batch, behind the revisions that have ended. */
+    get #headsNow() {
+        const { priorHeads, revisions } = this.target.rest;
+        const { length } = this.#ended;
+        return length === 0 ? priorHeads : (revisions[length - 1].heads ?? []);
+    }
+    #committed() {
+        const { target } = this;
+        const statements = this.#statements.map(({ sql }) => sql).filter(sql => !isRead(sql));
+        const running = statements.length > 0 ? [this.#revision] : [];
+        const revisions = [...this.#ended, ...running];
+        if (this.#ended.length > 0)
+            delete target.state.standing;
+        target.committed += this.#ended.length;
+        this.#stands(statements);
+        this.#ended = [];
+        this.#since = this.#tape?.entries.length ?? 0;
+        this.#isDue = false;
+        if (revisions.length > 0)
+            this.#add({ revisions, outcome: 'applied' });
+        return revisions;
+    }
+    #aloneHasEnded() {
+        if (!this.#alone)
+            return;
+        const { sql, since } = this.#alone;
+        const [answer, ...more] = this.#tape.entries.slice(since).filter(entry => !entry.lookup);
+        this.#alone = undefined;
+        const failed = [answer, ...more].some(entry => entry?.error);
+        const outcome = !answer ? 'in-doubt' : failed ? 'failed' : 'applied';
+        this.#add({ revisions: [this.#revision], statement: sql, outcome });
+        if (outcome === 'applied')
+            this.#stands([sql]);
+    }
+    #stands(statements) {
+        const { state } = this.target;
+        if (statements.length === 0)
+            return;
+        const before = state.standing?.statements ?? [];
+        state.standing = { revision: this.#revision, statements: [...new Set([...before, ...statements])] };
+    }
+    #add(run) {
+        // A statement that an earlier try has run, and this one again.
+        const isSame = ({ statement, revisions }) => statement !== undefined && statement === run.statement && revisions.join() === run.revisions.join();
+        this.#ran = [...this.#ran.filter(other => !isSame(other)), run];
+        this.#take(run.statement !== undefined);
+        this.#publish();
+    }
+    /** The next one of the plan, if it is of that kind. */
+    #take(alone) {
+        return this.#planned[0] && (this.#planned[0].alone !== undefined) === alone ? this.#planned.shift() : undefined;
+    }
+    #publish() {
+        const planned = this.#planned.map(({ revisions, alone }) => {
+            return { revisions, ...(alone && { statement: alone.text }), outcome: 'not-run' };
+        });
+        this.target.state.segments = [...this.#ran, ...planned];
+    }
+    // ── What stands in the way ────────────────────────────────────────────────────────────────────────────────────────
+    /** An index that an earlier run has left: dropped where it is invalid, taken for the statement's where it is that. */
+    async #clearTheWay(sql) {
+        const { client } = this.target.transaction;
+        const { log } = this.step.surroundings;
+        const index = indexMadeBy(sql);
+        const found = index && (await findSettledIndex(client, index));
+        if (!found)
+            return sql;
+        if (!found.isValid) {
+            log.info(`The index ${found.name} is invalid, left by a build that failed: dropping it before it is built again.`);
+            await client.query(`DROP INDEX CONCURRENTLY ${found.name}`);
+            return sql;
+        }
+        if (!isMadeBy(sql, found.definition))
+            return sql;
+        log.info(`The index ${found.name} is there already, as this statement makes it.`);
+        return unlessThere(sql);
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/postgres/blockers.ts
 
 
@@ -54076,6 +54935,94 @@ BEGIN
   IF deferred IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) deferred OPERATOR(pg_catalog.||) ' DEFERRED'; END IF;
 END $$`;
 
+;// CONCATENATED MODULE: ./src/postgres/gate/boundary.ts
+
+
+
+/** Where the transaction upstream ends and the next one begins, between two units; without `segmenting` nowhere. */
+class Boundary {
+    upstream;
+    handover;
+    nesting;
+    settings;
+    segmenting;
+    #isInside = true;
+    /** Why no transaction could be ended or begun any more. */
+    failure;
+    constructor(upstream, handover, nesting, settings, segmenting) {
+        this.upstream = upstream;
+        this.handover = handover;
+        this.nesting = nesting;
+        this.settings = settings;
+        this.segmenting = segmenting;
+    }
+    /** The statement of the unit that the session is about to begin, if it is one to run outside of any transaction. */
+    standingAlone(session) {
+        return this.segmenting && session.standsAlone;
+    }
+    /** Sees to it that what follows is in a transaction; where the one at hand is due to end, in the next one. */
+    inside(then, { mayEnd }) {
+        const { segmenting, upstream } = this;
+        if (!segmenting)
+            return then();
+        const begin = () => this.#lend(() => segmenting.begin(), 'T', then);
+        if (!this.#isInside)
+            return begin();
+        if (!mayEnd || upstream.status !== 'T' || !segmenting.isDue(this.nesting.isEmpty))
+            return then();
+        const obstacle = this.nesting.obstacleToCommit();
+        if (!obstacle)
+            return this.#commit(segmenting, begin);
+        const failure = new Failure('not-transactional', `A transaction has to end before the next revision, and it cannot: ${obstacle}.`, { advice: 'Let env.py run the migrations outside of that.' });
+        this.#fail(failure);
+    }
+    /** Sees to it that the statement of the session, which is idle, runs outside of any transaction. */
+    outside(session, sql, then) {
+        const segmenting = this.segmenting;
+        const goOn = () => this.#setUp(session, segmenting, sql, then);
+        if (!this.#isInside)
+            return goOn();
+        const obstacle = this.nesting.obstacleToCommit({ everything: true });
+        if (!obstacle)
+            return this.#commit(segmenting, goOn);
+        then({ refusal: `this statement needs a COMMIT before it, and there can be none: ${obstacle}` });
+    }
+    /** The session's settings hold for its statement as they do in its transactions. */
+    #setUp(session, segmenting, sql, then) {
+        let refusal;
+        const error = (message) => {
+            refusal = readFields(message.body).M;
+        };
+        let alone = sql;
+        const ask = async () => {
+            alone = await segmenting.alone(sql);
+        };
+        this.upstream.send(join(...this.settings.outside(session.saved).map(each => statement(each, { error })), syncPoint(() => (refusal ? then({ refusal }) : this.#lend(ask, 'I', () => then({ alone }))))));
+    }
+    #commit(segmenting, then) {
+        this.handover.leave(() => {
+            this.nesting.committed();
+            this.#lend(() => segmenting.commit(), 'I', then);
+        });
+    }
+    /** Lends the connection to pg; `status` is what the server says when it comes back. */
+    #lend(action, status, then) {
+        this.upstream.release();
+        action()
+            .then(() => {
+            this.#isInside = status === 'T';
+            this.upstream.take(status);
+            then();
+        })
+            .catch(error => this.#fail(error));
+    }
+    /** The connection is ended as well, and PostgreSQL rolls back what is not committed. */
+    #fail(error) {
+        this.failure = error;
+        this.upstream.abandon(error instanceof Error ? error : new Error(String(error)));
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/postgres/gate/settings.ts
 
 /** The settings of the connection, which clients take turns in. */
@@ -54105,6 +55052,11 @@ class Settings {
     /** What makes the connection forget those of all clients. */
     get reset() {
         return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#before, ...this.own];
+    }
+    /** What sets the client's for a statement outside of a transaction, where SET LOCAL does nothing. */
+    outside(values) {
+        const own = this.own.map(sql => sql.replace(/^SET LOCAL /, 'SET '));
+        return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#before, ...own, ...setting(Object.entries(values))];
     }
     /** Reads what the client at hand has set. */
     save(saved) {
@@ -54310,6 +55262,18 @@ class Handover {
             this.savepoints.undo(savepoint, () => begin(refused));
         })));
     }
+    /** The connection is nobody's for a while: whoever had it gets its settings anew. */
+    leave(done) {
+        const leaving = this.#current;
+        this.#current = undefined;
+        this.#littered = true;
+        this.upstream.send(join(leaving ? this.#save(leaving) : join(), syncPoint(status => {
+            if (status === 'T')
+                done();
+            else
+                this.upstream.abandon(new Error('the settings of a connection could not be read'));
+        })));
+    }
     #save(session) {
         return this.settings.save(values => {
             session.saved = values;
@@ -54389,6 +55353,27 @@ class Nesting {
             this.upstream.send(inner.nested.stepAside());
         this.#open = this.#open.filter(other => !above.includes(other));
         return undefined;
+    }
+    /** Why a COMMIT upstream would commit what a client can still undo; with `everything`, also what only goes on later. */
+    obstacleToCommit({ everything = false } = {}) {
+        for (const [depth, { transaction }] of this.#open.entries()) {
+            const { status, savepoints, prepared } = transaction.now;
+            if (status === 'E')
+                return 'a connection is in a failed transaction';
+            if (prepared.length > 0)
+                return 'a PREPARE TRANSACTION awaits its COMMIT PREPARED';
+            if (savepoints.length > 0)
+                return 'a connection has a savepoint open';
+            if ((depth > 0 || everything) && !transaction.canStepAside)
+                return 'another connection is inside a transaction that has written';
+        }
+        return undefined;
+    }
+    /** Everything was committed upstream: what clients have open goes on in the next transaction. */
+    committed() {
+        for (const { transaction } of this.#open)
+            transaction.goOn();
+        this.#open = [];
     }
     /** The transactions inside of the session's go with it. */
     loseAbove(session) {
@@ -54486,7 +55471,7 @@ class Upstream {
     #queue = [];
     /** Why the connection was lost, if it was. */
     lost;
-    /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed. */
+    /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed, `I` between two. */
     status = 'T';
     constructor(client, listener) {
         this.listener = listener;
@@ -54494,10 +55479,17 @@ class Upstream {
         this.#pgListeners = this.#socket.listeners('data');
         if (this.#pgListeners.length !== 1)
             throw new Error('pg does not read its socket in the way this version knows');
+        this.take('T');
+    }
+    /** Takes the socket from pg, whose client is idle; `status` is what the server has told it last. */
+    take(status) {
+        this.status = status;
         this.#socket.removeAllListeners('data');
         this.#socket.on('data', this.#onData);
         this.#socket.on('close', this.#onClose);
         this.#socket.on('error', this.#onClose);
+        if (this.#socket.destroyed)
+            this.#onClose();
     }
     get idle() {
         return this.#queue.length === 0;
@@ -54838,6 +55830,12 @@ class TransactionViews {
         this.now = { ...idle(), status: this.now.status === 'I' ? 'I' : 'E' };
         this.settle();
     }
+    /** What it has done is committed upstream; it stays open for its client and begins anew there when it is used again. */
+    goOn() {
+        this.change(transaction => {
+            Object.assign(transaction, { base: null, wrote: false, fleeting: [] });
+        });
+    }
     get outermostSavepoint() {
         return this.now.prepared.find(({ base }) => base)?.base ?? this.now.base;
     }
@@ -54860,6 +55858,8 @@ class NestedTransaction {
     savepoints;
     nest;
     views = new TransactionViews();
+    /** The unit at hand runs outside of any transaction upstream. */
+    isOutside = false;
     /** A COMMIT is under way: a failure in it undoes the transaction. */
     #committing = false;
     constructor(unit, savepoints, nest) {
@@ -54875,7 +55875,7 @@ class NestedTransaction {
             this.open();
     }
     open() {
-        if (this.views.ahead.base || this.unit.failed)
+        if (this.views.ahead.base || this.unit.failed || this.isOutside)
             return;
         const base = this.savepoints.newName();
         this.views.ahead.base = base;
@@ -55203,6 +56203,8 @@ var external_node_buffer_ = __nccwpck_require__(4573);
 
 
 
+
+
 /** What may be anything. */
 const unknown = {
     bytes: Buffer.alloc(0),
@@ -55210,6 +56212,7 @@ const unknown = {
     effect: { kind: 'other' },
     leaves: undefined,
     configured: [],
+    alone: false,
 };
 /**
  * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
@@ -55230,7 +56233,7 @@ function understand(bytes) {
     catch {
         // Not in our parser's grammar, or too big for it: the server decides, unless it might be transaction control.
         const effect = { kind: /^copy$/i.test(firstWord(text)[0]) ? 'copy-in' : 'other' };
-        return [guarded({ bytes, text, effect, leaves: undefined, configured: [] })];
+        return [guarded({ ...unknown, bytes, text, effect })];
     }
 }
 /** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
@@ -55253,7 +56256,8 @@ function read(bytes, text, tree) {
         name: name,
         local: /^t/i.test(local),
     }));
-    return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured });
+    const alone = standsAlone(forbiddenForm(tree));
+    return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured, alone });
 }
 const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis;
 function gateEffectOf(tree) {
@@ -55448,6 +56452,47 @@ function parametersOf(rest) {
     catch {
         return [];
     }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/messages.ts
+
+
+/** The statement that a message sends, binds, describes or executes, where it is one alone. */
+function statementOf({ type, body }, statements) {
+    switch (type) {
+        case 'Q':
+            return onlyOne(readCString(body).bytes);
+        case 'P':
+            return onlyOne(readCString(body, readCString(body).next).bytes);
+        case 'B':
+            return statements.get(readCString(body, readCString(body).next).text);
+        case 'D': {
+            const { text } = readCString(body, 1);
+            return body[0] === 0x53 ? statements.get(text) : statements.portals.get(text)?.statement;
+        }
+        case 'E':
+            return statements.portals.get(readCString(body).text)?.statement;
+        default:
+            return undefined;
+    }
+}
+function onlyOne(sql) {
+    const [statement, ...more] = understand(sql);
+    return more.length > 0 ? undefined : statement;
+}
+/** The same message with other SQL; one that has none stays as it is. */
+function withSql(message, sql) {
+    const { type, body } = message;
+    const name = type === 'P' ? readCString(body) : undefined;
+    if (type !== 'Q' && !name)
+        return message;
+    const given = readCString(body, name?.next);
+    if (given.text === sql)
+        return message;
+    const frame = name
+        ? wire_frame('P', cstring(name.bytes), cstring(sql), body.subarray(given.next))
+        : wire_frame('Q', cstring(sql));
+    return { type, body: frame.subarray(5), frame };
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/prepared.ts
@@ -55760,6 +56805,7 @@ class Unit {
 
 
 
+
 /**
  * One client connection inside the gate, past its startup.
  *
@@ -55848,6 +56894,10 @@ class Session {
         // PostgreSQL, too, skips everything up to the Sync; a message that is a unit by itself is refused and ended.
         if (this.#unit.failed && this.#underWay)
             return;
+        if (this.nested.isOutside && 'PBDEF'.includes(type) && !statementOf(message, this.statements)?.alone) {
+            this.#underWay = true;
+            return this.#unit.refuse('0A000', 'Atomic Upgrade: this statement comes too soon behind one that runs alone');
+        }
         if (type === 'Q')
             return this.#simple.query(message);
         if (type === 'F')
@@ -55881,17 +56931,24 @@ class Session {
         this.shared.turns.cancel();
     }
     // ── The turn ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    /** The turn is this session's; `refusal` says why it cannot be used, if so. */
-    begin(refusal) {
+    /** The turn is this session's. */
+    begin({ refusal, alone }) {
         // The client may have gone while its settings were being set.
         if (this.#client.ended)
             return this.shared.turns.end(this);
         this.#turn = 'mine';
         if (refusal)
             this.#unit.refuse('0A000', `Atomic Upgrade: ${refusal}`);
+        this.nested.isOutside = alone !== undefined;
         const message = this.#held;
         this.#held = undefined;
-        this.#client.work(message);
+        this.#client.work(message && alone !== undefined ? withSql(message, alone) : message);
+    }
+    /** The statement of the message that waits for the turn, if it is one that runs outside of a transaction only. */
+    get standsAlone() {
+        const held = this.#held;
+        const statement = held && this.transaction.now.status === 'I' ? statementOf(held, this.statements) : undefined;
+        return statement?.alone ? statement.text : undefined;
     }
     /** Another session waits: the turn is given up where the client waits as well, between a Flush and its Sync. */
     offerTurn() {
@@ -55971,6 +57028,7 @@ class Session {
             this.statements.portals.clear();
         this.#turn = 'none';
         this.#flushed = 'no';
+        this.nested.isOutside = false;
         if (!yielding) {
             this.#synced = false;
             this.#simple.isUnderWay = false;
@@ -55999,6 +57057,7 @@ class Turns {
     upstream;
     nesting;
     handover;
+    boundary;
     cancelStatement;
     sessions = new Set();
     holder;
@@ -56008,12 +57067,13 @@ class Turns {
     /** Cancellations that are on their way: nothing starts that they might hit. */
     #cancelling = 0;
     #whenQuiet;
-    constructor(upstream, nesting, handover, 
+    constructor(upstream, nesting, handover, boundary, 
     /** Cancels the statement that runs upstream. */
     cancelStatement) {
         this.upstream = upstream;
         this.nesting = nesting;
         this.handover = handover;
+        this.boundary = boundary;
         this.cancelStatement = cancelStatement;
     }
     /** Asks for the turn; `session.begin` follows. */
@@ -56070,18 +57130,27 @@ class Turns {
         const departed = this.#departed.shift();
         this.holder = departed ?? this.#waiting.shift();
         if (departed)
-            this.handover.tidyAfter(departed, this.sessions, () => this.end(departed));
+            this.#tidyAfter(departed);
         else if (this.holder)
             this.#begin(this.holder);
         else
             this.#whenQuiet?.();
     }
     #begin(session) {
-        this.handover.give(session, refusal => session.begin(refusal));
+        const sql = this.boundary.standingAlone(session);
+        if (sql !== undefined)
+            return this.boundary.outside(session, sql, start => session.begin(start));
+        const give = () => this.handover.give(session, refusal => session.begin({ refusal }));
+        this.boundary.inside(give, { mayEnd: true });
+    }
+    #tidyAfter(departed) {
+        const tidy = () => this.handover.tidyAfter(departed, this.sessions, () => this.end(departed));
+        this.boundary.inside(tidy, { mayEnd: false });
     }
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/gate.ts
+
 
 
 
@@ -56105,6 +57174,7 @@ class Gate {
     address;
     #upstream;
     #turns;
+    #boundary;
     #shared;
     #server;
     /** What clients are told of the server as they connect. */
@@ -56137,7 +57207,7 @@ class Gate {
             throw error;
         }
     }
-    constructor({ client, tape, settings: own, cancel }, server, known) {
+    constructor({ client, tape, settings: own, cancel, segmenting }, server, known) {
         this.#pid = Number(known.get('atomic_upgrade.pid'));
         this.#parameters = [...known].filter(([name]) => !name.startsWith('atomic_upgrade.'));
         this.#server = server;
@@ -56153,7 +57223,9 @@ class Gate {
         const savepoints = new Savepoints(upstream);
         const settings = new Settings(own, JSON.parse(known.get('atomic_upgrade.settings') ?? '{}'));
         const nesting = new Nesting(upstream);
-        this.#turns = new Turns(upstream, nesting, new Handover(upstream, savepoints, settings, nesting), cancel);
+        const handover = new Handover(upstream, savepoints, settings, nesting);
+        this.#boundary = new Boundary(upstream, handover, nesting, settings, segmenting);
+        this.#turns = new Turns(upstream, nesting, handover, this.#boundary, cancel);
         this.#upstream = upstream;
         this.#shared = {
             upstream,
@@ -56171,6 +57243,10 @@ class Gate {
     /** Why the upstream connection was lost, if it was. */
     get lost() {
         return this.#upstream.lost;
+    }
+    /** Why one transaction could not be ended or the next one not begun, if so. */
+    get failure() {
+        return this.#boundary.failure;
     }
     /**
      * Closes the gate: rolls back what clients left open, clears their sessions, and gives the connection back to pg.
@@ -56310,21 +57386,25 @@ async function runThroughGates(step) {
     const several = targets.length > 1;
     const cancel = () => {
         for (const passage of passages)
-            void passage.cancel();
+            if (!passage.target.committing)
+                void passage.cancel();
     };
     signal.addEventListener('abort', cancel);
     step.started = true;
-    const { size } = new Set(targets.flatMap(({ state }) => state.plan.revisions.map(({ id }) => id)));
+    const { size } = new Set(targets.flatMap(({ rest }) => rest.revisions.map(({ id }) => id)));
     const where = several ? `on ${targets.length} databases, each ` : '';
-    log.info(`Running ${count(size, 'revision')} ${where}in one transaction.`);
+    const segments = targets[0].run?.left ?? 1;
+    log.info(`Running ${count(size, 'revision')} ${where}in ${segments > 1 ? `${segments} segments` : 'one transaction'}.`);
     const { direction, revision: target } = inputs;
     const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, through_gates_batchOf(passage)]));
     let error;
     try {
         await step.driver.run({ direction, target, databases }, (bind, id) => {
             for (const { target, progress } of passages) {
-                if (target.state.bind === bind)
+                if (target.state.bind === bind) {
                     progress.start(id);
+                    target.run?.revisionStarts(id);
+                }
                 else
                     progress.finish();
             }
@@ -56337,12 +57417,15 @@ async function runThroughGates(step) {
     signal.removeEventListener('abort', cancel);
     for (const { target, tape, progress } of passages) {
         progress.finish({ failed: error !== undefined });
-        target.state.runs = progress.runs;
+        target.state.runs = [...target.state.runs, ...progress.runs];
         const { notices } = tape;
         if (notices.length > 0)
             log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices);
     }
     printed.show(log, 'Output of the scripts');
+    const [failure] = passages.flatMap(({ gate }) => gate.failure ?? []);
+    if (failure)
+        throw failure;
     const lost = passages.find(({ gate }) => gate.lost);
     if (lost)
         throw connectionLost(lost.gate.lost, lost.tape.revision === null ? {} : { revision: lost.tape.revision });
@@ -56356,7 +57439,8 @@ async function through_gates_open(step, target) {
     const { client, pid, settings, lockTimeout } = target.transaction;
     const cancel = () => cancelStatement(pid, () => target.connect());
     const tape = new Tape(target.versionTable.name);
-    const gate = await Gate.open({ client, tape, settings, cancel });
+    target.run?.begins(tape);
+    const gate = await Gate.open({ client, tape, settings, cancel, segmenting: target.run });
     const watch = new LockWatch({
         pid,
         quietSince: () => tape.quietSince,
@@ -56365,7 +57449,7 @@ async function through_gates_open(step, target) {
         onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
     });
     const of = step.targets.length > 1 ? `${target.state.bind}: ` : '';
-    const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.state.plan);
+    const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.rest);
     return { target, tape, gate, watch, progress, cancel };
 }
 /** All of them, or none is left open. */
@@ -56389,7 +57473,7 @@ async function through_gates_close(passages) {
 }
 function through_gates_batchOf({ target, gate }) {
     const { user = '', database = '' } = target.client;
-    const revisions = target.state.plan.revisions.map(({ id, digest }) => ({ id, digest }));
+    const revisions = target.rest.revisions.map(({ id, digest }) => ({ id, digest }));
     return { revisions, gate: { ...gate.address, user, database } };
 }
 /** The error of a script, with what PostgreSQL said to it. */
@@ -56397,7 +57481,8 @@ function blame(error, passages) {
     const { target, tape, watch } = passages.find(({ target }) => target.state.bind === error.bind) ??
         passages.find(({ tape }) => tape.failure) ??
         passages[0];
-    const failure = failureOf(error, tape.failure, target.state.plan, watch.blockersSince(tape.failure?.since));
+    const blockers = watch.blockersSince(tape.failure?.since);
+    const failure = failureOf(error, tape.failure, target.rest, { blockers, inSegments: target.run !== undefined });
     if (passages.length > 1)
         failure.details.bind = target.state.bind;
     return failure;
@@ -56554,7 +57639,7 @@ async function send(target, revision, tape, blockers) {
         const failure = failureOf({ message: told, revision: revision.id, place, fromDatabase: true }, {
             sql: statement?.sql ?? '',
             error: { code, message: told, ...(detail && { detail }), ...(hint && { hint }), ...(position && { position }) },
-        }, target.state.plan, blockers());
+        }, target.state.plan, { blockers: blockers() });
         return through_messages_inBind(failure, target.state);
     }
 }
@@ -56575,41 +57660,6 @@ function through_messages_inBind(failure, { bind }) {
     if (bind !== 'default')
         failure.details.bind = bind;
     return failure;
-}
-
-;// CONCATENATED MODULE: ./src/verify.ts
-
-
-
-
-
-
-/** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
-async function verify({ transaction, versionTable, state }) {
-    const where = state.bind === 'default' ? '' : ` in the database ${state.bind}`;
-    try {
-        await transaction.checkConstraints();
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        if (isTransient(error.code)) {
-            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
-            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
-        }
-        throw new Failure('migration-failed', `A deferred constraint is violated${where}: ${messageOf(error)}.`, {
-            advice: 'Mend the data in the migration before the constraint is checked.',
-            bind: state.bind,
-            cause: error,
-        });
-    }
-    await transaction.checkIdentity();
-    const { newHeads } = state.plan;
-    const { heads } = await readHeads(transaction.client, versionTable);
-    if (!sameHeads(heads, newHeads)) {
-        throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
-    }
-    await transaction.clearSession();
 }
 
 ;// CONCATENATED MODULE: ./src/transact.ts
@@ -56654,8 +57704,11 @@ async function transact(step) {
             shouldRetry: ({ error, attemptNumber, retryDelay }) => {
                 if (!(error instanceof Failure) || !error.details.transient)
                     return false;
+                if (!step.targets.every(({ run }) => run?.canGoOn ?? true))
+                    return false;
+                const what = step.targets.some(({ committed }) => committed > 0) ? 'rest of the' : 'whole';
                 log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`);
-                log.info(`The whole batch is tried again in ${seconds(retryDelay)}.`);
+                log.info(`The ${what} batch is tried again in ${seconds(retryDelay)}.`);
                 return true;
             },
         });
@@ -56667,6 +57720,25 @@ async function transact(step) {
     return last;
 }
 async function attemptOnce(step) {
+    const [target] = step.targets;
+    if (!step.runsInSegments)
+        return await attempt(step);
+    return await underDeployLock(step, target, async (checkLock) => {
+        const run = new SegmentedRun(step, target, checkLock, target.run);
+        target.run = run;
+        try {
+            const ending = await attempt(step);
+            if (ending === 'applied')
+                run.applied();
+            return ending;
+        }
+        catch (error) {
+            await run.failed();
+            throw error;
+        }
+    });
+}
+async function attempt(step) {
     const { inputs, surroundings } = step;
     const begun = [];
     try {
@@ -56679,7 +57751,9 @@ async function attemptOnce(step) {
         }
         const targets = inLockOrder(step.targets);
         for (const target of targets) {
-            await target.transaction.lock(() => tellAndSettle(step, target), surroundings.signal);
+            if (!step.runsInSegments)
+                await takeLock(step, target, target.transaction);
+            await target.transaction.identify();
         }
         const there = await allOf(targets.map(target => isAlreadyThere(step, target)));
         if (!there.includes(false))
@@ -56688,6 +57762,7 @@ async function attemptOnce(step) {
         const together = await canPrepare(step);
         await (inputs.planFile ? runMessages(step) : runThroughGates(step));
         await allOf(targets.map(target => verify(target)));
+        await moving[0]?.run?.checkLock();
         if (inputs.mode === 'rehearse')
             return 'rehearsed';
         surroundings.signal.throwIfAborted();
@@ -56699,10 +57774,12 @@ async function attemptOnce(step) {
     }
 }
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
-async function isAlreadyThere({ surroundings, targets }, { state, client, versionTable }) {
+async function isAlreadyThere({ surroundings, targets }, target) {
+    const { state, client, versionTable } = target;
     const { heads, tableExists } = await readHeads(client, versionTable);
-    const plan = state.plan;
-    state.priorHeads = heads;
+    const plan = target.rest;
+    if (target.committed === 0)
+        state.priorHeads = heads;
     const which = targets.length > 1 ? `The database ${state.bind}` : 'The database';
     if (sameHeads(heads, plan.newHeads)) {
         if (plan.revisions.length > 0)
@@ -56717,21 +57794,9 @@ async function isAlreadyThere({ surroundings, targets }, { state, client, versio
     await checkWritable(client, versionTable, tableExists);
     return false;
 }
-/** While the deploy lock is waited for: says who has it, and ends what holds it for nobody any more. */
-async function tellAndSettle(step, target) {
-    const { log } = step.surroundings;
-    try {
-        const holder = await target.aside(lockHolder);
-        if (holder)
-            log.info(`Waiting for another deploy of this database: ${holder}.`);
-    }
-    catch {
-        log.info('Waiting for another deploy of this database.');
-    }
-    await settleLeftovers(step, { inTheWay: true });
-}
 
 ;// CONCATENATED MODULE: ./src/run.ts
+
 
 
 
@@ -56779,6 +57844,8 @@ async function run(inputs, surroundings) {
         }
         else {
             refuseObstacles(result);
+            for (const warning of halvesOf(result))
+                log.warning(warning);
             await requireReview(step);
             result.commentUrl = await publisher.comment(result);
             result.outcome = await transact(step);
@@ -56792,9 +57859,11 @@ async function run(inputs, surroundings) {
         const cancelled = signal.aborted && !step.committing;
         const loss = step.targets.map(({ client }) => client && lossOf(client, error)).find(Boolean);
         result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error));
+        if (result.databases.some(stands))
+            result.outcome ??= 'partly-applied';
         result.outcome ??= step.started ? 'rolled-back' : 'refused';
         await step.rereadHeads();
-        result.failure = driftOf(result) ?? result.failure;
+        result.failure = goingOn(driftOf(result) ?? result.failure, result);
     }
     finally {
         await step.end();
@@ -56807,10 +57876,15 @@ async function run(inputs, surroundings) {
     return result;
 }
 /** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
-function refuseObstacles({ databases }) {
+function refuseObstacles({ databases, mode }) {
     const [first, ...more] = databases.flatMap(({ obstacles = [] }) => obstacles);
-    if (first)
-        throw notTransactionalFailure([first, ...more]);
+    if (!first)
+        return;
+    const divisions = databases.flatMap(({ division }) => division ?? []);
+    if (mode === 'rehearse' && divisions.some(each => each.obstacles.length === 0)) {
+        throw notRehearsableFailure([first, ...more]);
+    }
+    throw notTransactionalFailure([first, ...more], { inSegments: divisions.length > 0 });
 }
 /** The batch failed while somebody moved the heads who does not take the deploy lock, such as a raw `flask db upgrade`. */
 function driftOf({ outcome, failure, databases }) {

@@ -213,6 +213,7 @@ class DryRun:
 
     def applied(self, bind, heads):
         self.new[bind] = set(heads)
+        self.renderers[bind].revisions[-1]["heads"] = sorted(heads)
 
 
 def plan(project, request):

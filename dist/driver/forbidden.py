@@ -13,8 +13,10 @@ def look_into(path, direction, bind):
     with open(path, "rb") as file:
         source = file.read()
     names = {direction, direction + "_" + bind} | ({direction + "_"} if bind == default else set())
-    concurrently, mentions = [], []
+    concurrently, mentions, strings = [], [], []
     for function in ast.parse(source).body:
+        if not isinstance(function, ast.FunctionDef) or function.name in names:
+            strings += strings_in(function)
         # With several databases, `upgrade` calls `upgrade_` for the default one and `upgrade_<bind>` for the others.
         if not isinstance(function, ast.FunctionDef) or function.name not in names:
             continue
@@ -25,7 +27,15 @@ def look_into(path, direction, bind):
                 found = words.search(node.value)
                 if found:
                     mentions.append({"line": node.lineno, "text": found.group()})
-    return {"concurrently": concurrently, "mentions": mentions}
+    return {"concurrently": concurrently, "mentions": mentions, "strings": strings}
+
+
+def strings_in(part):
+    """What may be SQL, or a value in it; a docstring is neither."""
+    if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
+        return []
+    found = [node for node in ast.walk(part) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [{"line": node.lineno, "text": node.value} for node in found if len(node.value) < 10000]
 
 
 def is_set(keyword):

@@ -13,7 +13,8 @@ const screen = { height: 40, width: 100 }
 /**
  * The statements of a revision as people read them, each with its terminator. Rows that would fill more than a screen
  * are shown by the first few and a count: those of one INSERT, and those of INSERTs into one table that follow each
- * other, as `op.bulk_insert` renders them. Needs the parser to be loaded.
+ * other, as `op.bulk_insert` renders them. What is left out differs from what is shown in constants only: a row that
+ * does something else is never hidden. Needs the parser to be loaded.
  */
 export function abridged(statements: string[]): string[] {
   if (!fillsAScreen(statements)) return statements.map(terminated)
@@ -27,7 +28,7 @@ export function abridged(statements: string[]): string[] {
     const isLong = fillsAScreen(run)
     if (isLong && run.length > mostRows) {
       shown.push(...run.slice(0, mostRows).map(terminated), remark(run.length))
-    } else if (isLong && insert && insert.rows > mostRows) {
+    } else if (isLong && insert?.isUniform && insert.rows > mostRows) {
       shown.push(terminated(firstRows(run[0]!, insert.rows)))
     } else shown.push(...run.map(terminated))
   }
@@ -44,25 +45,39 @@ function fillsAScreen(statements: string[]): boolean {
 }
 
 interface Insert {
-  /** The table and its columns. */
-  into: string
+  /** What it is apart from its constants. */
+  form: string
   rows: number
+  /** Whether each row has the form of one of the first. */
+  isUniform: boolean
 }
 
-/** What an INSERT … VALUES inserts into; undefined for anything else. */
+/** A statement of more characters than these is not parsed to be shown: it is cut anyway. */
+const longest = 4_000_000
+
+/** What an INSERT … VALUES inserts; undefined for anything else. */
 function insertOf(sql: string): Insert | undefined {
-  if (!/\binsert\b/i.test(sql)) return undefined
+  if (sql.length > longest || !/\binsert\b/i.test(sql)) return undefined
   const [statement, more] = statementsOf(sql)
   if (!statement || more || !('InsertStmt' in statement)) return undefined
-  const { relation, cols = [], selectStmt } = statement.InsertStmt
-  const rows = selectStmt && 'SelectStmt' in selectStmt ? (selectStmt.SelectStmt.valuesLists?.length ?? 0) : 0
-  const columns = cols.map(column => 'ResTarget' in column && column.ResTarget.name)
-  return rows > 0 ? { into: JSON.stringify([relation?.schemaname, relation?.relname, columns]), rows } : undefined
+  const { selectStmt } = statement.InsertStmt
+  const rows = (selectStmt && 'SelectStmt' in selectStmt && selectStmt.SelectStmt.valuesLists) || []
+  if (rows.length === 0) return undefined
+  const forms = rows.map(formOf)
+  const first = new Set(forms.slice(0, mostRows))
+  return { form: formOf(statement), rows: rows.length, isUniform: forms.every(form => first.has(form)) }
 }
 
-function isAnotherRow(sql: string, { into }: Insert): boolean {
-  const insert = insertOf(sql)
-  return insert?.rows === 1 && insert.into === into
+const isAnotherRow = (sql: string, { form }: Insert): boolean => insertOf(sql)?.form === form
+
+const formOf = (tree: Node): string =>
+  JSON.stringify(tree, (key, value) => (key === 'location' ? undefined : isConstant(value) ? '?' : value))
+
+/** Also with a cast, a DEFAULT, and the parameter that stands for a hidden constant. */
+function isConstant(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  if ('TypeCast' in value) return isConstant((value.TypeCast as { arg?: unknown }).arg)
+  return 'A_Const' in value || 'SetToDefault' in value || 'ParamRef' in value
 }
 
 function statementsOf(sql: string): Node[] {

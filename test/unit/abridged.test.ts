@@ -51,6 +51,31 @@ describe('Rows that fill more than a screen are shown by the first five and a co
     ])
   })
 
+  test('also where constants are of different kinds', () => {
+    const kinds = ['NULL', '-7', 'true', "'x'", "CAST('{}' AS jsonb)", "'2026-01-01'::date", 'DEFAULT', "B'1'"]
+    const values = numbers(400).map(i => `(${i}, ${kinds[i % kinds.length]})`)
+    const first = `INSERT INTO t VALUES ${values.slice(0, 5).join(', ')}`
+    expect(abridged([`INSERT INTO t VALUES ${values.join(', ')}`])).toEqual([
+      `${first}\n-- … and 395 more rows, 400 in all\n;`,
+    ])
+    const single = values.map(each => `INSERT INTO t VALUES ${each}`)
+    expect(abridged(single)).toHaveLength(6)
+  })
+
+  test('INSERTs up to the one that does something else, which is shown', () => {
+    const row = (i: number, value = `'${i}'`) => `INSERT INTO t (id, name) VALUES (${i}, ${value})`
+    for (const other of [
+      row(60, 'current_setting($$x$$)'),
+      `${row(60)} ON CONFLICT (id) DO UPDATE SET name = 'x'`,
+      `${row(60)} RETURNING pg_sleep(10)`,
+      `WITH gone AS (DELETE FROM account) ${row(60)}`,
+    ]) {
+      const shown = abridged([...numbers(59).map(i => row(i)), other, ...numbers(60).map(i => row(i + 60))])
+      expect(shown).toHaveLength(13)
+      expect(shown[6]).toBe(`${other};`)
+    }
+  })
+
   test('without their constants', () => {
     const shown = abridged([hideLiterals(insert(1000))])
     expect(shown).toHaveLength(1)
@@ -62,6 +87,14 @@ describe('Rows that fill more than a screen are shown by the first five and a co
 test.each([
   ['what fits on a screen', [insert(20)]],
   ['few rows, however long', [insert(5, { tail: ` RETURNING '${'x'.repeat(9_000)}'` })]],
+  [
+    'a row that does something else than the first ones',
+    [insert(900).replace(/\(800, .*?\)\)\)/, "(800, (SELECT string_agg(mail, ',') FROM account))")],
+  ],
+  [
+    'a row that does the same to something else',
+    [insert(900).replace(/\(800, coalesce/, '(800, pg_catalog.coalesce_all')],
+  ],
   ['rows of a query', [`INSERT INTO t SELECT * FROM (${insert(900).replace('INSERT INTO t (id, name) ', '')}) AS v`]],
   ['other statements', numbers(90).map(i => `UPDATE t SET a = ${i} WHERE id = ${i}`)],
   ['rows for different tables in turn', numbers(90).map(i => `INSERT INTO t${i % 2} VALUES (${i})`)],
