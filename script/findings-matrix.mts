@@ -14,25 +14,33 @@ const stacks = [
 ]
 const pythonVersion = '3.11'
 
-/** Plays everything on each combination in a process of its own, and hands over what is known so far after each. */
-export async function playMatrix(known: Findings, done: (matrix: Findings['matrix']) => void): Promise<void> {
+const combinations = stacks.flatMap(({ name, requirements }) =>
+  postgresVersions.map(version => ({ name: `PostgreSQL ${version}, ${name}`, version, requirements })),
+)
+
+/**
+ * Plays everything on each combination whose name holds the text, in a process of its own, and hands over what is known
+ * of all of them after each.
+ */
+export async function playMatrix(
+  known: Findings,
+  only: string,
+  done: (matrix: Findings['matrix']) => void,
+): Promise<void> {
   const command = findPython(pythonVersion)
   if (!command) throw new Error(`script/findings --matrix needs Python ${pythonVersion}, which this machine lacks.`)
-  const matrix: Findings['matrix'] = []
-  for (const { name, requirements } of stacks) {
-    const python = environmentOf({ python: pythonVersion, requirements }, command)
-    for (const version of postgresVersions) {
-      const found = playOn(version, python, `PostgreSQL ${version}, ${name}`)
-      const different = differences(allFindings(known), allFindings(found))
-      for (const { scenario, was, is } of different) console.log(`✗ ${scenario}\n  was: ${was}\n  is:  ${is}`)
-      matrix.push({
-        name: `PostgreSQL ${version}, ${name}`,
-        environment: found.environment,
-        findings: allFindings(found).length,
-        different: Object.fromEntries(different.map(({ scenario, is }) => [scenario, is])),
-      })
-      done(matrix)
-    }
+  const rows = new Map(known.matrix.map(row => [row.name, row]))
+  for (const { name, version, requirements } of combinations.filter(each => each.name.includes(only))) {
+    const found = playOn(version, environmentOf({ python: pythonVersion, requirements }, command), name)
+    const different = differences(allFindings(known), allFindings(found))
+    for (const { scenario, was, is } of different) console.log(`✗ ${scenario}\n  was: ${was}\n  is:  ${is}`)
+    rows.set(name, {
+      name,
+      environment: found.environment,
+      findings: allFindings(found).length,
+      different: Object.fromEntries(different.map(({ scenario, is }) => [scenario, is])),
+    })
+    done(combinations.flatMap(each => rows.get(each.name) ?? []))
   }
 }
 

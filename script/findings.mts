@@ -27,7 +27,7 @@ if (values.write && values.only) fail('--write writes all findings, so it does n
 
 if (values.matrix) {
   if (!known) fail('docs/findings.json is not there: run script/findings --write first.')
-  await playMatrix(known, matrix => write({ ...known, matrix }))
+  await playMatrix(known, values.only, matrix => write({ ...known, matrix }))
 } else await playAll()
 
 async function playAll(): Promise<void> {

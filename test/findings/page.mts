@@ -95,7 +95,7 @@ const versions = (environment: Findings['environment']): string =>
     .join(', ')}`
 
 function versionsTable(matrix: Findings['matrix']): string {
-  const names = Object.keys(matrix[0]!.environment)
+  const names = [...new Set(matrix.flatMap(({ environment }) => Object.keys(environment)))]
   const rows = matrix.map(({ environment, findings, different }) => [
     ...names.map(name => environment[name] ?? ''),
     Object.keys(different).length === 0
