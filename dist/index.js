@@ -52578,8 +52578,9 @@ class Target {
         const { state } = this;
         if (state.outcome === 'in-doubt' || !this.client || !this.versionTable)
             return;
-        if (state.priorHeads && state.outcome !== 'applied')
-            state.newHeads = state.priorHeads;
+        if (state.priorHeads && state.outcome !== 'applied') {
+            state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads;
+        }
         try {
             const { heads } = await this.aside(client => readHeads(client, this.versionTable));
             state.newHeads = heads;
@@ -52890,8 +52891,10 @@ async function commitEach(step, targets) {
         catch (error) {
             for (const committed of targets.slice(0, index))
                 committed.state.outcome = 'applied';
-            for (const undone of targets.slice(index))
-                undone.state.outcome ??= 'rolled-back';
+            // Of one alone it is that of the step, which may have committed segments before.
+            if (targets.length > 1)
+                for (const undone of targets.slice(index))
+                    undone.state.outcome ??= 'rolled-back';
             if (index > 0 && target.state.outcome !== 'in-doubt')
                 result.outcome = 'partly-applied';
             throw error;
@@ -54222,7 +54225,7 @@ async function underDeployLock(step, target, action) {
                 if (isServerError(error))
                     throw error;
                 throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
-                    advice: 'Another deploy may have begun; look for it, and run the step again.',
+                    advice: 'Another deploy may have begun: look for it. Run the step again.',
                     cause: error,
                 });
             }

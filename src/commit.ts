@@ -22,7 +22,8 @@ export async function commitEach(step: Step, targets: Target[]): Promise<void> {
       await commit(step, target, target.rest)
     } catch (error) {
       for (const committed of targets.slice(0, index)) committed.state.outcome = 'applied'
-      for (const undone of targets.slice(index)) undone.state.outcome ??= 'rolled-back'
+      // Of one alone it is that of the step, which may have committed segments before.
+      if (targets.length > 1) for (const undone of targets.slice(index)) undone.state.outcome ??= 'rolled-back'
       if (index > 0 && target.state.outcome !== 'in-doubt') result.outcome = 'partly-applied'
       throw error
     }

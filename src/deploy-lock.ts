@@ -46,7 +46,7 @@ export async function underDeployLock<T>(
       } catch (error) {
         if (isServerError(error)) throw error
         throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
-          advice: 'Another deploy may have begun; look for it, and run the step again.',
+          advice: 'Another deploy may have begun: look for it. Run the step again.',
           cause: error,
         })
       }

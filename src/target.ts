@@ -91,7 +91,9 @@ export class Target {
   async rereadHeads(): Promise<void> {
     const { state } = this
     if (state.outcome === 'in-doubt' || !this.client || !this.versionTable) return
-    if (state.priorHeads && state.outcome !== 'applied') state.newHeads = state.priorHeads
+    if (state.priorHeads && state.outcome !== 'applied') {
+      state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads
+    }
     try {
       const { heads } = await this.aside(client => readHeads(client, this.versionTable))
       state.newHeads = heads

@@ -34,6 +34,23 @@ for (email,) in op.get_bind().execute(sa.text("SELECT email FROM accounts ORDER 
   { id: newHead, upgrade: 'op.execute("DELETE FROM invoices WHERE id = 20")\nop.drop_column("accounts", "plan")' },
 ]
 
+/** The same in three segments: the index is built on its own. */
+const index = 'CREATE UNIQUE INDEX CONCURRENTLY accounts_email ON accounts (email)'
+const inSegments = scripts.map(script =>
+  script.id === 'e4'
+    ? { ...script, upgrade: `with op.get_context().autocommit_block():\n    op.execute("${index}")` }
+    : script,
+)
+
+/** A place between two segments where the batch may stop. */
+export interface Stop {
+  name: string
+  head: string
+  contents: string
+  /** How many segments are committed there. */
+  committed: number
+}
+
 /** The project, and what its databases hold before and after the batch; where there are several, in the order of the binds. */
 export interface Batch {
   servers: Server[]
@@ -41,6 +58,8 @@ export interface Batch {
   workspace: string
   before: string
   after: string
+  /** Only where it runs in segments. */
+  stops: Stop[]
   /** Where the user's Python writes its process id, in the folder that the environment's FAULTS_FOLDER names. */
   pidFile: string
   /** New databases that stand before the batch: a URL for each bind, the servers in turn. */
@@ -49,11 +68,11 @@ export interface Batch {
   apply(urls: string[], options?: Partial<StepOptions>): Promise<Step>
 }
 
-/** One database, or several, on one server or on several. */
-export async function prepareBatch(servers: Server[], databases = 1): Promise<Batch> {
+/** One database, or several, on one server or on several; or one in three segments. */
+export async function prepareBatch(servers: Server[], databases = 1, segments = false): Promise<Batch> {
   const pidFile = 'python.pid'
   const workspace = writeProject({
-    scripts,
+    scripts: segments ? inSegments : scripts,
     binds: binds.slice(1, databases),
     app: `
 if "FAULTS_FOLDER" in os.environ:
@@ -63,7 +82,7 @@ if "FAULTS_FOLDER" in os.environ:
   })
   const used = binds.slice(0, databases)
   const serverOf = (index: number) => servers[index % servers.length]!
-  const inputs = { mode: 'apply', comment: 'false', python }
+  const inputs = { mode: 'apply', comment: 'false', python, segments: String(segments) }
   const apply: Batch['apply'] = (urls, options) => {
     const url = urls.length === 1 ? urls[0]! : urls.map((each, i) => `${used[i]}=${each}`).join('\n')
     return runStep({ workspace, ...options, inputs: { ...inputs, 'database-url': url, ...options?.inputs } })
@@ -80,6 +99,19 @@ if "FAULTS_FOLDER" in os.environ:
     await Promise.all(used.map((_, index) => serverOf(index).create(template(index)))),
     oldHead,
   )
+  const stopsOf = async (urls: string[]): Promise<Stop[]> => {
+    const first = await applied(urls, 'd3')
+    await query(urls[0]!, index)
+    const second = await contents(urls[0]!)
+    await drop(urls)
+    const invalid = second.replace(/^(index .*accounts_email.*) \| true$/m, '$1 | false')
+    if (invalid === second) throw new Error('The index is not in what the database holds.')
+    return [
+      { name: 'first', head: 'd3', contents: first, committed: 1 },
+      { name: 'invalid', head: 'd3', contents: invalid, committed: 1 },
+      { name: 'second', head: 'd3', contents: second, committed: 2 },
+    ]
+  }
   let created = 0
   const fresh = () => {
     created++
@@ -97,10 +129,11 @@ if "FAULTS_FOLDER" in os.environ:
       await query(serverOf(index).url('postgres'), `DROP DATABASE ${new URL(url).pathname.slice(1)} WITH (FORCE)`)
     }
   }
+  const stops = segments ? await stopsOf(await fresh()) : []
   const once = await fresh()
   const after = await applied(once, newHead)
   await drop(once)
-  return { servers, binds: used, workspace, before, after, pidFile, fresh, drop, apply }
+  return { servers, binds: used, workspace, before, after, stops, pidFile, fresh, drop, apply }
 }
 
 /** The prepared transactions of a database. */

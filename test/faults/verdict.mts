@@ -3,17 +3,19 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { contents } from '../support/database.mts'
 import { query } from '../support/postgres.mts'
 import type { Step } from '../support/runner.mts'
-import { type Batch, newHead, oldHead, preparedIn } from './batch.mts'
+import { type Batch, newHead, oldHead, preparedIn, type Stop } from './batch.mts'
 import type { Fault } from './faults.mts'
 
-/** What one database holds: everything as before the batch, everything as after it, or neither. */
-type Holds = 'old' | 'new' | 'half'
+/** What one database holds: everything as before the batch, everything as after it, neither, or what a stop between two segments has. */
+type Holds = 'old' | 'new' | 'half' | 'between'
 
 export interface Verdict {
   /** What all databases hold once what was prepared is decided; `half` is also one old and another new. */
   holds: Holds
   /** What each held after the run with the fault, before anybody settled it. */
   seen: (Holds | 'prepared')[]
+  /** Between which segments it stopped, if it did. */
+  stop?: Stop['name']
   /** What the action said that is not so. */
   falseWords: string[]
   /** What it left behind: sessions, locks, processes, or a database that cannot go on. */
@@ -37,11 +39,12 @@ export async function judge(batch: Batch, urls: string[], step: Step, circumstan
   const seen = await Promise.all(
     urls.map((url, i) => (prepared[i]!.length > 0 ? ('prepared' as const) : holdings(batch, url))),
   )
+  const stop = seen[0] === 'between' ? await stopIn(batch, urls[0]!) : undefined
   const second = await batch.apply(urls)
   // The second run settles, and then applies what is left: whether it settled to a mix, only the transactions can tell.
   const decided = await Promise.all(seen.map((each, i) => (each === 'prepared' ? fate(urls[i]!, prepared[i]!) : each)))
   const holds = decided.every(each => each === decided[0]) ? decided[0]! : 'half'
-  const falseWords = wrong(batch, step, decided, seen, circumstances)
+  const falseWords = wrong(batch, step, decided, seen, stop, circumstances)
   const expected = holds === 'new' ? 'up-to-date' : 'applied'
   if (second.outputs.outcome !== expected) left.push(`a second run ends ${second.outputs.outcome}:\n${second.log}`)
   for (const url of urls) {
@@ -49,15 +52,21 @@ export async function judge(batch: Batch, urls: string[], step: Step, circumstan
     if (found !== 'new') left.push(`a second run leaves ${url} at ${found}`)
   }
   left.push(...(await leftBehind(urls, circumstances.pidFile, true)).map(each => `after a second run, ${each}`))
-  return { holds, seen, falseWords, left, step }
+  return { holds, seen, falseWords, left, step, ...(stop && { stop: stop.name }) }
 }
 
 export const isBad = ({ holds, falseWords, left }: Verdict): boolean =>
   holds === 'half' || falseWords.length > 0 || left.length > 0
 
-async function holdings({ before, after }: Batch, url: string): Promise<Holds> {
+async function holdings(batch: Batch, url: string): Promise<Holds> {
   const found = await contents(url)
-  return found === before ? 'old' : found === after ? 'new' : 'half'
+  if (found === batch.before) return 'old'
+  return found === batch.after ? 'new' : batch.stops.some(stop => stop.contents === found) ? 'between' : 'half'
+}
+
+async function stopIn({ stops }: Batch, url: string): Promise<Stop | undefined> {
+  const found = await contents(url)
+  return stops.find(stop => stop.contents === found)
 }
 
 /** What became of a transaction that was prepared: a prepared one's id is on disk, so it is never given out again. */
@@ -73,6 +82,7 @@ function wrong(
   step: Step,
   decided: Holds[],
   seen: Verdict['seen'],
+  stop: Stop | undefined,
   { tooLate, fault }: Circumstances,
 ): string[] {
   const { outputs, exitCode, log } = step
@@ -111,17 +121,29 @@ function wrong(
     } else if (its === 'refused' && from === '' && to === '') {
       // It never came to know the heads.
       must(holds === 'old', of('refused as the outcome'))
+    } else if (stop) {
+      must(from === oldHead, of('the prior-head'))
+      must(to === stop.head, of('the new-head'))
+      must(its === 'partly-applied', of('the outcome'))
+      must(isSaid(stop, outputs.segments), `the segments, at ${stop.name}: ${outputs.segments}`)
     } else {
       must(from === oldHead, of('the prior-head'))
-      must(to === { old: oldHead, new: newHead, half: '?' }[holds], of('the new-head'))
+      must(to === { old: oldHead, new: newHead, half: '?', between: '?' }[holds], of('the new-head'))
       must(holds === (['applied', 'up-to-date'].includes(its) ? 'new' : 'old'), of('the outcome'))
     }
     const the = binds.length > 1 ? `The database ${bind} is` : 'Outcome: .*\\bThe database is'
     const place = new RegExp(`^(?:Outcome: \\S+ )?${the} (?:now )?at (\\w+)`, 'm').exec(log)?.[1]
-    const there = { old: oldHead, new: newHead, half: '?' }[holds]
+    const there = { old: oldHead, new: newHead, half: '?', between: stop?.head }[holds]
     must(place === undefined || place === there, `the log says that the database ${bind} is at ${place}`)
   }
   return wrongs
+}
+
+/** Whether the output has the segments that are committed, and no others; an unanswered statement may be one of them. */
+function isSaid({ committed }: Stop, segments = '[]'): boolean {
+  const outcomes = (JSON.parse(segments) as { outcome: string }[]).map(({ outcome }) => outcome)
+  const applied = outcomes.filter(outcome => outcome === 'applied').length
+  return applied === committed || (outcomes[applied] === 'in-doubt' && committed === applied + 1)
 }
 
 /**
