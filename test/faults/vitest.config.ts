@@ -6,6 +6,7 @@ export default defineConfig({
   test: {
     include: ['test/faults/*.long.ts'],
     globalSetup: ['test/support/setup.mts'],
+    setupFiles: ['test/support/tidy.mts'],
     testTimeout: 300_000,
     hookTimeout: 120_000,
     maxWorkers: 2,
