@@ -49474,8 +49474,15 @@ function fillsAScreen(statements) {
 }
 /** A statement of more characters than these is not parsed to be shown: it is cut anyway. */
 const abridged_longest = 4_000_000;
+/** By their text: the log, the comment and the summary show the same statements. */
+const known = new Map();
 /** What an INSERT … VALUES inserts; undefined for anything else. */
 function insertOf(sql) {
+    if (!known.has(sql))
+        known.set(sql, readInsert(sql));
+    return known.get(sql);
+}
+function readInsert(sql) {
     if (sql.length > abridged_longest || !/\binsert\b/i.test(sql))
         return undefined;
     const [statement, more] = statementsOf(sql);
@@ -50446,17 +50453,21 @@ class Driver {
             return [bind, { heads, version_table_exists }];
         });
         this.#send({ plan: { direction, target, databases: Object.fromEntries(asked) } });
-        const { planned } = await this.#answer();
+        const statements = [];
+        let answer = await this.#answer();
+        for (; answer.statement; answer = await this.#answer())
+            statements.push(answer.statement);
+        const { planned } = answer;
         if (!planned)
             throw this.#unexpected();
         const plans = Object.entries(planned).map(([bind, batch]) => {
-            const revisions = batch.revisions.map(each => this.#revision(each));
+            const revisions = batch.revisions.map(each => this.#revision(each, statements.slice(...each.statements)));
             return [bind, { direction, target, priorHeads: batch.prior, newHeads: batch.new, revisions }];
         });
         return new Map(plans);
     }
-    #revision(planned) {
-        const { id, digest, statements, reason, line, heads, ...source } = planned;
+    #revision(planned, statements) {
+        const { id, digest, statements: _, reason, line, heads, ...source } = planned;
         const script = { ...this.#project.scripts.get(id), digest, heads };
         if (reason === null)
             return { ...script, statements };
@@ -54761,13 +54772,19 @@ function cstring(text) {
     const bytes = typeof text === 'string' ? Buffer.from(text) : text;
     return Buffer.concat([bytes, zero]);
 }
-/** Reads the zero-terminated bytes at `offset`; throws where the terminator is missing. */
+/** Reads the zero-terminated bytes at `offset`, as text when that is asked for; throws where the terminator is missing. */
 function readCString(body, offset = 0) {
     const end = body.indexOf(0, offset);
     if (end < 0)
         throw new Error('a string without its terminator');
     const bytes = body.subarray(offset, end);
-    return { bytes, text: bytes.toString('utf8'), next: end + 1 };
+    return {
+        bytes,
+        get text() {
+            return bytes.toString('utf8');
+        },
+        next: end + 1,
+    };
 }
 const zero = Buffer.from([0]);
 function int16(value) {
@@ -54781,7 +54798,7 @@ function int32(value) {
     return bytes;
 }
 // What a client sends.
-const wire_parse = (name, sql, types = int16(0)) => wire_frame('P', cstring(name), cstring(sql), types);
+const wire_parse = (name, sql, types = int16(0)) => wire_frame('P', cstring(name), Buffer.isBuffer(sql) ? sql : Buffer.from(sql), zero, types);
 /** Binds no parameters and asks for every result as text. */
 const wire_bind = (portal, name) => wire_frame('B', cstring(portal), cstring(name), int16(0), int16(0), int16(0));
 const describePortal = (portal) => wire_frame('D', Buffer.from('P'), cstring(portal));
@@ -56227,6 +56244,8 @@ function understand(bytes) {
     // Every byte is kept, also of text in another client_encoding.
     const encoding = (0,external_node_buffer_.isUtf8)(bytes) ? 'utf8' : 'latin1';
     const text = bytes.toString(encoding);
+    if (isPlainData(text))
+        return [{ ...unknown, bytes, text }];
     try {
         const statements = splitStatements(text);
         if (statements.length === 1)
@@ -56239,6 +56258,14 @@ function understand(bytes) {
         return [guarded({ ...unknown, bytes, text, effect })];
     }
 }
+/** From how many characters on the parser takes more memory than an answer is worth. */
+const understand_long = 1_000_000;
+/** Megabytes of data, in what can only be one statement that the gate has nothing to do about. */
+const isPlainData = (text) => text.length > understand_long &&
+    !text.includes(';') &&
+    /^(insert|update|delete)$/i.test(firstWord(text)[0]) &&
+    !setsSomething.test(text);
+const setsSomething = /set_config/i;
 /** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
 const isControl = ({ effect }) => understand_controls.has(effect.kind);
 const understand_controls = new Set([
@@ -56646,9 +56673,15 @@ const onlyErrors = (deliver) => (message) => {
 ;// CONCATENATED MODULE: ./src/postgres/gate/tape.ts
 /** The most notices that are kept. */
 const mostNotices = 1_000;
-/** The longest SQL text, and the longest parameter, that is kept, in characters; the rest is only counted. */
-const kept = { sql: 100_000, parameter: 10_000 };
-const shortened = (text, limit) => text.length > limit ? `${text.slice(0, limit)} … (${text.length} characters)` : text;
+/** How much of a refused statement, of any other, and of a parameter is kept, in characters; the rest is only counted. */
+const kept = { refused: 100_000, sql: 10_000, parameter: 10_000 };
+function shortened(text, limit) {
+    if (text.length <= limit)
+        return text;
+    // A copy: V8's slice of a string would keep all of it.
+    const start = Buffer.from(text.slice(0, limit), 'utf16le').toString('utf16le');
+    return `${start} … (${text.length} characters)`;
+}
 class Tape {
     versionTable;
     entries = [];
@@ -56672,7 +56705,7 @@ class Tape {
             this.#last = now;
             this.entries.push({
                 revision,
-                sql: shortened(sql, kept.sql),
+                sql: shortened(sql, error ? kept.refused : kept.sql),
                 parameters: parameters().map(value => value && shortened(value, kept.parameter)),
                 since,
                 duration: now - since,
@@ -57953,8 +57986,14 @@ async function main() {
             failure: asFailure(error),
         };
     }
-    for (const [name, value] of Object.entries(outputsOf(result)))
-        setOutput(name, value);
+    try {
+        for (const [name, value] of Object.entries(outputsOf(result)))
+            setOutput(name, value);
+    }
+    catch (error) {
+        log.error(`The outputs could not be written: ${messageOf(error)}`, 'Atomic Upgrade: outputs');
+        process.exitCode = 1;
+    }
     const { failure } = result;
     if (failure) {
         log.error(explain({ ...result, failure }), `Atomic Upgrade: ${failure.reason}`, failure.details.place);

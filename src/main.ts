@@ -1,6 +1,6 @@
 import { tmpdir } from 'node:os'
 import * as core from '@actions/core'
-import { asFailure } from './failure'
+import { asFailure, messageOf } from './failure'
 import { baseTips, mayHoldForeignScripts, readEvent } from './github/event'
 import { readInputs } from './inputs'
 import { log } from './log'
@@ -44,7 +44,12 @@ async function main(): Promise<void> {
       failure: asFailure(error),
     }
   }
-  for (const [name, value] of Object.entries(outputsOf(result))) core.setOutput(name, value)
+  try {
+    for (const [name, value] of Object.entries(outputsOf(result))) core.setOutput(name, value)
+  } catch (error) {
+    log.error(`The outputs could not be written: ${messageOf(error)}`, 'Atomic Upgrade: outputs')
+    process.exitCode = 1
+  }
   const { failure } = result
   if (failure) {
     log.error(explain({ ...result, failure }), `Atomic Upgrade: ${failure.reason}`, failure.details.place)

@@ -5,7 +5,7 @@ import { join, relative, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure, type FailureReason, type Place } from '../failure'
 import { explainHeads, type Node } from '../plan/heads'
-import type { Direction, PlaceInScript, Plan, Revision, Script } from '../plan/plan'
+import type { Direction, PlaceInScript, Plan, RenderedStatement, Revision, Script } from '../plan/plan'
 
 /** How to start the user's Python and what it shall load. */
 export interface DriverOptions {
@@ -82,6 +82,8 @@ interface Answer {
     heads: string[]
     databases: { bind: string; version_table: string; version_table_schema: string | null }[]
   }
+  /** Comes before `planned`: one statement of a revision, in their order. */
+  statement?: RenderedStatement
   planned?: Record<string, PlannedBatch>
   read?: Node[]
   revision?: { bind: string; id: string }
@@ -104,7 +106,8 @@ interface PlannedBatch {
   revisions: {
     id: string
     digest: string
-    statements: { sql: string; line: number | null; own: boolean }[]
+    /** Which of the statements that came before: from, and up to without that one. */
+    statements: [number, number]
     reason: string | null
     line: number | null
     heads: string[]
@@ -227,17 +230,20 @@ export class Driver {
       return [bind, { heads, version_table_exists }]
     })
     this.#send({ plan: { direction, target, databases: Object.fromEntries(asked) } })
-    const { planned } = await this.#answer()
+    const statements: RenderedStatement[] = []
+    let answer = await this.#answer()
+    for (; answer.statement; answer = await this.#answer()) statements.push(answer.statement)
+    const { planned } = answer
     if (!planned) throw this.#unexpected()
     const plans = Object.entries(planned).map(([bind, batch]): [string, Plan] => {
-      const revisions = batch.revisions.map(each => this.#revision(each))
+      const revisions = batch.revisions.map(each => this.#revision(each, statements.slice(...each.statements)))
       return [bind, { direction, target, priorHeads: batch.prior, newHeads: batch.new, revisions }]
     })
     return new Map(plans)
   }
 
-  #revision(planned: PlannedBatch['revisions'][number]): Revision {
-    const { id, digest, statements, reason, line, heads, ...source } = planned
+  #revision(planned: PlannedBatch['revisions'][number], statements: RenderedStatement[]): Revision {
+    const { id, digest, statements: _, reason, line, heads, ...source } = planned
     const script = { ...this.#project!.scripts.get(id)!, digest, heads }
     if (reason === null) return { ...script, statements }
     return { ...script, notRenderable: { reason, line }, ...source }

@@ -55,8 +55,16 @@ interface Insert {
 /** A statement of more characters than these is not parsed to be shown: it is cut anyway. */
 const longest = 4_000_000
 
+/** By their text: the log, the comment and the summary show the same statements. */
+const known = new Map<string, Insert | undefined>()
+
 /** What an INSERT … VALUES inserts; undefined for anything else. */
 function insertOf(sql: string): Insert | undefined {
+  if (!known.has(sql)) known.set(sql, readInsert(sql))
+  return known.get(sql)
+}
+
+function readInsert(sql: string): Insert | undefined {
   if (sql.length > longest || !/\binsert\b/i.test(sql)) return undefined
   const [statement, more] = statementsOf(sql)
   if (!statement || more || !('InsertStmt' in statement)) return undefined

@@ -13,3 +13,14 @@ test('action.yml and dist/ alone are the whole action: no node_modules around th
   const step = await start(secondProject, await createDatabase(), { mode: 'apply' }, { action })
   expect(step.outputs.outcome, step.log).toBe('applied')
 })
+
+test('outputs that cannot be written: the step fails in words, and the log says what the database holds', async () => {
+  const environment = { GITHUB_OUTPUT: '/nowhere/output' }
+  const step = await start(secondProject, await createDatabase(), { mode: 'apply' }, { environment })
+  expect(step.exitCode).toBe(1)
+  expect(step.commands.filter(({ name }) => name === 'error').map(({ text }) => text)).toEqual([
+    'The outputs could not be written: Missing file at path: /nowhere/output',
+  ])
+  expect(step.log).toContain('Outcome: applied. ')
+  expect(step.log).not.toContain('    at ')
+})

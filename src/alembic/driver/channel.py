@@ -22,8 +22,12 @@ class Channel:
         return json.loads(line)
 
     def send(self, **answer):
-        self.output.write("\n" + self.nonce + json.dumps(answer) + "\n")
+        self.add(**answer)
         self.output.flush()
+
+    def add(self, **part):
+        """A part of the answer that `send` completes."""
+        self.output.write("\n" + self.nonce + json.dumps(part) + "\n")
 
 
 channel = Channel()

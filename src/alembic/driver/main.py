@@ -1,5 +1,7 @@
 """Answers the action's requests, one at a time."""
 
+import gc
+
 from atomic_upgrade.channel import channel
 from atomic_upgrade.dry_run import plan
 from atomic_upgrade.failures import Failed, frames_of, one_line
@@ -17,6 +19,18 @@ def answer(action):
         channel.send(failed={"kind": "render-failed", "message": one_line(error), "frames": frames_of(error)})
 
 
+def tell(planned):
+    """Each statement on a line of its own, so that megabytes of data are never one string; then the rest, with their places."""
+    sent = 0
+    for batch in planned.values():
+        for revision in batch["revisions"]:
+            for statement in revision["statements"]:
+                channel.add(statement=statement)
+            first, sent = sent, sent + len(revision["statements"])
+            revision["statements"] = [first, sent]
+    return {"planned": planned}
+
+
 def main():
     first = channel.receive()
     channel.nonce = first["nonce"]
@@ -24,14 +38,19 @@ def main():
 
     def loading():
         nonlocal project
-        project, loaded = load(first["load"])
+        # Imports make much and leave next to nothing behind: to collect that takes a tenth of their time.
+        gc.disable()
+        try:
+            project, loaded = load(first["load"])
+        finally:
+            gc.enable()
         return {"loaded": loaded}
 
     answer(loading)
     while project is not None:
         request = channel.receive()
         if "plan" in request:
-            answer(lambda: {"planned": plan(project, request["plan"])})
+            answer(lambda: tell(plan(project, request["plan"])))
         elif "read" in request:
             answer(lambda: {"read": read_scripts(request["read"])})
         elif "run" in request:

@@ -31,11 +31,15 @@ export interface ServerError {
 /** The most notices that are kept. */
 const mostNotices = 1_000
 
-/** The longest SQL text, and the longest parameter, that is kept, in characters; the rest is only counted. */
-const kept = { sql: 100_000, parameter: 10_000 }
+/** How much of a refused statement, of any other, and of a parameter is kept, in characters; the rest is only counted. */
+const kept = { refused: 100_000, sql: 10_000, parameter: 10_000 }
 
-const shortened = (text: string, limit: number) =>
-  text.length > limit ? `${text.slice(0, limit)} … (${text.length} characters)` : text
+function shortened(text: string, limit: number): string {
+  if (text.length <= limit) return text
+  // A copy: V8's slice of a string would keep all of it.
+  const start = Buffer.from(text.slice(0, limit), 'utf16le').toString('utf16le')
+  return `${start} … (${text.length} characters)`
+}
 
 export class Tape {
   readonly entries: TapeEntry[] = []
@@ -59,7 +63,7 @@ export class Tape {
       this.#last = now
       this.entries.push({
         revision,
-        sql: shortened(sql, kept.sql),
+        sql: shortened(sql, error ? kept.refused : kept.sql),
         parameters: parameters().map(value => value && shortened(value, kept.parameter)),
         since,
         duration: now - since,

@@ -47,6 +47,7 @@ export function understand(bytes: Buffer): Understood[] {
   // Every byte is kept, also of text in another client_encoding.
   const encoding = isUtf8(bytes) ? 'utf8' : 'latin1'
   const text = bytes.toString(encoding)
+  if (isPlainData(text)) return [{ ...unknown, bytes, text }]
   try {
     const statements = splitStatements(text)
     if (statements.length === 1) return [read(bytes, text, statements[0]!.tree)]
@@ -57,6 +58,18 @@ export function understand(bytes: Buffer): Understood[] {
     return [guarded({ ...unknown, bytes, text, effect })]
   }
 }
+
+/** From how many characters on the parser takes more memory than an answer is worth. */
+const long = 1_000_000
+
+/** Megabytes of data, in what can only be one statement that the gate has nothing to do about. */
+const isPlainData = (text: string): boolean =>
+  text.length > long &&
+  !text.includes(';') &&
+  /^(insert|update|delete)$/i.test(firstWord(text)[0]) &&
+  !setsSomething.test(text)
+
+const setsSomething = /set_config/i
 
 /** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
 export const isControl = ({ effect }: Understood): boolean => controls.has(effect.kind)

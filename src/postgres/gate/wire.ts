@@ -89,12 +89,18 @@ export function cstring(text: string | Buffer): Buffer {
   return Buffer.concat([bytes, zero])
 }
 
-/** Reads the zero-terminated bytes at `offset`; throws where the terminator is missing. */
-export function readCString(body: Buffer, offset = 0): { bytes: Buffer; text: string; next: number } {
+/** Reads the zero-terminated bytes at `offset`, as text when that is asked for; throws where the terminator is missing. */
+export function readCString(body: Buffer, offset = 0): { bytes: Buffer; readonly text: string; next: number } {
   const end = body.indexOf(0, offset)
   if (end < 0) throw new Error('a string without its terminator')
   const bytes = body.subarray(offset, end)
-  return { bytes, text: bytes.toString('utf8'), next: end + 1 }
+  return {
+    bytes,
+    get text() {
+      return bytes.toString('utf8')
+    },
+    next: end + 1,
+  }
 }
 
 const zero = Buffer.from([0])
@@ -113,7 +119,7 @@ export function int32(value: number): Buffer {
 
 // What a client sends.
 export const parse = (name: string, sql: string | Buffer, types: Buffer = int16(0)) =>
-  frame('P', cstring(name), cstring(sql), types)
+  frame('P', cstring(name), Buffer.isBuffer(sql) ? sql : Buffer.from(sql), zero, types)
 /** Binds no parameters and asks for every result as text. */
 export const bind = (portal: string, name: string) =>
   frame('B', cstring(portal), cstring(name), int16(0), int16(0), int16(0))
