@@ -16,26 +16,40 @@ const headings = [
   'tried',
   'all old',
   'all new',
+  'between segments',
   'half',
   'settled later',
   'false words',
   'left behind',
 ]
 
-/** The rows as a Markdown table, with their sums. */
-export function table(rows: Row[]): string {
+/** The rows as a Markdown table, with their sums; `segments` where the batch may stop between two of them. */
+export function table(rows: Row[], { segments = false } = {}): string {
   const figures = rows.map(row => [row.points, ...countsOf(row)])
   const sums = headings.slice(1).map((_, column) => figures.reduce((sum, row) => sum + row[column]!, 0))
   const lines = [...rows.map(({ fault }, i) => [fault.name, ...figures[i]!]), ['all', ...sums]]
-  return markdown(headings, lines)
+  const shown = (line: (string | number)[]) => line.filter((_, i) => segments || headings[i] !== 'between segments')
+  return markdown(shown(headings) as string[], lines.map(shown))
 }
 
 /** What the databases held after the run with the fault, before the next run: how often each, as a Markdown table. */
 export function states(rows: Row[]): string {
   const seen = rows.flatMap(({ verdicts }) => verdicts.flatMap(verdict => verdict ?? []))
-  const groups = Map.groupBy(seen, verdict => `${verdict.seen.join(', ')} | all ${verdict.holds}`)
+  const groups = Map.groupBy(
+    seen,
+    verdict => `${heldBy(verdict)} | ${verdict.holds === 'between' ? 'the same' : `all ${verdict.holds}`}`,
+  )
   const lines = [...groups].map(([state, { length }]) => [...state.split(' | '), length] as (string | number)[])
   return markdown(['held', 'the next run finds', 'times'], lines.sort())
+}
+
+const heldBy = ({ seen, stop }: Verdict): string => (stop ? stops[stop]! : seen.join(', '))
+
+/** Where a batch of three segments can stop. */
+const stops: Record<string, string> = {
+  first: 'the first segment',
+  invalid: 'the first segment, and an invalid index',
+  second: 'the first two segments',
 }
 
 function markdown(head: string[], lines: (string | number)[][]): string {
@@ -56,6 +70,7 @@ function countsOf({ verdicts }: Row): number[] {
     tried.length,
     holding('old'),
     holding('new'),
+    holding('between'),
     holding('half'),
     tried.filter(({ seen }) => seen.includes('prepared')).length,
     tried.filter(({ falseWords }) => falseWords.length > 0).length,

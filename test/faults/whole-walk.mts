@@ -1,7 +1,7 @@
 /**
  * Walks every point of every fault and prints the table; exits with 1 when a promise did not hold or a point was not
- * tried in time. `--databases N` has a batch of up to three databases, `--servers N` spreads them. `--every N` tries only
- * each N-th point, `--early N` only each N-th of those before the verification, `--only TEXT` only the faults whose names
+ * tried in time. `--databases N` has a batch of up to three databases, `--servers N` spreads them; `--segments` has one
+ * in three segments. `--every N` tries only each N-th point, `--early N` only each N-th of those before the verification, `--only TEXT` only the faults whose names
  * hold the text, `--minutes N` ends after that time, as Ctrl-C does at once. `--write` puts what is printed into
  * docs/reliability.md, where nothing else puts figures.
  */
@@ -20,6 +20,7 @@ const { values } = parseArgs({
   options: {
     databases: { type: 'string', default: '1' },
     servers: { type: 'string', default: '1' },
+    segments: { type: 'boolean', default: false },
     every: { type: 'string', default: '1' },
     early: { type: 'string', default: '' },
     only: { type: 'string', default: '' },
@@ -42,7 +43,7 @@ const start = () => startServer(databases > 1 ? ['max_prepared_transactions = 10
 const servers = await Promise.all(Array.from({ length: walkers * Number(values.servers) }, start))
 try {
   const batches = await Promise.all(
-    Array.from({ length: walkers }, (_, walker) => prepareBatch(ownServers(walker), databases)),
+    Array.from({ length: walkers }, (_, walker) => prepareBatch(ownServers(walker), databases, values.segments)),
   )
   const counts = await countPoints(batches[0]!, chosen)
   const rows: Row[] = chosen.map(fault => {
@@ -61,7 +62,8 @@ try {
     // In no order, so that what is known after half of the time is known of all faults.
     .sort(() => Math.random() - 0.5)
   const where = `${databases === 1 ? 'one database' : `${databases} databases`} on ${servers.length / walkers} server(s)`
-  const title = `${points.length} points of ${chosen.length} faults, in a batch of five revisions, ${where}.`
+  const form = values.segments ? 'five revisions in three segments' : 'five revisions'
+  const title = `${points.length} points of ${chosen.length} faults, in a batch of ${form}, ${where}.`
   console.log(title)
   const total = points.length
   await Promise.all(batches.map(batch => walk(batch, points, total)))
@@ -70,9 +72,9 @@ try {
   const machine = `${cpus().length} × ${cpus()[0]?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB`
   const told = [
     title,
-    table(rows),
+    table(rows, values),
     `${tried} points in ${minutes} minutes, PostgreSQL ${servers[0]!.version}, ${machine}.`,
-    databases > 1 && `What the databases held before the next run:\n\n${states(rows)}`,
+    (databases > 1 || values.segments) && `What the databases held before the next run:\n\n${states(rows)}`,
   ]
   const report = told.filter(Boolean).join('\n\n')
   console.log(`\n${report}`)
@@ -84,13 +86,14 @@ try {
   await Promise.all(servers.map(server => server.stop()))
 }
 
-/** Between the marks of as many databases on the page. */
+/** Between the marks of such a walk on the page. */
 function writeReport(report: string): void {
   const page = join(import.meta.dirname, '../../docs/reliability.md')
-  const [begin, end] = [`<!-- walk of ${databases} -->`, `<!-- /walk of ${databases} -->`]
+  const walk = values.segments ? 'segments' : databases
+  const [begin, end] = [`<!-- walk of ${walk} -->`, `<!-- /walk of ${walk} -->`]
   const text = readFileSync(page, 'utf8')
   const [before, after] = [text.indexOf(begin) + begin.length, text.indexOf(end)]
-  if (after < before) throw new Error(`${page} has no place for a walk of ${databases}`)
+  if (after < before) throw new Error(`${page} has no place for a walk of ${walk}`)
   writeFileSync(page, `${text.slice(0, before)}\n\n${report}\n\n${text.slice(after)}`)
 }
 
