@@ -57431,7 +57431,8 @@ async function runThroughGates(step) {
     const where = several ? `on ${targets.length} databases, each ` : '';
     const segments = targets[0].run?.left ?? 1;
     log.info(`Running ${count(size, 'revision')} ${where}in ${segments > 1 ? `${segments} segments` : 'one transaction'}.`);
-    const { direction, revision: target } = inputs;
+    const { direction } = inputs;
+    const target = through_gates_behind(inputs.revision, targets[0].committed);
     const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, through_gates_batchOf(passage)]));
     let error;
     try {
@@ -57507,6 +57508,8 @@ async function through_gates_close(passages) {
     await allOf(passages.map(({ gate }) => gate.close()));
     await allOf(passages.map(({ watch }) => watch.end()));
 }
+/** The same target for what is still to be run: `+4` is `+3` behind the first revision. */
+const through_gates_behind = (revision, committed) => revision.replace(/(?<=^|@)([+-])(\d+)$/, (_, sign, steps) => `${sign}${Number(steps) - committed}`);
 function through_gates_batchOf({ target, gate }) {
     const { user = '', database = '' } = target.client;
     const revisions = target.rest.revisions.map(({ id, digest }) => ({ id, digest }));

@@ -37,7 +37,8 @@ export async function runThroughGates(step: Step): Promise<void> {
   log.info(
     `Running ${count(size, 'revision')} ${where}in ${segments > 1 ? `${segments} segments` : 'one transaction'}.`,
   )
-  const { direction, revision: target } = inputs
+  const { direction } = inputs
+  const target = behind(inputs.revision, targets[0]!.committed)
   const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, batchOf(passage)]))
   let error: unknown
   try {
@@ -109,6 +110,10 @@ async function close(passages: Passage[]): Promise<void> {
   await allOf(passages.map(({ gate }) => gate.close()))
   await allOf(passages.map(({ watch }) => watch.end()))
 }
+
+/** The same target for what is still to be run: `+4` is `+3` behind the first revision. */
+const behind = (revision: string, committed: number): string =>
+  revision.replace(/(?<=^|@)([+-])(\d+)$/, (_, sign, steps) => `${sign}${Number(steps) - committed}`)
 
 function batchOf({ target, gate }: Passage) {
   const { user = '', database = '' } = target.client!

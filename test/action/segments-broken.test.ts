@@ -84,7 +84,7 @@ describe('Another session is in the way', () => {
     expect(second.outputs, second.log).toMatchObject({ outcome: 'applied', 'new-head': 'c3' })
   })
 
-  test('in the last segment: only that one is tried again', async () => {
+  test.each(['heads', '+4'])('in the last segment, on the way to %s: only that one is tried again', async revision => {
     await other.query('BEGIN; SELECT FROM t WHERE id = 1 FOR UPDATE')
     const running3 = `${running('UPDATE t SET')} AND wait_event_type = 'Lock'`
     const more = {
@@ -93,7 +93,7 @@ describe('Another session is in the way', () => {
       e5: `op.execute("UPDATE t SET name = 'new' WHERE id = 1")`,
     }
     await query(url, "CREATE TYPE kind AS ENUM ('old')")
-    const step = start(project(more), url, { ...inputs, 'lock-timeout': '1s' })
+    const step = start(project(more), url, { ...inputs, revision, 'lock-timeout': '1s' })
     await until(running3)
     await until(`SELECT WHERE NOT EXISTS (${running3})`)
     await other.query('ROLLBACK')
