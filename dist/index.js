@@ -53021,8 +53021,7 @@ class Transaction {
             'SET LOCAL tcp_keepalives_interval = 10',
             'SET LOCAL tcp_keepalives_count = 3',
         ];
-        for (const setting of settings)
-            await client.query(setting);
+        await together(client, settings);
         // From 14, and only where the platform can tell that a client has gone.
         const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
         if (await isAccepted(client, checkConnection))
@@ -53060,8 +53059,7 @@ class Transaction {
     }
     /** Begins another one behind a COMMIT, with the same settings. */
     async beginNext() {
-        for (const sql of ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings])
-            await this.client.query(sql);
+        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
         this.#over = false;
         await this.identify();
     }
@@ -53080,13 +53078,14 @@ class Transaction {
     }
     /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
     async clearSession() {
-        await this.clearSettings();
-        await this.client.query('DEALLOCATE ALL');
+        await together(this.client, [...this.#cleared, 'DEALLOCATE ALL']);
     }
     /** What comes now is not for a script's SET ROLE, for one. */
     async clearSettings() {
-        for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings])
-            await this.client.query(sql);
+        await together(this.client, this.#cleared);
+    }
+    get #cleared() {
+        return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings];
     }
     /**
      * Commits. Resolves only when PostgreSQL has answered COMMIT.
@@ -53166,6 +53165,8 @@ function refusedToPrepare(error) {
             cause: error,
         });
 }
+/** Several statements in one message, and so in one round trip. */
+const together = (client, statements) => client.query(statements.join('; '));
 const quote = (text) => `'${text.replaceAll("'", "''")}'`;
 async function checkTimeout(client, input, setting, value) {
     if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
@@ -53175,19 +53176,16 @@ async function checkTimeout(client, input, setting, value) {
     }
 }
 async function isAccepted(client, sql) {
-    await client.query('SAVEPOINT atomic_upgrade_try');
+    const savepoint = 'SAVEPOINT atomic_upgrade_try';
     try {
-        await client.query(sql);
+        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
         return true;
     }
     catch (error) {
         if (!isServerError(error))
             throw error;
-        await client.query('ROLLBACK TO SAVEPOINT atomic_upgrade_try');
+        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
         return false;
-    }
-    finally {
-        await client.query('RELEASE SAVEPOINT atomic_upgrade_try').catch(() => { });
     }
 }
 

@@ -77,7 +77,7 @@ export class Transaction {
       'SET LOCAL tcp_keepalives_interval = 10',
       'SET LOCAL tcp_keepalives_count = 3',
     ]
-    for (const setting of settings) await client.query(setting)
+    await together(client, settings)
     // From 14, and only where the platform can tell that a client has gone.
     const checkConnection = "SET LOCAL client_connection_check_interval = '2s'"
     if (await isAccepted(client, checkConnection)) settings.push(checkConnection)
@@ -117,7 +117,7 @@ export class Transaction {
 
   /** Begins another one behind a COMMIT, with the same settings. */
   async beginNext(): Promise<void> {
-    for (const sql of ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]) await this.client.query(sql)
+    await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings])
     this.#over = false
     await this.identify()
   }
@@ -138,13 +138,16 @@ export class Transaction {
 
   /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
   async clearSession(): Promise<void> {
-    await this.clearSettings()
-    await this.client.query('DEALLOCATE ALL')
+    await together(this.client, [...this.#cleared, 'DEALLOCATE ALL'])
   }
 
   /** What comes now is not for a script's SET ROLE, for one. */
   async clearSettings(): Promise<void> {
-    for (const sql of ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings]) await this.client.query(sql)
+    await together(this.client, this.#cleared)
+  }
+
+  get #cleared(): string[] {
+    return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings]
   }
 
   /**
@@ -226,6 +229,9 @@ function refusedToPrepare(error: DatabaseError): Failure {
       })
 }
 
+/** Several statements in one message, and so in one round trip. */
+const together = (client: Client, statements: string[]) => client.query(statements.join('; '))
+
 const quote = (text: string) => `'${text.replaceAll("'", "''")}'`
 
 async function checkTimeout(client: Client, input: string, setting: string, value: string): Promise<void> {
@@ -237,15 +243,13 @@ async function checkTimeout(client: Client, input: string, setting: string, valu
 }
 
 async function isAccepted(client: Client, sql: string): Promise<boolean> {
-  await client.query('SAVEPOINT atomic_upgrade_try')
+  const savepoint = 'SAVEPOINT atomic_upgrade_try'
   try {
-    await client.query(sql)
+    await together(client, [savepoint, sql, `RELEASE ${savepoint}`])
     return true
   } catch (error) {
     if (!isServerError(error)) throw error
-    await client.query('ROLLBACK TO SAVEPOINT atomic_upgrade_try')
+    await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`])
     return false
-  } finally {
-    await client.query('RELEASE SAVEPOINT atomic_upgrade_try').catch(() => {})
   }
 }

@@ -23,7 +23,7 @@ const moments = {
   'at the first COMMIT': nth(1, /^COMMIT$/),
   'behind the first COMMIT': nth(1, /pg_catalog.pg_get_indexdef/),
   'at the index': nth(1, /CREATE UNIQUE INDEX CONCURRENTLY/),
-  'as the last segment begins': nth(1, /^BEGIN ISOLATION LEVEL READ COMMITTED$/, /CREATE UNIQUE INDEX CONCURRENTLY/),
+  'as the last segment begins': nth(1, /^BEGIN ISOLATION LEVEL READ COMMITTED; /, /CREATE UNIQUE INDEX CONCURRENTLY/),
   'in the last segment': nth(1, /DELETE FROM invoices/),
   'at the last COMMIT': nth(2, /^COMMIT$/),
 }

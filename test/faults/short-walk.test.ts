@@ -18,7 +18,7 @@ const moments = {
   'while the heads are read': /^SELECT version_num/,
   'as the gate opens': /FROM pg_catalog.pg_settings WHERE name = ANY/,
   'in the third revision': /copy-of-bob/,
-  'at the last statement before the COMMIT': /^RESET ALL$/,
+  'at the last statement before the COMMIT': /; RESET ALL; /,
   'at the COMMIT': /^COMMIT$/,
 }
 
