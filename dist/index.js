@@ -57802,6 +57802,7 @@ async function attempt(step) {
         await moving[0]?.run?.checkLock();
         if (inputs.mode === 'rehearse')
             return 'rehearsed';
+        await arrivedSignals();
         surroundings.signal.throwIfAborted();
         await (together ? commitTogether(step, moving) : commitEach(step, moving));
         return 'applied';
@@ -57810,6 +57811,8 @@ async function attempt(step) {
         await allOf(begun.map(transaction => transaction.end()));
     }
 }
+/** libuv hands on a signal behind the answers that came with it: after one turn of the loop, none is still on its way. */
+const arrivedSignals = () => new Promise(resolve => setImmediate(resolve));
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
 async function isAlreadyThere({ surroundings, targets }, target) {
     const { state, client, versionTable } = target;
