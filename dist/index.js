@@ -54796,6 +54796,7 @@ function int32(value) {
     return bytes;
 }
 // What a client sends.
+const query = (sql) => wire_frame('Q', cstring(sql));
 const wire_parse = (name, sql, types = int16(0)) => wire_frame('P', cstring(name), Buffer.isBuffer(sql) ? sql : Buffer.from(sql), zero, types);
 /** Binds no parameters and asks for every result as text. */
 const wire_bind = (portal, name) => wire_frame('B', cstring(portal), cstring(name), int16(0), int16(0), int16(0));
@@ -56242,7 +56243,7 @@ function understand(bytes) {
     // Every byte is kept, also of text in another client_encoding.
     const encoding = (0,external_node_buffer_.isUtf8)(bytes) ? 'utf8' : 'latin1';
     const text = bytes.toString(encoding);
-    if (isPlainData(text))
+    if (isPlain(text))
         return [{ ...unknown, bytes, text }];
     try {
         const statements = splitStatements(text);
@@ -56256,13 +56257,8 @@ function understand(bytes) {
         return [guarded({ ...unknown, bytes, text, effect })];
     }
 }
-/** From how many characters on the parser takes more memory than an answer is worth. */
-const understand_long = 1_000_000;
-/** Megabytes of data, in what can only be one statement that the gate has nothing to do about. */
-const isPlainData = (text) => text.length > understand_long &&
-    !text.includes(';') &&
-    /^(insert|update|delete)$/i.test(firstWord(text)[0]) &&
-    !setsSomething.test(text);
+/** Most of what a migration does to rows: it can only be one statement, and one that the gate has nothing to do about. */
+const isPlain = (text) => !text.includes(';') && /^(insert|update|delete)$/i.test(firstWord(text)[0]) && !setsSomething.test(text);
 const setsSomething = /set_config/i;
 /** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
 const isControl = ({ effect }) => understand_controls.has(effect.kind);
@@ -56519,7 +56515,7 @@ function withSql(message, sql) {
         return message;
     const frame = name
         ? wire_frame('P', cstring(name.bytes), cstring(sql), body.subarray(given.next))
-        : wire_frame('Q', cstring(sql));
+        : query(sql);
     return { type, body: frame.subarray(5), frame };
 }
 
@@ -57375,6 +57371,8 @@ class Progress {
     runs = [];
     #started = 0;
     #current;
+    /** From where on the tape the revision has its statements. */
+    #since = 0;
     constructor(tape, log, plan) {
         this.tape = tape;
         this.log = log;
@@ -57385,6 +57383,7 @@ class Progress {
         this.finish();
         this.#current = id;
         this.tape.revision = id;
+        this.#since = this.tape.entries.length;
         this.#started = performance.now();
     }
     /** The last revision has ended. */
@@ -57394,7 +57393,9 @@ class Progress {
             return;
         this.#current = undefined;
         const duration = performance.now() - this.#started;
-        const statements = this.tape.entries.filter(entry => entry.revision === id && !entry.lookup).length;
+        const statements = this.tape.entries
+            .slice(this.#since)
+            .filter(entry => entry.revision === id && !entry.lookup).length;
         this.runs.push({ id, duration, statements });
         const message = this.plan.revisions.find(revision => revision.id === id)?.message ?? '';
         this.log.info(`${failed ? '✗' : '✓'} ${id} ${message}: ${count(statements, 'statement')}, ${seconds(duration)}`);
@@ -57525,59 +57526,89 @@ function blame(error, passages) {
     return failure;
 }
 
-;// CONCATENATED MODULE: ./src/postgres/message.ts
-/** PostgreSQL refused a command of a message. */
+;// CONCATENATED MODULE: ./src/postgres/messages.ts
+
+
+
+/** PostgreSQL refused a command of a message, or the connection was lost. */
 class MessageError extends Error {
-    cause;
+    refused;
     answered;
-    constructor(cause, 
+    constructor(
+    /** undefined where the connection was lost. */
+    refused, message, 
     /** The commands before it. */
     answered) {
-        super(cause.message);
-        this.cause = cause;
+        super(message);
+        this.refused = refused;
         this.answered = answered;
     }
 }
 /**
- * Sends SQL text as one message of the simple query protocol and resolves with the answer to each command; rows are not
- * kept. Source: protocol-flow.html, "Simple Query". Throws a MessageError.
+ * Messages of the simple query protocol on the connection of an idle client, each sent without waiting for the answer to
+ * the one before; rows are not kept. Source: protocol-flow.html, "Simple Query" and "Pipelining".
  */
-function sendMessage(client, text) {
-    return new Promise((resolve, reject) => client.query(new Message(text, resolve, reject)));
+class Messages {
+    #upstream;
+    /** Those that are not answered yet reject with it. */
+    #losses = new Set();
+    constructor(client, onNotice) {
+        this.#upstream = new Upstream(client, {
+            asynchronous({ type, body }) {
+                if (type !== 'N')
+                    return;
+                const { V: severity = '', M: text = '' } = readFields(body);
+                onNotice(severity, text);
+            },
+            lost: error => {
+                for (const lose of this.#losses)
+                    lose(error);
+            },
+        });
+    }
+    /** Sends SQL text and resolves with the answer to each of its commands. Throws a MessageError. */
+    send(text) {
+        const answered = [];
+        const sent = new Promise((resolve, reject) => {
+            const lose = (error) => reject(new MessageError(undefined, error.message, answered));
+            if (this.#upstream.lost)
+                return lose(this.#upstream.lost);
+            this.#losses.add(lose);
+            const refuse = (refused) => reject(new MessageError(refused, refused.message, answered));
+            this.#upstream.send({
+                bytes: query(text),
+                expected: [
+                    {
+                        ends: 'Z',
+                        deliver({ type, body }) {
+                            if (type === 'C')
+                                answered.push(tagOf(readCString(body).text));
+                            if (type === 'E')
+                                refuse(serverError(readFields(body)));
+                        },
+                        copyIn: () => this.#upstream.send({ bytes: copyFail('a plan file has no data for COPY'), expected: [] }),
+                        done: () => {
+                            this.#losses.delete(lose);
+                            resolve(answered);
+                        },
+                    },
+                ],
+            });
+        });
+        // It is awaited later, if ever.
+        sent.catch(() => { });
+        return sent;
+    }
+    /** Gives the connection back to the client; only when everything is answered. */
+    close() {
+        if (!this.#upstream.lost)
+            this.#upstream.release();
+    }
 }
-/** What pg calls as the answers come in. */
-class Message {
-    text;
-    resolve;
-    reject;
-    #answered = [];
-    constructor(text, resolve, reject) {
-        this.text = text;
-        this.resolve = resolve;
-        this.reject = reject;
-    }
-    submit(connection) {
-        connection.query(this.text);
-    }
-    handleRowDescription() { }
-    handleDataRow() { }
-    handleEmptyQuery() { }
-    handleCommandComplete({ text }) {
-        // `INSERT 0 2` and `UPDATE 2` end with the rows, `CREATE TABLE` has none.
-        const rows = /\d+$/.exec(text)?.[0];
-        const command = text.replace(/[ \d]+$/, '');
-        this.#answered.push({ command, rows: rows === undefined ? null : Number(rows) });
-    }
-    handleCopyInResponse(connection) {
-        connection.sendCopyFail('a plan file has no data for COPY');
-    }
-    handleCopyData() { }
-    handleError(error) {
-        this.reject(new MessageError(error, this.#answered));
-    }
-    handleReadyForQuery() {
-        this.resolve(this.#answered);
-    }
+/** `INSERT 0 2` and `UPDATE 2` end with the rows, `CREATE TABLE` has none. */
+function tagOf(text) {
+    const rows = /\d+$/.exec(text)?.[0];
+    return { command: text.replace(/[ \d]+$/, ''), rows: rows === undefined ? null : Number(rows) };
 }
 
 ;// CONCATENATED MODULE: ./src/through-messages.ts
@@ -57624,22 +57655,35 @@ async function runOn({ surroundings, targets }, target) {
     });
     const cancel = () => void cancelStatement(pid, () => target.connect());
     signal.addEventListener('abort', cancel);
-    const onNotice = ({ severity = '', message = '' }) => tape.notice(severity, message);
-    client.on('notice', onNotice);
+    const messages = new Messages(client, (severity, text) => tape.notice(severity, text));
+    const ahead = new Ahead(state.plan.revisions, messages);
     let failed = true;
     try {
         for (const revision of state.plan.revisions) {
             progress.start(revision.id);
             sent = performance.now();
             signal.throwIfAborted();
-            await send(target, revision, tape, () => watch.blockersSince(sent));
+            const { message, answer } = ahead.next();
+            const answered = await answer.catch(error => {
+                if (!(error instanceof MessageError))
+                    throw error;
+                note(tape, message, error.answered);
+                throw failureFrom(error, { revision, message, state, blockers: watch.blockersSince(sent) });
+            });
+            note(tape, message, answered);
+            const missed = missedRow(revision, message, answered, state);
+            if (!missed)
+                continue;
+            cancel();
+            throw missed;
         }
         failed = false;
     }
     finally {
+        await ahead.end();
+        messages.close();
         await watch.end();
         signal.removeEventListener('abort', cancel);
-        client.off('notice', onNotice);
         progress.finish({ failed });
         state.runs = progress.runs;
         if (tape.notices.length > 0)
@@ -57648,49 +57692,57 @@ async function runOn({ surroundings, targets }, target) {
     // A script's SET ROLE, for one, is not for what comes now.
     await transaction.clearSession();
 }
-async function send(target, revision, tape, blockers) {
-    const message = message_messageOf(revision.statements);
-    const note = (answered) => {
-        for (const [index, { command }] of answered.entries())
-            tape.start(message.commands[index]?.sql ?? '', none)(command);
-    };
-    let answered;
-    try {
-        answered = await sendMessage(target.transaction.client, message.text);
+/** How much is sent before what was sent is answered, in characters. */
+const mostAhead = 1_000_000;
+/** The messages of the revisions, sent ahead of the answers: a database that is far away is not waited for each time. */
+class Ahead {
+    messages;
+    #rest;
+    #sent = [];
+    constructor(revisions, messages) {
+        this.messages = messages;
+        this.#rest = [...revisions];
     }
-    catch (error) {
-        if (!(error instanceof MessageError))
-            throw error;
-        note(error.answered);
-        if (!isServerError(error.cause))
-            throw connectionLost(error.cause, { revision: revision.id });
-        throw refusal(error.cause, refusedIn(message, positionOf(error.cause), error.answered.length));
+    /** The next revision's message, with its answer to come. */
+    next() {
+        while (this.#rest.length > 0 && this.#isLittle) {
+            const message = message_messageOf(this.#rest.shift().statements);
+            this.#sent.push({ message, answer: this.messages.send(message.text) });
+        }
+        return this.#sent.shift();
     }
-    note(answered);
-    for (const [index, tag] of answered.entries()) {
-        if (message.commands[index]?.own)
-            requireOneRow(revision, tag, target.state);
+    get #isLittle() {
+        return this.#sent.length === 0 || this.#sent.reduce((sum, { message }) => sum + message.text.length, 0) < mostAhead;
     }
-    function refusal({ code = '', message: told, detail, hint }, { statement, position }) {
-        const place = statement && { file: revision.path, line: statement.line };
-        const failure = failureOf({ message: told, revision: revision.id, place, fromDatabase: true }, {
-            sql: statement?.sql ?? '',
-            error: { code, message: told, ...(detail && { detail }), ...(hint && { hint }), ...(position && { position }) },
-        }, target.state.plan, { blockers: blockers() });
-        return through_messages_inBind(failure, target.state);
+    /** Behind a failure, PostgreSQL answers everything that is under way. */
+    async end() {
+        await Promise.allSettled(this.#sent.map(({ answer }) => answer));
     }
 }
+function note(tape, { commands }, answered) {
+    for (const [index, { command }] of answered.entries())
+        tape.start(commands[index]?.sql ?? '', none)(command);
+}
 const none = () => [];
-const positionOf = ({ position }) => (position ? Number(position) : undefined);
+function failureFrom({ refused, answered, message: told }, { revision, message, state, blockers }) {
+    if (!refused)
+        return connectionLost(new Error(told), { revision: revision.id });
+    const { statement, position } = refusedIn(message, refused.position, answered.length);
+    const { position: _, ...error } = refused;
+    const place = statement && { file: revision.path, line: statement.line };
+    const failure = failureOf({ message: error.message, revision: revision.id, place, fromDatabase: true }, { sql: statement?.sql ?? '', error: { ...error, ...(position && { position }) } }, state.plan, { blockers });
+    return through_messages_inBind(failure, state);
+}
 /** As Alembic itself does: a row of the version table that is moved or taken away has to be there, and once. */
-function requireOneRow(revision, { command, rows }, state) {
-    if (!/^(UPDATE|DELETE)$/.test(command) || rows === 1)
-        return;
-    const failure = new Failure('migration-failed', `Revision ${revision.id} was to ${command} one row of the version table, and there were ${rows}.`, {
+function missedRow(revision, { commands }, answered, state) {
+    const missed = answered.find(({ command, rows }, index) => commands[index]?.own && /^(UPDATE|DELETE)$/.test(command) && rows !== 1);
+    if (!missed)
+        return undefined;
+    const failure = new Failure('migration-failed', `Revision ${revision.id} was to ${missed.command} one row of the version table, and there were ${missed.rows}.`, {
         revision: revision.id,
         advice: 'Look at what the scripts do to the version table, and make a new plan.',
     });
-    throw through_messages_inBind(failure, state);
+    return through_messages_inBind(failure, state);
 }
 /** Which database it was, where there is more than one. */
 function through_messages_inBind(failure, { bind }) {

@@ -9,6 +9,8 @@ export class Progress {
   readonly runs: RevisionRun[] = []
   #started = 0
   #current: string | undefined
+  /** From where on the tape the revision has its statements. */
+  #since = 0
 
   constructor(
     private readonly tape: Tape,
@@ -21,6 +23,7 @@ export class Progress {
     this.finish()
     this.#current = id
     this.tape.revision = id
+    this.#since = this.tape.entries.length
     this.#started = performance.now()
   }
 
@@ -30,7 +33,9 @@ export class Progress {
     if (id === undefined) return
     this.#current = undefined
     const duration = performance.now() - this.#started
-    const statements = this.tape.entries.filter(entry => entry.revision === id && !entry.lookup).length
+    const statements = this.tape.entries
+      .slice(this.#since)
+      .filter(entry => entry.revision === id && !entry.lookup).length
     this.runs.push({ id, duration, statements })
     const message = this.plan.revisions.find(revision => revision.id === id)?.message ?? ''
     this.log.info(`${failed ? '✗' : '✓'} ${id} ${message}: ${count(statements, 'statement')}, ${seconds(duration)}`)

@@ -1,12 +1,11 @@
-import type { DatabaseError } from 'pg'
 import { Failure } from './failure'
-import { messageOf, type Refused, refusedIn } from './plan/message'
+import { type Message, messageOf, refusedIn } from './plan/message'
 import type { Revision } from './plan/plan'
 import type { DatabaseState } from './plan/result'
 import { LockWatch } from './postgres/blockers'
-import { connectionLost, isServerError } from './postgres/connection'
+import { connectionLost } from './postgres/connection'
 import { Tape } from './postgres/gate/tape'
-import { type CommandTag, MessageError, sendMessage } from './postgres/message'
+import { type CommandTag, MessageError, Messages } from './postgres/messages'
 import { cancelStatement } from './postgres/sessions'
 import { Progress } from './progress'
 import { failureOf } from './report/blame'
@@ -47,22 +46,32 @@ async function runOn({ surroundings, targets }: Step, target: Target): Promise<v
   })
   const cancel = () => void cancelStatement(pid, () => target.connect())
   signal.addEventListener('abort', cancel)
-  const onNotice = ({ severity = '', message = '' }: { severity?: string | undefined; message?: string | undefined }) =>
-    tape.notice(severity, message)
-  client.on('notice', onNotice)
+  const messages = new Messages(client, (severity, text) => tape.notice(severity, text))
+  const ahead = new Ahead(state.plan!.revisions, messages)
   let failed = true
   try {
     for (const revision of state.plan!.revisions) {
       progress.start(revision.id)
       sent = performance.now()
       signal.throwIfAborted()
-      await send(target, revision, tape, () => watch.blockersSince(sent))
+      const { message, answer } = ahead.next()
+      const answered = await answer.catch(error => {
+        if (!(error instanceof MessageError)) throw error
+        note(tape, message, error.answered)
+        throw failureFrom(error, { revision, message, state, blockers: watch.blockersSince(sent) })
+      })
+      note(tape, message, answered)
+      const missed = missedRow(revision, message, answered, state)
+      if (!missed) continue
+      cancel()
+      throw missed
     }
     failed = false
   } finally {
+    await ahead.end()
+    messages.close()
     await watch.end()
     signal.removeEventListener('abort', cancel)
-    client.off('notice', onNotice)
     progress.finish({ failed })
     state.runs = progress.runs
     if (tape.notices.length > 0) log.group(`Notices of PostgreSQL${of && ` (${state.bind})`}`, tape.notices)
@@ -71,59 +80,96 @@ async function runOn({ surroundings, targets }: Step, target: Target): Promise<v
   await transaction.clearSession()
 }
 
-async function send(target: Target, revision: Revision, tape: Tape, blockers: () => string[]): Promise<void> {
-  const message = messageOf(revision.statements!)
-  const note = (answered: CommandTag[]) => {
-    for (const [index, { command }] of answered.entries()) tape.start(message.commands[index]?.sql ?? '', none)(command)
-  }
-  let answered: CommandTag[]
-  try {
-    answered = await sendMessage(target.transaction.client, message.text)
-  } catch (error) {
-    if (!(error instanceof MessageError)) throw error
-    note(error.answered)
-    if (!isServerError(error.cause)) throw connectionLost(error.cause, { revision: revision.id })
-    throw refusal(error.cause, refusedIn(message, positionOf(error.cause), error.answered.length))
-  }
-  note(answered)
-  for (const [index, tag] of answered.entries()) {
-    if (message.commands[index]?.own) requireOneRow(revision, tag, target.state)
+/** How much is sent before what was sent is answered, in characters. */
+const mostAhead = 1_000_000
+
+interface Sent {
+  message: Message
+  answer: Promise<CommandTag[]>
+}
+
+/** The messages of the revisions, sent ahead of the answers: a database that is far away is not waited for each time. */
+class Ahead {
+  readonly #rest: Revision[]
+  #sent: Sent[] = []
+
+  constructor(
+    revisions: Revision[],
+    private readonly messages: Messages,
+  ) {
+    this.#rest = [...revisions]
   }
 
-  function refusal(
-    { code = '', message: told, detail, hint }: DatabaseError,
-    { statement, position }: Refused,
-  ): Failure {
-    const place = statement && { file: revision.path, line: statement.line }
-    const failure = failureOf(
-      { message: told, revision: revision.id, place, fromDatabase: true },
-      {
-        sql: statement?.sql ?? '',
-        error: { code, message: told, ...(detail && { detail }), ...(hint && { hint }), ...(position && { position }) },
-      },
-      target.state.plan!,
-      { blockers: blockers() },
-    )
-    return inBind(failure, target.state)
+  /** The next revision's message, with its answer to come. */
+  next(): Sent {
+    while (this.#rest.length > 0 && this.#isLittle) {
+      const message = messageOf(this.#rest.shift()!.statements!)
+      this.#sent.push({ message, answer: this.messages.send(message.text) })
+    }
+    return this.#sent.shift()!
   }
+
+  get #isLittle(): boolean {
+    return this.#sent.length === 0 || this.#sent.reduce((sum, { message }) => sum + message.text.length, 0) < mostAhead
+  }
+
+  /** Behind a failure, PostgreSQL answers everything that is under way. */
+  async end(): Promise<void> {
+    await Promise.allSettled(this.#sent.map(({ answer }) => answer))
+  }
+}
+
+function note(tape: Tape, { commands }: Message, answered: CommandTag[]): void {
+  for (const [index, { command }] of answered.entries()) tape.start(commands[index]?.sql ?? '', none)(command)
 }
 
 const none = () => []
 
-const positionOf = ({ position }: DatabaseError): number | undefined => (position ? Number(position) : undefined)
+interface Circumstances {
+  revision: Revision
+  message: Message
+  state: DatabaseState
+  /** The sessions that were in the way, in words. */
+  blockers: string[]
+}
+
+function failureFrom(
+  { refused, answered, message: told }: MessageError,
+  { revision, message, state, blockers }: Circumstances,
+): Failure {
+  if (!refused) return connectionLost(new Error(told), { revision: revision.id })
+  const { statement, position } = refusedIn(message, refused.position, answered.length)
+  const { position: _, ...error } = refused
+  const place = statement && { file: revision.path, line: statement.line }
+  const failure = failureOf(
+    { message: error.message, revision: revision.id, place, fromDatabase: true },
+    { sql: statement?.sql ?? '', error: { ...error, ...(position && { position }) } },
+    state.plan!,
+    { blockers },
+  )
+  return inBind(failure, state)
+}
 
 /** As Alembic itself does: a row of the version table that is moved or taken away has to be there, and once. */
-function requireOneRow(revision: Revision, { command, rows }: CommandTag, state: DatabaseState): void {
-  if (!/^(UPDATE|DELETE)$/.test(command) || rows === 1) return
+function missedRow(
+  revision: Revision,
+  { commands }: Message,
+  answered: CommandTag[],
+  state: DatabaseState,
+): Failure | undefined {
+  const missed = answered.find(
+    ({ command, rows }, index) => commands[index]?.own && /^(UPDATE|DELETE)$/.test(command) && rows !== 1,
+  )
+  if (!missed) return undefined
   const failure = new Failure(
     'migration-failed',
-    `Revision ${revision.id} was to ${command} one row of the version table, and there were ${rows}.`,
+    `Revision ${revision.id} was to ${missed.command} one row of the version table, and there were ${missed.rows}.`,
     {
       revision: revision.id,
       advice: 'Look at what the scripts do to the version table, and make a new plan.',
     },
   )
-  throw inBind(failure, state)
+  return inBind(failure, state)
 }
 
 /** Which database it was, where there is more than one. */

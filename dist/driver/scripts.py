@@ -17,10 +17,15 @@ def watched(generate):
     return load
 
 
+# The scripts are loaded anew for the dry run and for the run; the code of one by its path and bytes.
+compiled = {}
+
+
 @contextlib.contextmanager
 def compiled_from_source():
     """Notes the digest of what each module is made from; what lies in __pycache__ may be something else than the script."""
-    get_data, prefix, written = SourceFileLoader.get_data, sys.pycache_prefix, sys.dont_write_bytecode
+    get_data, to_code = SourceFileLoader.get_data, SourceFileLoader.source_to_code
+    prefix, written = sys.pycache_prefix, sys.dont_write_bytecode
 
     def noted(self, path):
         data = get_data(self, path)
@@ -28,11 +33,19 @@ def compiled_from_source():
             self.digest = sha256(data)
         return data
 
-    SourceFileLoader.get_data, sys.pycache_prefix, sys.dont_write_bytecode = noted, os.devnull, True
+    def once(self, data, path, **options):
+        key = (path, bytes(data))
+        if key not in compiled:
+            compiled[key] = to_code(self, data, path, **options)
+        return compiled[key]
+
+    SourceFileLoader.get_data, SourceFileLoader.source_to_code = noted, once
+    sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
     try:
         yield
     finally:
-        SourceFileLoader.get_data, sys.pycache_prefix, sys.dont_write_bytecode = get_data, prefix, written
+        SourceFileLoader.get_data, SourceFileLoader.source_to_code = get_data, to_code
+        sys.pycache_prefix, sys.dont_write_bytecode = prefix, written
 
 
 def digest_of(revision):

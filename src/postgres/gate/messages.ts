@@ -37,6 +37,6 @@ export function withSql(message: wire.Message, sql: string): wire.Message {
   if (given.text === sql) return message
   const frame = name
     ? wire.frame('P', wire.cstring(name.bytes), wire.cstring(sql), body.subarray(given.next))
-    : wire.frame('Q', wire.cstring(sql))
+    : wire.query(sql)
   return { type, body: frame.subarray(5), frame }
 }

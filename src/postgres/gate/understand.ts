@@ -47,7 +47,7 @@ export function understand(bytes: Buffer): Understood[] {
   // Every byte is kept, also of text in another client_encoding.
   const encoding = isUtf8(bytes) ? 'utf8' : 'latin1'
   const text = bytes.toString(encoding)
-  if (isPlainData(text)) return [{ ...unknown, bytes, text }]
+  if (isPlain(text)) return [{ ...unknown, bytes, text }]
   try {
     const statements = splitStatements(text)
     if (statements.length === 1) return [read(bytes, text, statements[0]!.tree)]
@@ -59,15 +59,9 @@ export function understand(bytes: Buffer): Understood[] {
   }
 }
 
-/** From how many characters on the parser takes more memory than an answer is worth. */
-const long = 1_000_000
-
-/** Megabytes of data, in what can only be one statement that the gate has nothing to do about. */
-const isPlainData = (text: string): boolean =>
-  text.length > long &&
-  !text.includes(';') &&
-  /^(insert|update|delete)$/i.test(firstWord(text)[0]) &&
-  !setsSomething.test(text)
+/** Most of what a migration does to rows: it can only be one statement, and one that the gate has nothing to do about. */
+const isPlain = (text: string): boolean =>
+  !text.includes(';') && /^(insert|update|delete)$/i.test(firstWord(text)[0]) && !setsSomething.test(text)
 
 const setsSomething = /set_config/i
 

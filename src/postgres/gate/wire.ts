@@ -118,6 +118,7 @@ export function int32(value: number): Buffer {
 }
 
 // What a client sends.
+export const query = (sql: string | Buffer) => frame('Q', cstring(sql))
 export const parse = (name: string, sql: string | Buffer, types: Buffer = int16(0)) =>
   frame('P', cstring(name), Buffer.isBuffer(sql) ? sql : Buffer.from(sql), zero, types)
 /** Binds no parameters and asks for every result as text. */
