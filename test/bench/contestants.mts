@@ -7,6 +7,7 @@ import { command, environmentOf, plain, type Stage, ways } from '../findings/way
 import { python } from '../support/project.mts'
 import { root, runStep, type Step } from '../support/runner.mts'
 import type { Batch } from './batches.mts'
+import type { Link } from './link.mts'
 
 /** What brings a database that stands at the start of a batch to its end. */
 export interface Contestant {
@@ -39,6 +40,12 @@ export const raw: Contestant = {
   name: 'flask db upgrade',
   run: (batch, url) => flask(batch, url, 'upgrade', batch.to),
 }
+
+/** Every byte passes a Node process that does nothing else: less than this no gate in Node can add. */
+export const throughProxy = (link: Link): Contestant => ({
+  name: 'flask db upgrade, through a bare proxy',
+  run: (batch, url) => raw.run(batch, link.through(url), undefined),
+})
 
 export const fourCalls: Contestant = {
   name: 'current, heads, upgrade --sql, upgrade',

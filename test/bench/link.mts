@@ -7,7 +7,7 @@ export interface Link {
   stop(): void
 }
 
-/** A TCP proxy before the server of `url` with this round trip, half of it in each direction. */
+/** A TCP proxy before the server of `url` with this round trip, half of it in each direction; with 0 it only passes bytes. */
 export async function startLink(url: string, roundTrip: number): Promise<Link> {
   const { hostname, port } = new URL(url)
   const sockets = new Set<Socket>()
@@ -15,7 +15,8 @@ export async function startLink(url: string, roundTrip: number): Promise<Link> {
     const upstream = connect({ port: Number(port), host: hostname, allowHalfOpen: true, noDelay: true })
     const carry = (from: Socket, to: Socket) => {
       sockets.add(from)
-      const later = (act: () => void) => setTimeout(() => !to.destroyed && act(), roundTrip / 2)
+      const later = (act: () => void) =>
+        roundTrip === 0 ? act() : setTimeout(() => !to.destroyed && act(), roundTrip / 2)
       from.on('data', chunk => later(() => to.write(chunk)))
       from.on('end', () => later(() => to.end()))
       from.on('error', () => to.destroy())
