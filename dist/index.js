@@ -53627,7 +53627,10 @@ const isTransient = (code = '') => waited.has(code);
 ;// CONCATENATED MODULE: ./src/github/reviews.ts
 
 
-/** Who may approve: those with a role in the repository or its organization. Anybody can review a public one. */
+/**
+ * Who may approve: those with a role in the repository or its organization. Anybody can review a public one; a private
+ * one only they, whatever the workflow's token is told of members who conceal that they are.
+ */
 const reviewers = new Set(['OWNER', 'MEMBER', 'COLLABORATOR']);
 /** Looks up reviews, each pull request once. */
 class Reviews {
@@ -53693,7 +53696,8 @@ class Reviews {
         const byOthers = approvals.filter(({ user }) => user && user.login !== author);
         if (byOthers.length === 0)
             return 'nobody but its author has approved it';
-        const byMembers = byOthers.filter(review => !review.author_association || reviewers.has(review.author_association));
+        const isMember = (association) => pull.base?.repo?.private || !association || reviewers.has(association);
+        const byMembers = byOthers.filter(review => isMember(review.author_association));
         if (byMembers.length === 0)
             return 'it is approved only by people without a role in this repository';
         const ofHead = byMembers.filter(review => review.commit_id === head);
@@ -57546,7 +57550,8 @@ class MessageError extends Error {
 }
 /**
  * Messages of the simple query protocol on the connection of an idle client, each sent without waiting for the answer to
- * the one before; rows are not kept. Source: protocol-flow.html, "Simple Query" and "Pipelining".
+ * the one before. Rows are not kept; a COPY FROM STDIN, for which there is no data, ends the connection.
+ * Source: protocol-flow.html, "Simple Query" and "Pipelining".
  */
 class Messages {
     #upstream;
@@ -57586,7 +57591,6 @@ class Messages {
                             if (type === 'E')
                                 refuse(serverError(readFields(body)));
                         },
-                        copyIn: () => this.#upstream.send({ bytes: copyFail('a plan file has no data for COPY'), expected: [] }),
                         done: () => {
                             this.#losses.delete(lose);
                             resolve(answered);

@@ -15,7 +15,10 @@ export interface Missing {
   what: string
 }
 
-/** Who may approve: those with a role in the repository or its organization. Anybody can review a public one. */
+/**
+ * Who may approve: those with a role in the repository or its organization. Anybody can review a public one; a private
+ * one only they, whatever the workflow's token is told of members who conceal that they are.
+ */
 const reviewers = new Set(['OWNER', 'MEMBER', 'COLLABORATOR'])
 
 /** Looks up reviews, each pull request once. */
@@ -83,7 +86,8 @@ export class Reviews {
     if (approvals.length === 0) return 'it has no approval'
     const byOthers = approvals.filter(({ user }) => user && user.login !== author)
     if (byOthers.length === 0) return 'nobody but its author has approved it'
-    const byMembers = byOthers.filter(review => !review.author_association || reviewers.has(review.author_association))
+    const isMember = (association?: string) => pull.base?.repo?.private || !association || reviewers.has(association)
+    const byMembers = byOthers.filter(review => isMember(review.author_association))
     if (byMembers.length === 0) return 'it is approved only by people without a role in this repository'
     const ofHead = byMembers.filter(review => review.commit_id === head)
     return ofHead.length > 0 ? '' : `its approval is not of its final head commit ${head.slice(0, 12)}`

@@ -26,7 +26,8 @@ export class MessageError extends Error {
 
 /**
  * Messages of the simple query protocol on the connection of an idle client, each sent without waiting for the answer to
- * the one before; rows are not kept. Source: protocol-flow.html, "Simple Query" and "Pipelining".
+ * the one before. Rows are not kept; a COPY FROM STDIN, for which there is no data, ends the connection.
+ * Source: protocol-flow.html, "Simple Query" and "Pipelining".
  */
 export class Messages {
   readonly #upstream: Upstream
@@ -63,8 +64,6 @@ export class Messages {
               if (type === 'C') answered.push(tagOf(wire.readCString(body).text))
               if (type === 'E') refuse(serverError(wire.readFields(body)))
             },
-            copyIn: () =>
-              this.#upstream.send({ bytes: wire.copyFail('a plan file has no data for COPY'), expected: [] }),
             done: () => {
               this.#losses.delete(lose)
               resolve(answered)

@@ -93,6 +93,14 @@ test.each(['merge', 'squash', 'rebase'] as const)('a script that was reviewed ru
   expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': 'b2' })
 })
 
+test('in a private repository whoever could review it has a role, also one that is concealed from the token', async () => {
+  merge('squash')
+  for (const pull of [...github.pulls.values()].flat()) pull.base.repo.private = true
+  github.reviews.set(number, [review({ author_association: 'NONE' })])
+  const step = await apply()
+  expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': 'b2' })
+})
+
 describe('refused, the database untouched', () => {
   beforeEach(() => merge('squash'))
   const other = { login: 'author', id: 1, type: 'User' }

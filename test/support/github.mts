@@ -13,7 +13,11 @@ export type Comment = Pick<
 export type PullRequest = Pick<
   Schemas['pull-request-simple'],
   'number' | 'state' | 'title' | 'merged_at' | 'merge_commit_sha'
-> & { head: Pick<Schemas['pull-request-simple']['head'], 'label' | 'ref' | 'sha'>; user: User }
+> & {
+  head: Pick<Schemas['pull-request-simple']['head'], 'label' | 'ref' | 'sha'>
+  base: { repo: Pick<Schemas['pull-request']['base']['repo'], 'private'> }
+  user: User
+}
 export type File = Pick<Schemas['diff-entry'], 'filename' | 'sha' | 'status'>
 export type Review = Pick<Schemas['pull-request-review'], 'id' | 'state' | 'commit_id' | 'author_association'> & {
   user: User
@@ -51,6 +55,7 @@ export const pullRequest = (number: number, change: Partial<PullRequest> = {}): 
   merged_at: null,
   merge_commit_sha: null,
   head: { label: 'acme:feature', ref: 'feature', sha: 'a'.repeat(40) },
+  base: { repo: { private: false } },
   user: { login: 'author', id: 1, type: 'User' },
   ...change,
 })
