@@ -1,4 +1,4 @@
-import * as core from '@actions/core'
+import { setImmediate } from 'node:timers/promises'
 import type { Place } from './failure'
 import { printable } from './report/markdown'
 import { clip } from './report/words'
@@ -6,28 +6,54 @@ import { clip } from './report/words'
 /** A statement may have megabytes; its start tells enough, in characters. */
 const longest = 10_000
 
+type Core = typeof import('@actions/core')
+
+let core: Core | undefined
+const waiting: ((core: Core) => void)[] = []
+
+function say(words: (core: Core) => void): void {
+  if (core) words(core)
+  else waiting.push(words)
+}
+
+/**
+ * Masks the secrets, and then lets the log speak. @actions/core takes as long to load as all else together, so that is
+ * done when what was begun before has been started: Python.
+ */
+export async function openLog(secrets: string[]): Promise<Core> {
+  await setImmediate()
+  core = await import('@actions/core')
+  for (const secret of secrets) core.setSecret(secret)
+  for (const words of waiting.splice(0)) words(core)
+  return core
+}
+
 /** The step's log. Whatever is passed in is shown, and never taken for a workflow command. */
 export const log = {
   /** Further lines are indented, so that none of them can be taken for a line of ours. */
   info(text: string): void {
-    core.info(harmless(clip(text, longest)).replaceAll('\n', '\n  '))
+    say(core => core.info(harmless(clip(text, longest)).replaceAll('\n', '\n  ')))
   },
 
   group(title: string, lines: readonly string[]): void {
-    core.startGroup(harmless(clip(title, longest)).replaceAll('\n', ' '))
-    for (const line of lines) core.info(harmless(clip(line, longest)))
-    core.endGroup()
+    say(core => {
+      core.startGroup(harmless(clip(title, longest)).replaceAll('\n', ' '))
+      for (const line of lines) core.info(harmless(clip(line, longest)))
+      core.endGroup()
+    })
   },
 
   warning(text: string): void {
-    core.warning(printable(clip(text, longest)))
+    say(core => core.warning(printable(clip(text, longest))))
   },
 
   error(text: string, title: string, place?: Place): void {
-    core.error(printable(clip(text, longest)), {
-      title,
-      ...(place && { file: place.file, ...(place.line !== null && { startLine: place.line }) }),
-    })
+    say(core =>
+      core.error(printable(clip(text, longest)), {
+        title,
+        ...(place && { file: place.file, ...(place.line !== null && { startLine: place.line }) }),
+      }),
+    )
   },
 }
 

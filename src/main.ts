@@ -1,9 +1,8 @@
 import { tmpdir } from 'node:os'
-import * as core from '@actions/core'
 import { asFailure, messageOf } from './failure'
 import { baseTips, mayHoldForeignScripts, readEvent } from './github/event'
 import { readInputs } from './inputs'
-import { log } from './log'
+import { log, openLog } from './log'
 import { outputsOf } from './outputs'
 import type { Result } from './plan/result'
 import { Publisher } from './publish'
@@ -16,12 +15,12 @@ async function main(): Promise<void> {
   // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => cancelled.abort())
   let result: Result
+  let opened: ReturnType<typeof openLog> | undefined
   try {
     const inputs = readInputs(process.env)
     const { PGPASSWORD = '' } = process.env
     const passwords = [...inputs.databases.values()].flatMap(database => database.secrets)
-    for (const secret of [...passwords, PGPASSWORD, inputs.githubToken, inputs.planKey])
-      if (secret) core.setSecret(secret)
+    opened = openLog([...passwords, PGPASSWORD, inputs.githubToken, inputs.planKey].filter(Boolean))
     const event = readEvent(process.env)
     result = await run(inputs, {
       environment: process.env,
@@ -44,6 +43,7 @@ async function main(): Promise<void> {
       failure: asFailure(error),
     }
   }
+  const core = await (opened ?? openLog([]))
   try {
     for (const [name, value] of Object.entries(outputsOf(result))) core.setOutput(name, value)
   } catch (error) {

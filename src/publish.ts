@@ -1,4 +1,3 @@
-import * as core from '@actions/core'
 import { messageOf } from './failure'
 import { commentProblem, findComment, type StickyComment } from './github/comments'
 import { type Event, type PullRequest, pullRequestOf } from './github/event'
@@ -69,7 +68,8 @@ export class Publisher {
     const { hideLiterals: hidesLiterals } = this.inputs
     try {
       const text = renderReport(result, { run: '', problem: this.#problem, hidesLiterals }, summaryLimit)
-      await core.summary.addRaw(text).write()
+      const { summary } = await import('@actions/core')
+      await summary.addRaw(text).write()
     } catch (error) {
       this.log.warning(`The job summary could not be written: ${messageOf(error)}`)
     }

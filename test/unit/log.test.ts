@@ -1,11 +1,13 @@
 import fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { harmless, log, PrintOut } from '../../src/log'
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { harmless, log, openLog, PrintOut } from '../../src/log'
 import { printable } from '../../src/report/markdown'
 import { commandIn, commandNames, commandsIn } from '../support/workflow-commands.mts'
 import { hostile } from './hostile'
 
 const esc = '\u001b'
+
+beforeAll(async () => void (await openLog([])))
 
 const expectHarmless = (text: string) => {
   for (const line of text.split(/\r\n|\r|\n/)) expect(commandIn(line), JSON.stringify(line)).toBeUndefined()
