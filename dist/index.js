@@ -26239,11 +26239,11 @@ class Messages {
     send(text) {
         const answered = [];
         const sent = new Promise((resolve, reject) => {
-            const lose = (error) => reject(new MessageError(undefined, error.message, answered));
+            let refused;
+            const lose = (error) => reject(new MessageError(refused, (refused ?? error).message, answered));
             if (this.#upstream.lost)
                 return lose(this.#upstream.lost);
             this.#losses.add(lose);
-            const refuse = (refused) => reject(new MessageError(refused, refused.message, answered));
             this.#upstream.send({
                 bytes: query(text),
                 expected: [
@@ -26253,11 +26253,14 @@ class Messages {
                             if (type === 'C')
                                 answered.push(tagOf(readCString(body).text));
                             if (type === 'E')
-                                refuse(serverError(readFields(body)));
+                                refused = serverError(readFields(body));
                         },
                         done: () => {
                             this.#losses.delete(lose);
-                            resolve(answered);
+                            if (refused)
+                                reject(new MessageError(refused, refused.message, answered));
+                            else
+                                resolve(answered);
                         },
                     },
                 ],

@@ -51,10 +51,10 @@ export class Messages {
   send(text: string): Promise<CommandTag[]> {
     const answered: CommandTag[] = []
     const sent = new Promise<CommandTag[]>((resolve, reject) => {
-      const lose = (error: Error) => reject(new MessageError(undefined, error.message, answered))
+      let refused: ServerError | undefined
+      const lose = (error: Error) => reject(new MessageError(refused, (refused ?? error).message, answered))
       if (this.#upstream.lost) return lose(this.#upstream.lost)
       this.#losses.add(lose)
-      const refuse = (refused: ServerError) => reject(new MessageError(refused, refused.message, answered))
       this.#upstream.send({
         bytes: wire.query(text),
         expected: [
@@ -62,11 +62,12 @@ export class Messages {
             ends: 'Z',
             deliver({ type, body }) {
               if (type === 'C') answered.push(tagOf(wire.readCString(body).text))
-              if (type === 'E') refuse(serverError(wire.readFields(body)))
+              if (type === 'E') refused = serverError(wire.readFields(body))
             },
             done: () => {
               this.#losses.delete(lose)
-              resolve(answered)
+              if (refused) reject(new MessageError(refused, refused.message, answered))
+              else resolve(answered)
             },
           },
         ],
