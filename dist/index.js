@@ -19051,6 +19051,7 @@ class Driver {
     #wake;
     /** Why no further answer will come. */
     #gone;
+    #killed = false;
     #project;
     constructor(options) {
         this.options = options;
@@ -19064,8 +19065,12 @@ class Driver {
         });
         this.#child.on('error', error => this.#leave(cannotStart(options, error)));
         this.#child.on('exit', (code, signal) => {
-            // Its last words may still be in the pipe.
-            setTimeout(() => this.#leave(endedEarly(options, code, signal)), 100);
+            const leave = () => this.#leave(endedEarly(options, code, signal));
+            // The last words of one that ended by itself may still be in the pipe.
+            if (this.#killed)
+                leave();
+            else
+                setTimeout(leave, 100);
         });
         this.#child.stdin.on('error', () => { });
         (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stderr }).on('line', options.print);
@@ -19164,9 +19169,10 @@ class Driver {
     }
     /** Ends Python and everything that it started. */
     kill() {
-        const { pid, exitCode } = this.#child;
+        const { pid } = this.#child;
         if (pid === undefined)
             return;
+        this.#killed = true;
         try {
             if (process.platform === 'win32')
                 this.#child.kill('SIGKILL');
@@ -19175,7 +19181,6 @@ class Driver {
         }
         catch {
             // It has ended by itself.
-            void exitCode;
         }
         this.#child.stdout?.destroy();
         this.#child.stderr?.destroy();

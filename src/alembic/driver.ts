@@ -161,6 +161,7 @@ export class Driver {
   #wake: (() => void) | undefined
   /** Why no further answer will come. */
   #gone: Failure | undefined
+  #killed = false
   #project: Project | undefined
 
   constructor(private readonly options: DriverOptions) {
@@ -174,8 +175,10 @@ export class Driver {
     })
     this.#child.on('error', error => this.#leave(cannotStart(options, error)))
     this.#child.on('exit', (code, signal) => {
-      // Its last words may still be in the pipe.
-      setTimeout(() => this.#leave(endedEarly(options, code, signal)), 100)
+      const leave = () => this.#leave(endedEarly(options, code, signal))
+      // The last words of one that ended by itself may still be in the pipe.
+      if (this.#killed) leave()
+      else setTimeout(leave, 100)
     })
     this.#child.stdin!.on('error', () => {})
     createInterface({ input: this.#child.stderr! }).on('line', options.print)
@@ -274,14 +277,14 @@ export class Driver {
 
   /** Ends Python and everything that it started. */
   kill(): void {
-    const { pid, exitCode } = this.#child
+    const { pid } = this.#child
     if (pid === undefined) return
+    this.#killed = true
     try {
       if (process.platform === 'win32') this.#child.kill('SIGKILL')
       else process.kill(-pid, 'SIGKILL')
     } catch {
       // It has ended by itself.
-      void exitCode
     }
     this.#child.stdout?.destroy()
     this.#child.stderr?.destroy()
