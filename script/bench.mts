@@ -21,8 +21,9 @@ import {
 import type { Figures, Own, Race, Target } from '../test/bench/figures.mts'
 import { startLink } from '../test/bench/link.mts'
 import { own, race } from '../test/bench/measure.mts'
-import { ownTable, page, raceTable, targetsTable } from '../test/bench/page.mts'
+import { ownTable, page, profile, raceTable, targetsTable } from '../test/bench/page.mts'
 import { plot } from '../test/bench/plot.mts'
+import { canTellLoads, loads, sampled } from '../test/bench/profile.mts'
 import { startGitHub } from '../test/support/github.mts'
 import { startServer } from '../test/support/postgres.mts'
 import { versionsOf } from './versions.mts'
@@ -61,7 +62,9 @@ try {
     if (found) figures.races.push(found)
   }
   if (asked('own cost')) figures.own.push(...(await ownCosts()))
-  for (const each of figures.races) console.log(`\n${each.title}\n\n${raceTable(each)}\n\n${targetsTable([each], [])}`)
+  for (const each of figures.races) {
+    console.log(`\n${[each.title, raceTable(each), targetsTable([each], []), ...profile(each)].join('\n\n')}`)
+  }
   if (figures.own.length > 0) console.log(`\n${ownTable(figures.own)}`)
   if (values.write) {
     writeFileSync(join(root, 'docs/performance.json'), `${JSON.stringify(figures, null, 2)}\n`)
@@ -105,11 +108,12 @@ async function thousands(): Promise<Race | undefined> {
   const bare = await startLink(server.url('postgres'), 0)
   const proxied = throughProxy(bare)
   const contestants = [raw, heads, proxied, actionAlone, preview, fourCalls, psql, ...plans, messages]
+  const course = { server, batch: historyBatch(revisions, each) }
   try {
     return {
       title,
       text: `Each revision makes a table with a column more and an index, and writes rows, over loopback. A statement through the gate passes one more process: what that costs by itself shows “${proxied.name}”, a Node process that passes bytes and does nothing else. On two cores, Python, the gate and PostgreSQL take turns, so every microsecond of the gate’s is waited for. Its own share is reading the messages and the SQL, and sending each statement by the extended protocol, so that nothing that it misreads can commit.`,
-      rows: await race({ server, batch: historyBatch(revisions, each) }, contestants, quick ? 1 : 5),
+      rows: await race(course, contestants, quick ? 1 : 5),
       targets: [
         {
           what: 'what an apply adds to a preview, to what a raw upgrade adds to `flask db current`: the gate',
@@ -124,6 +128,10 @@ async function thousands(): Promise<Race | undefined> {
           limit: 1.1,
         },
       ],
+      ...(canTellLoads && {
+        loads: await loads(course, [heads, raw, proxied, preview, actionAlone], quick ? 1 : 5),
+        sampled: await sampled(course, [preview, actionAlone]),
+      }),
     }
   } finally {
     bare.stop()

@@ -14,9 +14,11 @@ export interface Contestant {
   name: string
   /** What is done before the clock runs, such as the preview that makes a plan file. */
   prepare?: (batch: Batch, url: string) => Promise<unknown>
-  run: (batch: Batch, url: string, prepared: unknown) => Promise<unknown>
+  run: (batch: Batch, url: string, prepared: unknown, environment?: Record<string, string>) => Promise<unknown>
   /** Whether it leaves the database as it was. */
   reads?: boolean
+  /** Whether its bytes pass this process. */
+  passesHere?: boolean
 }
 
 const stageOf = ({ folder, from, to }: Batch, url: string): Stage => ({
@@ -44,6 +46,7 @@ export const raw: Contestant = {
 /** Every byte passes a Node process that does nothing else: less than this no gate in Node can add. */
 export const throughProxy = (link: Link): Contestant => ({
   name: 'flask db upgrade, through a bare proxy',
+  passesHere: true,
   run: (batch, url) => raw.run(batch, link.through(url), undefined),
 })
 
@@ -81,7 +84,7 @@ export async function step(
     outcome = 'applied',
     github,
     environment = {},
-  }: { outcome?: string; github?: string; environment?: Record<string, string> } = {},
+  }: { outcome?: string; github?: string; environment?: Record<string, string> | undefined } = {},
 ): Promise<Step> {
   const ended = await runStep({
     workspace: batch.folder,
@@ -111,12 +114,15 @@ export const action = (github: string): Contestant => ({
 })
 
 /** The same without a pull request. */
-export const actionAlone: Contestant = { name: 'the action: apply', run: (batch, url) => step(batch, url, {}) }
+export const actionAlone: Contestant = {
+  name: 'the action: apply',
+  run: (batch, url, _, environment) => step(batch, url, {}, { environment }),
+}
 
 export const preview: Contestant = {
   name: 'the action: preview',
   reads: true,
-  run: (batch, url) => step(batch, url, { mode: 'preview' }, { outcome: 'previewed' }),
+  run: (batch, url, _, environment) => step(batch, url, { mode: 'preview' }, { outcome: 'previewed', environment }),
 }
 
 const declared = parse(readFileSync(join(actionFolder, 'action.yml'), 'utf8')) as { inputs: object }

@@ -10,6 +10,9 @@ export interface Race {
   text: string
   rows: Row[]
   targets: Target[]
+  /** Where its time goes. */
+  loads?: Load[]
+  sampled?: Sampled[]
 }
 
 /** A ratio of medians that is not to be exceeded, or the other way round not to be fallen short of. */
@@ -24,6 +27,22 @@ export interface Target {
 
 /** A contestant's median, or what one takes longer than another. */
 export type Part = string | { of: string; without: string }
+
+/** CPU time in milliseconds of the processes at work for one contestant, of each round. */
+export interface Load {
+  name: string
+  wall: number[]
+  python: number[]
+  /** The action, or the bare proxy. */
+  node: number[]
+  postgres: number[]
+}
+
+/** Milliseconds of the action's main thread, by what it did. */
+export interface Sampled {
+  name: string
+  parts: Record<string, number>
+}
 
 /** What the action's own process took, for one size of batch. */
 export interface Own {

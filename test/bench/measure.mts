@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { query, type Server } from '../support/postgres.mts'
@@ -18,7 +18,7 @@ export interface Course {
 
 /** Runs the contestants in turn, round by round, each on a fresh database; in every other round in reverse. */
 export async function race(course: Course, contestants: Contestant[], rounds: number): Promise<Row[]> {
-  await onFresh(course, async () => {}, { template: true })
+  await makeTemplate(course)
   const rows = contestants.map(({ name }): Row => ({ name, times: [] }))
   for (let round = 0; round < rounds; round++) {
     const order = contestants.map((_, index) => index)
@@ -50,7 +50,7 @@ const plain = (url: string) => url.replace(/^postgresql\+\w+:/, 'postgresql:')
 const names = { template: 'start', database: 'shop' }
 
 /** A database that stands at the start of the batch; `near` is its URL without the link. */
-async function onFresh<T>(
+export async function onFresh<T>(
   { server, batch, link }: Course,
   use: (url: string, near: string) => Promise<T>,
   { template = false } = {},
@@ -67,7 +67,9 @@ async function onFresh<T>(
   }
 }
 
-const dropTemplate = ({ server }: Course) =>
+export const makeTemplate = (course: Course) => onFresh(course, async () => {}, { template: true })
+
+export const dropTemplate = ({ server }: Course) =>
   query(server.url('postgres'), `DROP DATABASE ${names.template} WITH (FORCE)`)
 
 /** What the action's own process takes for an apply of the batch with a comment: Node says so as it ends. */
@@ -78,13 +80,14 @@ export async function own(
   statements: number,
   rounds: number,
 ): Promise<Own> {
-  await onFresh(course, async () => {}, { template: true })
+  await makeTemplate(course)
   const result: Own = { batch: label, statements, cpu: [], wall: [], memory: [] }
   for (let round = 0; round < rounds; round++) {
     await onFresh(course, async url => {
       const started = performance.now()
       const usage = await usageOf(environment => step(course.batch, url, {}, { environment, github }))
       result.wall.push(performance.now() - started)
+      if (!usage) throw new Error('The action’s process did not say what it took')
       result.cpu.push(usage.cpu)
       result.memory.push(usage.memory)
       console.log(`  ${label}: ${usage.cpu.toFixed(0)} ms, ${usage.memory.toFixed(0)} MiB`)
@@ -94,7 +97,10 @@ export async function own(
   return result
 }
 
-async function usageOf(run: (environment: Record<string, string>) => Promise<unknown>) {
+/** CPU time in milliseconds and largest resident set in MiB of the Node process that `run` starts, if it starts one. */
+export async function usageOf(
+  run: (environment: Record<string, string>) => Promise<unknown>,
+): Promise<{ cpu: number; memory: number } | undefined> {
   const folder = mkdtempSync(join(tmpdir(), 'atomic-upgrade-bench-'))
   const [hook, told] = [join(folder, 'hook.cjs'), join(folder, 'usage.json')]
   writeFileSync(
@@ -103,6 +109,7 @@ async function usageOf(run: (environment: Record<string, string>) => Promise<unk
   )
   try {
     await run({ NODE_OPTIONS: `--require ${hook}` })
+    if (!existsSync(told)) return undefined
     const usage = JSON.parse(readFileSync(told, 'utf8')) as NodeJS.ResourceUsage
     return { cpu: (usage.userCPUTime + usage.systemCPUTime) / 1000, memory: usage.maxRSS / 1024 }
   } finally {

@@ -1,5 +1,5 @@
 import { code, table } from '../support/markdown.mts'
-import { type Figures, isMet, median, type Own, type Race, ratio } from './figures.mts'
+import { type Figures, isMet, type Load, median, type Own, type Race, ratio, type Sampled } from './figures.mts'
 
 /** docs/performance.md, made of nothing but the figures. */
 export function page(figures: Figures): string {
@@ -10,7 +10,7 @@ export function page(figures: Figures): string {
     '![The times of every contestant, as bars](images/performance.svg)',
     '## The targets',
     targetsTable(races, own),
-    ...races.flatMap(race => [`## ${race.title}`, race.text, raceTable(race)]),
+    ...races.flatMap(race => [`## ${race.title}`, race.text, raceTable(race), ...profile(race)]),
     '## The action’s own cost',
     `CPU time and largest resident set of the action’s own process, as Node counts them at its end, for an apply; Python and PostgreSQL are other processes. The whole step, with both, is in the last column.`,
     ownTable(own),
@@ -47,6 +47,36 @@ export function ownTable(own: Own[]): string {
       mebibytes(Math.max(...memory)),
       milliseconds(median(wall)),
     ]),
+  )
+}
+
+/** Where the time of a race goes, if that was measured. */
+export function profile({ loads, sampled }: Race): string[] {
+  if (!loads || !sampled) return []
+  return [
+    '### Where the time goes',
+    'CPU time of the processes, median of each, in runs of their own. Python waits for the answer to each statement, so the processes work one after the other, and what one of them computes is added to the time that passes. The rest is one process waking the next.',
+    loadsTable(loads),
+    `And what the main thread of the action’s process did, as V8’s profiler sampled it (which makes it slower):`,
+    sampledTable(sampled),
+  ]
+}
+
+function loadsTable(loads: Load[]): string {
+  return table(
+    ['', 'Python', 'Node', 'PostgreSQL', 'together', 'time'],
+    loads.map(({ name, wall, python, node, postgres }) => {
+      const times = [python, node, postgres].map(median)
+      return [name, ...[...times, sum(times), median(wall)].map(milliseconds)]
+    }),
+  )
+}
+
+function sampledTable(sampled: Sampled[]): string {
+  const parts = new Set(sampled.flatMap(each => Object.keys(each.parts)))
+  return table(
+    ['', ...sampled.map(({ name }) => name)],
+    [...parts].toSorted().map(part => [part, ...sampled.map(({ parts }) => milliseconds(parts[part] ?? 0))]),
   )
 }
 
