@@ -23443,19 +23443,24 @@ function cstring(text) {
     const bytes = typeof text === 'string' ? Buffer.from(text) : text;
     return Buffer.concat([bytes, zero]);
 }
-/** Reads the zero-terminated bytes at `offset`, as text when that is asked for; throws where the terminator is missing. */
+/** Bytes that were followed by a zero, and where what is behind it begins. */
+class CString {
+    bytes;
+    next;
+    constructor(bytes, next) {
+        this.bytes = bytes;
+        this.next = next;
+    }
+    get text() {
+        return this.bytes.toString('utf8');
+    }
+}
+/** Reads the zero-terminated bytes at `offset`; throws where the terminator is missing. */
 function readCString(body, offset = 0) {
     const end = body.indexOf(0, offset);
     if (end < 0)
         throw new Error('a string without its terminator');
-    const bytes = body.subarray(offset, end);
-    return {
-        bytes,
-        get text() {
-            return bytes.toString('utf8');
-        },
-        next: end + 1,
-    };
+    return new CString(body.subarray(offset, end), end + 1);
 }
 const zero = Buffer.from([0]);
 function int16(value) {
@@ -24844,16 +24849,19 @@ class TransactionControl {
 ;// CONCATENATED MODULE: ./src/postgres/gate/execution.ts
 
 
+const semicolon = ';'.charCodeAt(0);
 /** How a statement is carried out, by either protocol: in the client's name, or upstream inside of its savepoint. */
 class Execution {
     unit;
+    upstream;
     transaction;
     statements;
     settings;
     copy;
     #control;
-    constructor(unit, transaction, statements, settings, copy) {
+    constructor(unit, upstream, transaction, statements, settings, copy) {
         this.unit = unit;
+        this.upstream = upstream;
         this.transaction = transaction;
         this.statements = statements;
         this.settings = settings;
@@ -24875,6 +24883,22 @@ class Execution {
             return this.copy.start(execute, answer);
         this.unit.send({ bytes: execute, expected: [answer] });
         this.settings.followUp(statement.effect);
+    }
+    /**
+     * Whether a Query message can go upstream as it came: without a semicolon it can only be one statement, and nothing
+     * has to be sent before it whose failure would make the server skip it, for then it would not be answered.
+     */
+    canPass({ bytes, effect, configured }) {
+        const { status, base } = this.transaction.views.ahead;
+        const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0;
+        const isInside = status === 'T' && base !== null && !this.unit.failed;
+        return isOrdinary && isInside && this.upstream.idle && !bytes.includes(semicolon);
+    }
+    /** The server answers with a ReadyForQuery of its own. */
+    pass(statement, query, finish) {
+        this.enter(statement, finish);
+        const done = () => this.statements.leaveBehind(statement);
+        this.unit.send({ bytes: query, expected: [{ ends: 'CI', deliver: this.unit.deliverTo(finish), done }] });
     }
     /** Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done. */
     enter(statement, finish) {
@@ -24908,8 +24932,8 @@ const unknown = {
 };
 /**
  * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
- * one extended-protocol statement, which the server refuses (42601) when it counts more than one, and none goes whose
- * first words are transaction control. Those are the same for every reader: no setting and no encoding changes how
+ * one extended-protocol statement, which the server refuses (42601) when it counts more than one, or has no semicolon in
+ * it, and none goes whose first words are transaction control. Those are the same for every reader: no setting and no encoding changes how
  * PostgreSQL reads white space and comments.
  */
 function understand(bytes) {
@@ -25271,7 +25295,7 @@ class PreparedStatements {
 
 
 
-/** Query messages, each statement sent by the extended protocol, and FunctionCall: units by themselves. */
+/** Query messages, passed on or each statement sent by the extended protocol, and FunctionCall: units by themselves. */
 class SimpleProtocol {
     unit;
     execution;
@@ -25287,12 +25311,21 @@ class SimpleProtocol {
         this.copy = copy;
         this.endUnit = endUnit;
     }
-    query({ body }) {
+    query({ body, frame }) {
         this.isUnderWay = true;
         this.#rest = understand(readCString(body).bytes);
+        const [first, ...more] = this.#rest;
+        if (first && more.length === 0 && this.execution.canPass(first))
+            return this.#pass(first, frame);
         if (this.#rest.length === 0)
             this.unit.answer(emptyQuery);
         this.goOn();
+    }
+    /** As it came, which is less for everybody than five messages. */
+    #pass(statement, frame) {
+        this.#rest = [];
+        this.execution.pass(statement, frame, this.unit.record(statement.text));
+        this.endUnit({ sync: false });
     }
     get hasMore() {
         return this.#rest.length > 0;
@@ -25408,12 +25441,33 @@ class Tape {
  */
 function isLookup(sql, versionTable) {
     const head = sql.slice(0, 2_000);
-    if (/^\s*(show|begin|commit|rollback|savepoint|release|deallocate)\b/i.test(head))
-        return true;
-    if (/^\s*select\b/i.test(head) && /\b(pg_catalog\.|pg_class\b|version\(\)|current_schema\(\))/i.test(head))
-        return true;
-    const [, table] = /^\s*(?:insert into|update|delete from|create table|select .* from)\s+((?:"[^"]+"|[\w.$])+)/is.exec(head) ?? [];
-    return table?.split('.').at(-1)?.replaceAll('"', '') === versionTable;
+    const [, verb] = tape_firstWord.exec(head) ?? [];
+    switch (verb?.toLowerCase()) {
+        case 'show':
+        case 'begin':
+        case 'commit':
+        case 'rollback':
+        case 'savepoint':
+        case 'release':
+        case 'deallocate':
+            return true;
+        case 'select':
+            return ofTheCatalog.test(head) || isOf(versionTable, head);
+        case 'insert':
+        case 'update':
+        case 'delete':
+        case 'create':
+            return isOf(versionTable, head);
+        default:
+            return false;
+    }
+}
+const tape_firstWord = /^\s*(\w+)/;
+const ofTheCatalog = /\b(pg_catalog\.|pg_class\b|version\(\)|current_schema\(\))/i;
+const tape_tableOf = /^\s*(?:insert into|update|delete from|create table|select .* from)\s+((?:"[^"]+"|[\w.$])+)/is;
+function isOf(table, head) {
+    const [, name] = tape_tableOf.exec(head) ?? [];
+    return name?.split('.').at(-1)?.replaceAll('"', '') === table;
 }
 /** Reads the fields of an ErrorResponse; source: protocol-error-fields.html of PostgreSQL's documentation. */
 function serverError(fields) {
@@ -25554,7 +25608,7 @@ class Session {
         this.statements = new PreparedStatements(id, this.transaction);
         this.#copy = new CopyIn(this.#unit, upstream, () => this.#copyData(), () => this.#copyEnded());
         const settings = new CoveredSettings(this.#unit, this.transaction, savepoints, shared.settings, startup);
-        const execution = new Execution(this.#unit, this.nested, this.statements, settings, this.#copy);
+        const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy);
         this.#simple = new SimpleProtocol(this.#unit, execution, this.#copy, options => this.#endUnit(options));
         this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements);
     }

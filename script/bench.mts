@@ -112,7 +112,7 @@ async function thousands(): Promise<Race | undefined> {
   try {
     return {
       title,
-      text: `Each revision makes a table with a column more and an index, and writes rows, over loopback. A statement through the gate passes one more process: what that costs by itself shows “${proxied.name}”, a Node process that passes bytes and does nothing else. On two cores, Python, the gate and PostgreSQL take turns, so every microsecond of the gate’s is waited for. Its own share is reading the messages and the SQL, and sending each statement by the extended protocol, so that nothing that it misreads can commit.`,
+      text: `Each revision makes a table with a column more and an index, and writes rows, over loopback. A statement through the gate passes one more process: what that costs by itself shows “${proxied.name}”, a Node process that passes bytes and does nothing else. On two cores, Python, the gate and PostgreSQL take turns, so every microsecond of the gate’s is waited for. Its own share is reading the messages and the SQL, so that nothing commits.`,
       rows: await race(course, contestants, quick ? 1 : 5),
       targets: [
         {

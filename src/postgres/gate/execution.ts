@@ -6,7 +6,9 @@ import type { NestedTransaction } from './nested'
 import type { PreparedStatements } from './prepared'
 import type { Understood } from './understand'
 import type { Finish, Unit } from './unit'
-import type { Request } from './upstream'
+import type { Request, Upstream } from './upstream'
+
+const semicolon = ';'.charCodeAt(0)
 
 /** How a statement is carried out, by either protocol: in the client's name, or upstream inside of its savepoint. */
 export class Execution {
@@ -14,6 +16,7 @@ export class Execution {
 
   constructor(
     private readonly unit: Unit,
+    private readonly upstream: Upstream,
     private readonly transaction: NestedTransaction,
     private readonly statements: PreparedStatements,
     private readonly settings: CoveredSettings,
@@ -35,6 +38,24 @@ export class Execution {
     if (statement.effect.kind === 'copy-in') return this.copy.start(execute, answer)
     this.unit.send({ bytes: execute, expected: [answer] })
     this.settings.followUp(statement.effect)
+  }
+
+  /**
+   * Whether a Query message can go upstream as it came: without a semicolon it can only be one statement, and nothing
+   * has to be sent before it whose failure would make the server skip it, for then it would not be answered.
+   */
+  canPass({ bytes, effect, configured }: Understood): boolean {
+    const { status, base } = this.transaction.views.ahead
+    const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0
+    const isInside = status === 'T' && base !== null && !this.unit.failed
+    return isOrdinary && isInside && this.upstream.idle && !bytes.includes(semicolon)
+  }
+
+  /** The server answers with a ReadyForQuery of its own. */
+  pass(statement: Understood, query: Buffer, finish: Finish): void {
+    this.enter(statement, finish)
+    const done = () => this.statements.leaveBehind(statement)
+    this.unit.send({ bytes: query, expected: [{ ends: 'CI', deliver: this.unit.deliverTo(finish), done }] })
   }
 
   /** Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done. */

@@ -88,7 +88,7 @@ export class Session {
       () => this.#copyEnded(),
     )
     const settings = new CoveredSettings(this.#unit, this.transaction, savepoints, shared.settings, startup)
-    const execution = new Execution(this.#unit, this.nested, this.statements, settings, this.#copy)
+    const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy)
     this.#simple = new SimpleProtocol(this.#unit, execution, this.#copy, options => this.#endUnit(options))
     this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements)
   }

@@ -6,7 +6,7 @@ import type { Unit } from './unit'
 import type { Expected } from './upstream'
 import * as wire from './wire'
 
-/** Query messages, each statement sent by the extended protocol, and FunctionCall: units by themselves. */
+/** Query messages, passed on or each statement sent by the extended protocol, and FunctionCall: units by themselves. */
 export class SimpleProtocol {
   /** Whether the client awaits ReadyForQuery without a Sync of its own. */
   isUnderWay = false
@@ -20,11 +20,20 @@ export class SimpleProtocol {
     private readonly endUnit: (options?: { sync: boolean }) => void,
   ) {}
 
-  query({ body }: wire.Message): void {
+  query({ body, frame }: wire.Message): void {
     this.isUnderWay = true
     this.#rest = understand(wire.readCString(body).bytes)
+    const [first, ...more] = this.#rest
+    if (first && more.length === 0 && this.execution.canPass(first)) return this.#pass(first, frame)
     if (this.#rest.length === 0) this.unit.answer(wire.emptyQuery)
     this.goOn()
+  }
+
+  /** As it came, which is less for everybody than five messages. */
+  #pass(statement: Understood, frame: Buffer): void {
+    this.#rest = []
+    this.execution.pass(statement, frame, this.unit.record(statement.text))
+    this.endUnit({ sync: false })
   }
 
   get hasMore(): boolean {

@@ -102,12 +102,35 @@ export class Tape {
  */
 function isLookup(sql: string, versionTable: string): boolean {
   const head = sql.slice(0, 2_000)
-  if (/^\s*(show|begin|commit|rollback|savepoint|release|deallocate)\b/i.test(head)) return true
-  if (/^\s*select\b/i.test(head) && /\b(pg_catalog\.|pg_class\b|version\(\)|current_schema\(\))/i.test(head))
-    return true
-  const [, table] =
-    /^\s*(?:insert into|update|delete from|create table|select .* from)\s+((?:"[^"]+"|[\w.$])+)/is.exec(head) ?? []
-  return table?.split('.').at(-1)?.replaceAll('"', '') === versionTable
+  const [, verb] = firstWord.exec(head) ?? []
+  switch (verb?.toLowerCase()) {
+    case 'show':
+    case 'begin':
+    case 'commit':
+    case 'rollback':
+    case 'savepoint':
+    case 'release':
+    case 'deallocate':
+      return true
+    case 'select':
+      return ofTheCatalog.test(head) || isOf(versionTable, head)
+    case 'insert':
+    case 'update':
+    case 'delete':
+    case 'create':
+      return isOf(versionTable, head)
+    default:
+      return false
+  }
+}
+
+const firstWord = /^\s*(\w+)/
+const ofTheCatalog = /\b(pg_catalog\.|pg_class\b|version\(\)|current_schema\(\))/i
+const tableOf = /^\s*(?:insert into|update|delete from|create table|select .* from)\s+((?:"[^"]+"|[\w.$])+)/is
+
+function isOf(table: string, head: string): boolean {
+  const [, name] = tableOf.exec(head) ?? []
+  return name?.split('.').at(-1)?.replaceAll('"', '') === table
 }
 
 /** Reads the fields of an ErrorResponse; source: protocol-error-fields.html of PostgreSQL's documentation. */

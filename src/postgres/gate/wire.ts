@@ -89,18 +89,23 @@ export function cstring(text: string | Buffer): Buffer {
   return Buffer.concat([bytes, zero])
 }
 
-/** Reads the zero-terminated bytes at `offset`, as text when that is asked for; throws where the terminator is missing. */
-export function readCString(body: Buffer, offset = 0): { bytes: Buffer; readonly text: string; next: number } {
+/** Bytes that were followed by a zero, and where what is behind it begins. */
+class CString {
+  constructor(
+    readonly bytes: Buffer,
+    readonly next: number,
+  ) {}
+
+  get text(): string {
+    return this.bytes.toString('utf8')
+  }
+}
+
+/** Reads the zero-terminated bytes at `offset`; throws where the terminator is missing. */
+export function readCString(body: Buffer, offset = 0): CString {
   const end = body.indexOf(0, offset)
   if (end < 0) throw new Error('a string without its terminator')
-  const bytes = body.subarray(offset, end)
-  return {
-    bytes,
-    get text() {
-      return bytes.toString('utf8')
-    },
-    next: end + 1,
-  }
+  return new CString(body.subarray(offset, end), end + 1)
 }
 
 const zero = Buffer.from([0])
