@@ -182,6 +182,9 @@ describe('SQL', () => {
     withstand(async open => {
       const raw = await open.raw()
       await raw.ask(wire.frame('Q', Buffer.from('SELECT 1\0COMMIT\0')))
+      await raw.query('BEGIN; INSERT INTO t VALUES (3)')
+      expect(await raw.ask(wire.frame('Q', Buffer.from('SELECT 1\0COMMIT\0')))).toEqual(['E 08P01', 'Z E'])
+      expect(await raw.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
       await raw.ask(wire.frame('P', Buffer.from('\0SELECT 1\0COMMIT\0\0')), ...run(''), wire.sync)
     }))
 })

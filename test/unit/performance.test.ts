@@ -54,6 +54,19 @@ describe('the page', () => {
     expect(told).toContain('| memory at peak (1 revision) | ≤ 150 MiB | 151 MiB | ✗ |')
     expect(told).toContain('| memory at peak (1 revision with data) | ≤ 400 MiB | 399 MiB | ✓ |')
   })
+
+  test('says of a race that was profiled where its time goes', () => {
+    const load = { name: 'the action: apply', wall: [900, 2000], python: [700, 720], node: [310, 300], postgres: [95] }
+    const sampled = [
+      { name: 'preview', parts: { waits: 500 } },
+      { name: 'apply', parts: { waits: 610, 'V8: garbage collection': 12.4 } },
+    ]
+    const told = page({ ...figures, races: [{ ...race, loads: [load], sampled }] })
+    expect(told).toContain('| the action: apply | 710 ms | 305 ms | 95 ms | 1,110 ms | 1,450 ms |')
+    expect(told).toContain('|  | preview | apply |')
+    expect(told).toContain('| V8: garbage collection | 0 ms | 12 ms |\n| waits | 500 ms | 610 ms |')
+    expect(page(figures)).not.toContain('Where the time goes')
+  })
 })
 
 test('the plot has a bar for each, as long as its median, and no text that is markup', () => {

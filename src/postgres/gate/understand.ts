@@ -39,9 +39,9 @@ export const unknown: Understood = {
 
 /**
  * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
- * one extended-protocol statement, which the server refuses (42601) when it counts more than one, or has no semicolon in
- * it, and none goes whose first words are transaction control. Those are the same for every reader: no setting and no encoding changes how
- * PostgreSQL reads white space and comments.
+ * one extended-protocol statement, which the server refuses (42601) when it counts more than one, or without a semicolon
+ * in it; and none goes whose first words are transaction control. Those are the same for every reader: no setting and no
+ * encoding changes how PostgreSQL reads white space and comments.
  */
 export function understand(bytes: Buffer): Understood[] {
   // Every byte is kept, also of text in another client_encoding.
