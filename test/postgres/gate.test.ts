@@ -270,6 +270,17 @@ describe('the extended protocol', () => {
     expect(await open.read(ids)).toBe('')
   })
 
+  test('a Query behind an error that is not known yet is answered, and not carried out', async () => {
+    const open = await openGate(table)
+    const raw = await open.raw()
+    await raw.query('BEGIN; INSERT INTO t VALUES (1)')
+    const failing = [wire.parse('', 'SELECT 1/0'), wire.bind('', ''), wire.execute('')]
+    expect(await raw.ask(...failing, q('INSERT INTO t VALUES (2)'))).toEqual(['1', 'E 22012', 'Z E'])
+    expect(await raw.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+    await open.finish('COMMIT')
+    expect(await open.read(ids)).toBe('')
+  })
+
   test('Flush brings answers without a Sync, and another client may speak in between', async () => {
     const open = await openGate(table)
     const [one, two] = [await open.raw(), await open.raw()]
