@@ -70,6 +70,12 @@ op.bulk_insert(stamped, [{"name": "x"}])`,
       `from alembic import context\nif not context.is_offline_mode():\n    ${insert('x')}`,
       'a,ab,c,x',
     ),
+    difference(
+      'A value that Python makes anew (uuid4), and what a preview has shown before',
+      `import uuid\nop.execute(f"INSERT INTO t (name) VALUES ('{uuid.uuid4()}')")`,
+      'nothing else was shown',
+      { rows: 'SELECT name FROM t WHERE length(name) = 36', shows: /\w{8}(-\w{4}){3}-\w{12}/ },
+    ),
     difference('Migrate(version_table=…)', insert('x'), 'a,ab,c,x', {
       migrate: 'version_table="schema_version"',
       versionTable: 'schema_version',

@@ -8,7 +8,7 @@ import { withDriver } from '../support/shapes.mts'
 import { anyDriver } from '../support/stack.mts'
 import type { Finding, Holds, Result } from './finding.mts'
 import { type Scenario, type WayName, wayNames } from './scenario.mts'
-import { flask, plain, type Run, type Stage, ways } from './ways.mts'
+import { flask, plain, preview, type Run, type Stage, ways } from './ways.mts'
 
 export interface Servers {
   usual: Server
@@ -65,11 +65,14 @@ async function playOne(
   const urls = urlsOf(names, server)
   const before = await all(urls, contents)
   const { reached, close } = await withTrouble(scenario, way, urls)
-  const runs = await runAll(way, { scenario, folder, urls: reached })
+  const stage = { scenario, folder, urls: reached }
+  const shown = scenario.shows && (await preview(way, stage)).match(scenario.shows)
+  const runs = await runAll(way, stage)
   close()
   await all(urls, quiet)
-  const holds = await judge(scenario, urls, before)
-  const result = { holds, exits: runs.map(({ exitCode }) => exitCode), ...(await evidence(scenario, urls, runs)) }
+  const seen: Seen = { scenario, urls, told: value => (shown === undefined ? value : comparedWith(shown?.[0], value)) }
+  const holds = await judge(seen, before)
+  const result = { holds, exits: runs.map(({ exitCode }) => exitCode), ...(await evidence(seen, runs)) }
   for (const [bind, name] of names) {
     await rollBackPrepared(urls.get(bind)!)
     await query(server.url('postgres'), `DROP DATABASE "${name}"`)
@@ -132,7 +135,18 @@ async function quiet(url: string): Promise<void> {
   for (let tries = 0; tries < 200 && (await query(url, others)).rowCount! > 0; tries++) await pause(50)
 }
 
-async function judge(scenario: Scenario, urls: Map<string, string>, before: string[]): Promise<Holds> {
+/** The databases when all is over. */
+interface Seen {
+  scenario: Scenario
+  urls: Map<string, string>
+  /** How values that were found are told. */
+  told: (values: string) => string
+}
+
+const comparedWith = (shown: string | undefined, found: string) =>
+  shown === undefined || shown === found ? 'nothing else was shown' : 'something else was shown'
+
+async function judge({ scenario, urls, told }: Seen, before: string[]): Promise<Holds> {
   const after = await all(urls, contents)
   if (after.every((each, index) => each === before[index])) return 'unchanged'
   const { expected } = scenario
@@ -140,17 +154,17 @@ async function judge(scenario: Scenario, urls: Map<string, string>, before: stri
   const heads = await all(urls, url => headsOf(url, scenario.versionTable))
   if (heads.some(each => each !== expected.head)) return 'changed'
   const found = await Promise.all([...urls.values()].map((url, i) => valuesOf(plain(url), expected.rows[i]!)))
-  return found.every((each, index) => each === expected.are[index]) ? 'applied' : 'other data'
+  return found.every((each, index) => told(each) === expected.are[index]) ? 'applied' : 'other data'
 }
 
 /** What the databases hold, in words, and what the runs said. */
-async function evidence(scenario: Scenario, urls: Map<string, string>, runs: Run[]) {
+async function evidence({ scenario, urls, told }: Seen, runs: Run[]) {
   const { expected, shown, versionTable } = scenario
   const found: string[] = []
   for (const [index, [bind, url]] of [...urls].entries()) {
     const query = expected === 'unchanged' ? (index === 0 ? shown : undefined) : expected.rows[index]
     const at = `at ${(await headsOf(plain(url), versionTable)) || 'base'}`
-    const words = query ? [at, (await valuesOf(plain(url), query)) || 'no rows'] : [at, await tablesOf(plain(url))]
+    const words = query ? [at, told(await valuesOf(plain(url), query)) || 'no rows'] : [at, await tablesOf(plain(url))]
     const prepared = await preparedIn(plain(url))
     if (prepared.length > 0) words.push('a prepared transaction')
     found.push(`${urls.size > 1 ? `${bind} ` : ''}${words.filter(Boolean).join(': ')}`)

@@ -42,6 +42,11 @@ export interface Scenario {
   unreachable?: string
   /** As a server has them that nobody has set up for it. */
   withoutPreparedTransactions?: boolean
+  /**
+   * What is looked for in the SQL that a preview shows some time before the run; each value that is found afterwards is
+   * then told as whether that is what was shown.
+   */
+  shows?: RegExp
   /** What happens to the first message on its way to or from the server that `at` picks. */
   fault?: { at: (passing: Passing, way: WayName) => boolean; act: (passing: Passing) => void }
 }

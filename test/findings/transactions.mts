@@ -95,7 +95,7 @@ const moods: Script = { id: 'a1', upgrade: `op.execute("CREATE TYPE mood AS ENUM
 
 export const forbidden: Chapter = {
   title: 'What PostgreSQL does not run in a transaction',
-  text: 'Such a batch cannot be atomic. A raw upgrade runs it in parts. The action refuses it before anything has run, and says which revision has to be run apart; with `segments: true`, which these do not set, it runs it as [the fewest transactions that PostgreSQL allows](segments.md).',
+  text: 'Such a batch cannot be atomic. A raw upgrade runs it in parts. The action refuses it before anything has run, and says which revision has to be run apart; with `segments: true`, which these do not set, it runs it as [the fewest transactions that PostgreSQL allows](segments.md), and can stop between them.',
   scenarios: [
     batch('CREATE INDEX CONCURRENTLY, and then a failure', [index, 'op.execute("SELECT 1 / 0")'], 'unchanged'),
     batch('CREATE INDEX CONCURRENTLY, and nothing fails', [index, write('c3')], {

@@ -29,6 +29,8 @@ type Way = (stage: Stage) => Promise<() => Promise<Run>>
 const target = ({ scenario }: Stage) => scenario.target ?? 'head'
 const direction = ({ scenario }: Stage) => scenario.direction ?? 'upgrade'
 
+const rangeOf = (stage: Stage) => `${stage.scenario.from ? `${stage.scenario.from}:` : ''}${target(stage)}`
+
 export const ways: Record<WayName, Way> = {
   async raw(stage) {
     const words = target(stage) === '-1' ? [] : [target(stage)]
@@ -37,8 +39,7 @@ export const ways: Record<WayName, Way> = {
 
   /** As a step with `shell: bash` runs the pipeline on GitHub; several databases one after another. */
   async psql(stage) {
-    const range = `${stage.scenario.from ? `${stage.scenario.from}:` : ''}${target(stage)}`
-    const rendered = ['$PYTHON', '-m', 'flask', 'db', direction(stage), '-d', '$DIRECTORY', range, '--sql']
+    const rendered = ['$PYTHON', '-m', 'flask', 'db', direction(stage), '-d', '$DIRECTORY', rangeOf(stage), '--sql']
     const flaskCommand = rendered.map(word => `"${word}"`).join(' ')
     const environment = {
       ...environmentOf(stage),
@@ -64,25 +65,8 @@ export const ways: Record<WayName, Way> = {
   },
 
   async action(stage) {
-    const inputs = {
-      mode: 'apply',
-      comment: 'false',
-      python,
-      direction: direction(stage),
-      revision: target(stage),
-      'database-url':
-        stage.urls.size === 1
-          ? [...stage.urls.values()][0]!
-          : [...stage.urls].map(([bind, url]) => `${bind}=${url}`).join('\n'),
-    }
-    // The app insists on finding something there.
-    const nowhere = [...stage.urls].map(([bind, url]) => [
-      variableOf(bind),
-      `${new URL(url).protocol}//nobody@nowhere/${bind}`,
-    ])
-    const environment = stage.urls.size === 1 ? {} : Object.fromEntries(nowhere)
     return async () => {
-      const { exitCode, commands, log } = await runStep({ workspace: stage.folder, inputs, environment })
+      const { exitCode, commands, log } = await step(stage, 'apply')
       const error = commands.find(({ name }) => name === 'error')?.text ?? ''
       return {
         exitCode,
@@ -91,6 +75,30 @@ export const ways: Record<WayName, Way> = {
       }
     }
   },
+}
+
+/** What a preview shows of the batch. */
+export async function preview(way: WayName, stage: Stage): Promise<string> {
+  if (way === 'action') return (await step(stage, 'preview')).summary
+  const words = ['db', direction(stage), rangeOf(stage), '--sql']
+  return (await command([python, '-m', 'flask', ...words], stage.folder, environmentOf(stage))).output
+}
+
+function step(stage: Stage, mode: 'preview' | 'apply') {
+  const { folder, urls } = stage
+  const several = [...urls].map(([bind, url]) => `${bind}=${url}`).join('\n')
+  const inputs = {
+    mode,
+    comment: 'false',
+    python,
+    direction: direction(stage),
+    revision: target(stage),
+    'database-url': urls.size === 1 ? [...urls.values()][0]! : several,
+  }
+  // The app insists on finding something there.
+  const nowhere = [...urls].map(([bind, url]) => [variableOf(bind), `${new URL(url).protocol}//nobody@nowhere/${bind}`])
+  const environment = urls.size === 1 ? {} : Object.fromEntries(nowhere)
+  return runStep({ workspace: folder, inputs, environment })
 }
 
 /** Runs `flask db …` in a project. */
