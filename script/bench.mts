@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { globSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem, type } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -24,6 +24,7 @@ import { own, race } from '../test/bench/measure.mts'
 import { ownTable, page, profile, raceTable, targetsTable } from '../test/bench/page.mts'
 import { plot } from '../test/bench/plot.mts'
 import { canTellLoads, loads, sampled } from '../test/bench/profile.mts'
+import { judge, lapsed } from '../test/bench/targets.mts'
 import { startGitHub } from '../test/support/github.mts'
 import { startServer } from '../test/support/postgres.mts'
 import { versionsOf } from './versions.mts'
@@ -39,6 +40,8 @@ if (values.write && (values.only || values.quick)) fail('--write writes all figu
 const { quick } = values
 const roundTrip = 20
 const root = join(import.meta.dirname, '..')
+const path = join(root, 'docs/performance.json')
+const known = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Figures) : undefined
 const server = await startServer(['max_locks_per_transaction = 1024'])
 const github = await startGitHub()
 const plans = knowsPlanFiles ? [planFile] : []
@@ -63,18 +66,20 @@ try {
   }
   if (asked('own cost')) figures.own.push(...(await ownCosts()))
   for (const each of figures.races) {
-    console.log(`\n${[each.title, raceTable(each), targetsTable([each], []), ...profile(each)].join('\n\n')}`)
+    console.log(
+      `\n${[each.title, raceTable(each), targetsTable(judge({ races: [each], own: [] })), ...profile(each)].join('\n\n')}`,
+    )
   }
   if (figures.own.length > 0) console.log(`\n${ownTable(figures.own)}`)
   if (values.write) {
-    writeFileSync(join(root, 'docs/performance.json'), `${JSON.stringify(figures, null, 2)}\n`)
+    writeFileSync(path, `${JSON.stringify(figures, null, 2)}\n`)
     execFileSync('biome', ['format', '--write', 'docs/performance.json'], {
       cwd: root,
       stdio: ['ignore', 'ignore', 'inherit'],
     })
     writeFileSync(join(root, 'docs/images/performance.svg'), plot(figures))
     writeFileSync(join(root, 'docs/performance.md'), page(figures))
-  }
+  } else if (known && !quick) compare(known, figures)
 } finally {
   await github.stop()
   await server.stop()
@@ -188,6 +193,16 @@ async function ownCosts(): Promise<Own[]> {
 function distOf(): Record<string, number> {
   const files = globSync('dist/**/*.*', { cwd: actionFolder })
   return Object.fromEntries(files.sort().map(path => [path, statSync(join(actionFolder, path)).size]))
+}
+
+/** A target that is met by docs/performance.json and not here makes the exit code 1, once everything is printed. */
+function compare(before: Figures, now: Figures): void {
+  const gone = lapsed(judge(before), judge(now))
+  if (gone.length === 0) return console.log('\nNo target that docs/performance.json meets is missed.')
+  for (const { target, wanted, measured } of gone)
+    console.log(`\n✗ ${target}\n  wanted: ${wanted}\n  is:     ${measured}`)
+  console.error(`script/bench: ${gone.length} targets that docs/performance.json meets are not met.`)
+  process.exitCode = 1
 }
 
 function count(n: number): string {

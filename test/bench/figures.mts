@@ -71,17 +71,3 @@ export function median(values: number[]): number {
   const middle = sorted.length >> 1
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
-
-/** The ratio that a target is about. Throws where a contestant of it did not run. */
-export function ratio({ rows }: Race, { of, to }: Target): number {
-  const value = (part: Part): number => {
-    if (typeof part !== 'string') return value(part.of) - value(part.without)
-    const row = rows.find(({ name }) => name === part)
-    if (!row) throw new Error(`“${part}” did not run`)
-    return median(row.times)
-  }
-  return value(of) / value(to)
-}
-
-export const isMet = (race: Race, target: Target): boolean =>
-  target.at === 'least' ? ratio(race, target) >= target.limit : ratio(race, target) <= target.limit

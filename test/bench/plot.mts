@@ -1,5 +1,5 @@
 import { type Figures, median } from './figures.mts'
-import { milliseconds } from './page.mts'
+import { milliseconds } from './units.mts'
 
 const [width, left, right, bar, gap] = [900, 270, 190, 16, 10]
 

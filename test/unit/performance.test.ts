@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { type Figures, isMet, median, type Race, ratio } from '../bench/figures.mts'
+import { type Figures, median, type Race } from '../bench/figures.mts'
 import { page, raceTable } from '../bench/page.mts'
 import { plot } from '../bench/plot.mts'
+import { isMet, judge, lapsed, ratio } from '../bench/targets.mts'
 import { root } from '../support/runner.mts'
 
 const race: Race = {
@@ -38,6 +39,15 @@ test('a target is a ratio of medians, or of what one takes longer than another',
   expect(race.targets.map(target => ratio(race, target))).toEqual([1.2, 1.64])
   expect(race.targets.map(target => isMet(race, target))).toEqual([true, false])
   expect(() => ratio(race, { ...race.targets[0]!, of: 'nobody' })).toThrow('“nobody” did not run')
+})
+
+test('a target that was met and no longer is has lapsed, others not', () => {
+  const before = judge(figures)
+  const slower = { ...race, rows: race.rows.map(row => (row.name === 'start only' ? { ...row, times: [100] } : row)) }
+  expect(lapsed(before, judge({ races: [slower], own: [{ ...small, cpu: [301] }, data] }))).toEqual([
+    { target: 'own CPU time (1 revision)', wanted: '≤ 300 ms', measured: '301 ms', met: false },
+  ])
+  expect(lapsed(before, before)).toEqual([])
 })
 
 describe('the page', () => {
