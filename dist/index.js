@@ -19351,6 +19351,976 @@ async function git(directory, args) {
 /** Whether git can do that, whatever it prints. */
 const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
 
+;// CONCATENATED MODULE: ./src/git/trust.ts
+
+
+/**
+ * Throws a Failure `untrusted` unless the checkout in `directory` is, as it stands, a commit of the base branch: one of
+ * `tips` or an ancestor of one, with no file changed, and no script added under the folder `scripts`.
+ */
+async function requireBaseCheckout(directory, tips, scripts) {
+    const head = await git(directory, ['rev-parse', 'HEAD']).then(text => text.trim(), () => undefined);
+    if (head === undefined)
+        throw untrusted('there is no git checkout that would tell where the scripts come from');
+    const ancestors = tips.map(tip => tip !== '' && succeeds(directory, ['merge-base', '--is-ancestor', head, tip]));
+    if (!tips.includes(head) && !(await Promise.all(ancestors)).includes(true)) {
+        throw untrusted(`the checked-out commit ${head.slice(0, 12)} is not known to be on the base branch`);
+    }
+    const changed = await git(directory, ['status', '--porcelain', '--untracked-files=no']);
+    const added = await git(directory, ['status', '--porcelain', '--', `:(glob)${scripts}/**/*.py`]);
+    const [first] = `${changed}${added}`.split('\n').filter(Boolean);
+    if (first)
+        throw untrusted(`the checkout is not as it was committed (${first.trim()})`);
+}
+/** Throws a Failure `untrusted` where plan files are not signed: an artifact may come from a pull request's own run. */
+function requireSignature(key) {
+    if (key)
+        return;
+    throw new Failure('untrusted', 'This event has secrets, and the plan file may be a stranger’s: no plan-key is given.', {
+        advice: 'Sign plan files with plan-key in the run that makes them. If whoever can make one may run it, set allow-untrusted: true.',
+    });
+}
+function untrusted(why) {
+    return new Failure('untrusted', `This event has secrets, and the scripts may be a stranger’s: ${why}.`, {
+        advice: 'Check out the base branch (actions/checkout without ref), or show pull requests in an event without secrets (pull_request). If you trust these scripts with what this job can reach, set allow-untrusted: true.',
+    });
+}
+
+;// CONCATENATED MODULE: ./src/target.ts
+
+
+
+
+/** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
+const grace = { statement: 2_000, commit: 4_000, connect: 1_500 };
+/** One database of the step with what it has open: its connection and, while the batch runs, its transaction. */
+class Target {
+    state;
+    database;
+    applicationName;
+    signal;
+    /** The one that the batch runs on. */
+    client;
+    versionTable;
+    transaction;
+    /** Whether that table is there, as far as the plan goes. */
+    versionTableExists = false;
+    #identity;
+    /** Whether a COMMIT was sent. */
+    committing = false;
+    /** How many revisions of the plan are committed. */
+    committed = 0;
+    constructor(state, 
+    /** undefined where none was given, or where it is not to be asked. */
+    database, applicationName, signal) {
+        this.state = state;
+        this.database = database;
+        this.applicationName = applicationName;
+        this.signal = signal;
+    }
+    /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
+    async open() {
+        this.client = await this.connect();
+        this.leaveWhenCancelled(this.client);
+    }
+    leaveWhenCancelled(client) {
+        this.signal.addEventListener('abort', () => {
+            const leave = (after, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref();
+            leave(grace.statement, () => this.committing);
+            leave(grace.commit);
+        });
+    }
+    /** What of the plan is still to be run. */
+    get rest() {
+        const plan = this.state.plan;
+        if (this.committed === 0)
+            return plan;
+        const { heads = [] } = plan.revisions[this.committed - 1];
+        return { ...plan, priorHeads: heads, revisions: plan.revisions.slice(this.committed) };
+    }
+    /** A connection of its own to this database; the caller closes it. */
+    connect() {
+        const { signal, applicationName } = this;
+        return connect(this.database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
+    }
+    /** Which database this is; it is asked once. */
+    async identify() {
+        this.#identity ??= await identify(this.client);
+        return this.#identity;
+    }
+    /** After `identify`. */
+    get identity() {
+        return this.#identity;
+    }
+    /** Does something on a connection of its own. Throws a Failure where that breaks. */
+    async aside(action) {
+        const client = await this.connect();
+        try {
+            return await action(client);
+        }
+        catch (error) {
+            throw lossOf(client, error) ?? error;
+        }
+        finally {
+            await disconnect(client);
+        }
+    }
+    /** After a failure, the outputs say what the database holds and not what was hoped. */
+    async rereadHeads() {
+        const { state } = this;
+        if (state.outcome === 'in-doubt' || !this.client || !this.versionTable)
+            return;
+        if (state.priorHeads && state.outcome !== 'applied') {
+            state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads;
+        }
+        try {
+            const { heads } = await this.aside(client => readHeads(client, this.versionTable));
+            state.newHeads = heads;
+            state.priorHeads ??= heads;
+            state.reread = true;
+        }
+        catch {
+            state.reread = false;
+        }
+    }
+}
+/** The order in which locks are taken and commits are sent: the same in every run, so that two runs cannot deadlock. */
+const inLockOrder = (targets) => targets.length === 1 ? targets : [...targets].sort((a, b) => byIdentity(a.identity, b.identity));
+/** Throws a Failure `invalid-input` where two binds are one database. */
+function requireDistinct(targets) {
+    for (const [index, target] of targets.entries()) {
+        const same = targets.slice(0, index).find(other => sameIdentity(other.identity, target.identity));
+        if (same) {
+            throw new Failure('invalid-input', `The binds ${same.state.bind} and ${target.state.bind} are the same database, and would wait for each other.`, { advice: 'Give each bind of database-url a database of its own.' });
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./src/step.ts
+
+
+
+
+
+
+
+
+
+/** The name of a project's only database. */
+const onlyBind = 'default';
+/** One step with what it has open: the user's Python, and its databases. */
+class Step {
+    inputs;
+    surroundings;
+    result;
+    printed = new PrintOut();
+    /** Whether anything of the batch was started. */
+    started = false;
+    /** Set by `startPython`; a plan file needs none. */
+    driver;
+    targets;
+    /** Every script of the project by its id, once it is loaded. */
+    scripts = new Map();
+    constructor(inputs, surroundings, result) {
+        this.inputs = inputs;
+        this.surroundings = surroundings;
+        this.result = result;
+        const given = inputs.databases.size > 0 ? [...inputs.databases] : [[onlyBind, undefined]];
+        this.targets = given.map(([bind, database]) => this.#target(bind, database));
+    }
+    /** Whether a COMMIT was sent to any database. */
+    get committing() {
+        return this.targets.some(target => target.committing);
+    }
+    /** Heads that the user names go before what a database says, so it is not asked. */
+    get asksDatabases() {
+        return this.inputs.databases.size > 0 && !this.inputs.fromRevision;
+    }
+    /** Whether the batch may be several transactions. */
+    get runsInSegments() {
+        const { segments, mode, planFile } = this.inputs;
+        return segments && mode === 'apply' && !planFile;
+    }
+    /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
+    async checkTrust() {
+        const { trustedTips } = this.surroundings;
+        if (!trustedTips)
+            return;
+        const { workingDirectory, directory, alembicConfig, planFile, planKey } = this.inputs;
+        if (planFile)
+            return requireSignature(planKey);
+        const scripts = alembicConfig ? (0,external_node_path_namespaceObject.dirname)(alembicConfig) : directory;
+        await requireBaseCheckout((0,external_node_path_namespaceObject.resolve)(workingDirectory), trustedTips, scripts);
+    }
+    startPython() {
+        const { databases, githubToken: token, planFile, planKey } = this.inputs;
+        if (planFile)
+            return;
+        const { environment, signal } = this.surroundings;
+        const passwords = [...databases.values()].flatMap(database => database.secrets);
+        const secrets = planKey ? [...passwords, planKey] : passwords;
+        const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword]);
+        this.driver = new Driver({
+            ...this.inputs,
+            workingDirectory: (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory),
+            environment: childEnvironment(environment, { secrets, token }),
+            urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
+            print: line => this.printed.add(line),
+            signal,
+        });
+    }
+    /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
+    async startAnew() {
+        this.started = false;
+        for (const { state, committed } of this.targets)
+            state.runs = state.runs.slice(0, committed);
+        this.driver?.kill();
+        this.startPython();
+        await this.open();
+        if (this.driver)
+            await this.python(() => this.driver.project(), 'Output of the app');
+    }
+    /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
+    async open() {
+        const { targets } = this;
+        await allOf(targets.map(target => target.open()));
+        if (targets.length === 1)
+            return;
+        await allOf(targets.map(target => target.identify()));
+        requireDistinct(targets);
+    }
+    /** After a failure, the outputs say what the databases hold and not what was hoped. */
+    async rereadHeads() {
+        await allOf(this.targets.map(target => target.rereadHeads()));
+    }
+    async end() {
+        this.printed.show(this.surroundings.log, 'Output of Python');
+        this.driver?.kill();
+        await allOf(this.targets.map(async ({ client }) => client && disconnect(client)));
+    }
+    #target(bind, database) {
+        const { applicationName, signal } = this.surroundings;
+        const asked = this.asksDatabases ? database : undefined;
+        const state = { bind, name: asked?.name ?? '', runs: [] };
+        this.result.databases.push(state);
+        return new Target(state, asked, applicationName, signal);
+    }
+    /** Finds each database of the project among those of the inputs. Throws a Failure `invalid-input` that names the others. */
+    match(databases) {
+        if (!this.asksDatabases) {
+            this.result.databases = [];
+            this.targets = databases.map(({ bind }) => this.#target(bind, undefined));
+        }
+        const given = this.targets.map(({ state }) => state.bind);
+        const known = databases.map(({ bind }) => bind);
+        const unknown = given.filter(bind => !known.includes(bind));
+        const missing = known.filter(bind => !given.includes(bind));
+        if (this.inputs.segments && known.length > 1)
+            throw severalInSegments();
+        if (unknown.length > 0 || missing.length > 0) {
+            const told = [
+                unknown.length > 0 && `database-url names ${unknown.join(' and ')}, which the project does not migrate.`,
+                missing.length > 0 && `database-url lacks ${missing.join(' and ')}, which the project migrates.`,
+            ];
+            throw new Failure('invalid-input', told.filter(Boolean).join(' '), {
+                advice: `env.py migrates ${known.join(' and ')}: write one bind=postgresql://… a line for each.`,
+            });
+        }
+        for (const target of this.targets) {
+            const { versionTable: name, versionTableSchema: schema } = databases.find(({ bind }) => bind === target.state.bind);
+            target.versionTable = { name, schema };
+        }
+    }
+    /** Asks Python for something, and shows what the user's code has printed meanwhile under that title. */
+    async python(ask, title) {
+        try {
+            return await ask();
+        }
+        finally {
+            this.printed.show(this.surroundings.log, title);
+        }
+    }
+    /** The path of a file of this step with that extension. */
+    fileFor(extension) {
+        const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
+        return (0,external_node_path_namespaceObject.join)(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`);
+    }
+}
+/** All of them, also those that come after a failure; then the first failure is thrown. */
+async function allOf(promises) {
+    await Promise.allSettled(promises);
+    return Promise.all(promises);
+}
+
+;// CONCATENATED MODULE: ./src/commit.ts
+
+
+
+
+
+/** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
+const commit_patience = 60_000;
+/**
+ * Commits one database after another. Throws a Failure `commit-failed`; the outcome is then that of each database, and
+ * `partly-applied` where some had been committed.
+ */
+async function commitEach(step, targets) {
+    const { result } = step;
+    // What was begun is finished, also when the step is cancelled between two of them.
+    for (const target of targets)
+        target.committing = true;
+    for (const [index, target] of targets.entries()) {
+        try {
+            await commit(step, target, target.rest);
+        }
+        catch (error) {
+            for (const committed of targets.slice(0, index))
+                committed.state.outcome = 'applied';
+            // Of one alone it is that of the step, which may have committed segments before.
+            if (targets.length > 1)
+                for (const undone of targets.slice(index))
+                    undone.state.outcome ??= 'rolled-back';
+            if (index > 0 && target.state.outcome !== 'in-doubt')
+                result.outcome = 'partly-applied';
+            throw error;
+        }
+    }
+}
+/**
+ * Commits what one database has open. Resolves to whether PostgreSQL has answered; if not, the connection is gone and it
+ * was found out that it has committed. Throws a Failure `commit-failed`; the outcome is `in-doubt` where nobody knows.
+ */
+async function commit(step, target, { priorHeads, newHeads }) {
+    const { surroundings, result } = step;
+    const { transaction, versionTable, state } = target;
+    try {
+        await transaction.commit();
+        return true;
+    }
+    catch (error) {
+        if (error instanceof Failure)
+            throw error;
+        surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
+        const { id } = transaction;
+        const { applicationName, signal } = surroundings;
+        const about = { database: target.database, applicationName, versionTable, id, priorHeads, newHeads };
+        const settled = await settle({ ...about, patience: commit_patience, signal });
+        if (settled.decision === 'committed')
+            return false;
+        if (settled.decision === 'rolled-back') {
+            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
+                advice: 'Run the step again.',
+            });
+        }
+        result.outcome = state.outcome = 'in-doubt';
+        state.doubt = { from: priorHeads, to: newHeads };
+        delete state.newHeads;
+        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
+            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. ${meaningOf(priorHeads, newHeads, state)}`,
+        });
+    }
+}
+function meaningOf(priorHeads, newHeads, { plan, segments }) {
+    if (sameHeads(priorHeads, newHeads))
+        return '“committed” then means that what ran before is there.';
+    const what = segments && !sameHeads(newHeads, plan.newHeads) ? 'this part of the batch' : 'the whole batch';
+    return `Then ${nameHeads(newHeads)} means that ${what} is there, ${nameHeads(priorHeads)} that nothing of it is.`;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/transaction.ts
+
+
+/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
+const lockKey = 0x61746f6d6963;
+/** The key of the lock that says, on the first of several databases, that their commit is under way. */
+const commitKey = lockKey + 1;
+/** How long another deploy is waited for, in milliseconds. */
+const lockPatience = 15 * 60_000;
+/**
+ * The one transaction that the batch becomes part of, on a client that is used for nothing else.
+ * Statements between `begin` and `commit` are the gate's.
+ */
+class Transaction {
+    client;
+    pid;
+    settings;
+    lockTimeout;
+    constructor(client, 
+    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
+    pid, 
+    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
+    settings, 
+    /** Milliseconds; 0 is no limit. */
+    lockTimeout) {
+        this.client = client;
+        this.pid = pid;
+        this.settings = settings;
+        this.lockTimeout = lockTimeout;
+    }
+    #id;
+    /** Committed or prepared: nothing of it is left on the connection. */
+    #over = false;
+    /** The transaction's id (xid8), after `identify`. */
+    get id() {
+        return this.#id;
+    }
+    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
+    static async begin(client, { lockTimeout, statementTimeout }) {
+        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        const { rows } = await client.query(`SELECT
+      pg_catalog.current_setting('transaction_read_only') AS read_only,
+      pg_catalog.pg_is_in_recovery()::text AS standby,
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
+      pg_catalog.pg_backend_pid()::text AS pid`);
+        const { read_only, standby, synchronous_commit, pid } = rows[0];
+        if (read_only === 'on') {
+            throw new Failure('not-permitted', standby === 'true'
+                ? 'The server is a standby: nothing can be written to it.'
+                : 'The database or the role is read-only (default_transaction_read_only is on).', {
+                advice: standby === 'true'
+                    ? 'Let database-url lead to the primary.'
+                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
+            });
+        }
+        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
+        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
+        const settings = [
+            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
+            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
+            'SET LOCAL idle_in_transaction_session_timeout = 0',
+            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
+            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
+            'SET LOCAL tcp_keepalives_idle = 30',
+            'SET LOCAL tcp_keepalives_interval = 10',
+            'SET LOCAL tcp_keepalives_count = 3',
+        ];
+        await together(client, settings);
+        // From 14, and only where the platform can tell that a client has gone.
+        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
+        if (await isAccepted(client, checkConnection))
+            settings.push(checkConnection);
+        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
+        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
+    }
+    /**
+     * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
+     * it. Throws a Failure `lock-timeout` when they keep it.
+     */
+    async lock(onWait, signal, patience = lockPatience) {
+        const started = Date.now();
+        for (let pause = 50, told = 0;; pause = Math.min(pause * 1.5, 1_000)) {
+            const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`);
+            if (rows[0].locked)
+                break;
+            if (Date.now() - started > patience) {
+                throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
+                    advice: 'Look at the run that the log names; this one can be started again when it has ended.',
+                });
+            }
+            if (told === 0 || Date.now() - told > 30_000) {
+                told = Date.now();
+                await onWait();
+            }
+            await new Promise(resolve => setTimeout(resolve, pause));
+            if (signal.aborted)
+                throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
+        }
+    }
+    /** Gives the transaction its id. */
+    async identify() {
+        this.#id = await this.#currentId();
+    }
+    /** Begins another one behind a COMMIT, with the same settings. */
+    async beginNext() {
+        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
+        this.#over = false;
+        await this.identify();
+    }
+    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
+    async checkConstraints() {
+        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
+    }
+    /** Throws a Failure when the connection is not in the transaction that was begun. */
+    async checkIdentity() {
+        const id = await this.#currentId();
+        if (id === this.id)
+            return;
+        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
+            advice: 'Please report this with the script that ran.',
+        });
+    }
+    /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
+    async clearSession() {
+        await together(this.client, [...this.#cleared, 'DEALLOCATE ALL']);
+    }
+    /** What comes now is not for a script's SET ROLE, for one. */
+    async clearSettings() {
+        await together(this.client, this.#cleared);
+    }
+    get #cleared() {
+        return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings];
+    }
+    /**
+     * Commits. Resolves only when PostgreSQL has answered COMMIT.
+     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
+     */
+    async commit() {
+        let command;
+        try {
+            command = (await this.client.query('COMMIT')).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
+                statement: {
+                    sql: 'COMMIT',
+                    code: error.code ?? '',
+                    message: error.message,
+                    ...(error.detail && { detail: error.detail }),
+                },
+                cause: error,
+            });
+        }
+        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
+        if (command !== 'COMMIT') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
+        }
+        this.#over = true;
+    }
+    /**
+     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
+     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
+     */
+    async prepare(gid) {
+        let command;
+        try {
+            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw refusedToPrepare(error);
+        }
+        if (command !== 'PREPARE') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
+        }
+        this.#over = true;
+    }
+    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
+    async end() {
+        if (!this.#over) {
+            await Promise.race([
+                // In one message, since a pooler may give the next one to another server connection.
+                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
+                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
+            ]);
+        }
+        await disconnect(this.client);
+    }
+    async #currentId() {
+        const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id');
+        return rows[0].id;
+    }
+}
+function refusedToPrepare(error) {
+    const { code = '', message, detail } = error;
+    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
+    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
+    return code === '0A000'
+        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
+            statement,
+            advice: 'Take that out of the migration, or set two-phase: never.',
+            cause: error,
+        })
+        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            cause: error,
+        });
+}
+/** Several statements in one message, and so in one round trip. */
+const together = (client, statements) => client.query(statements.join('; '));
+const quote = (text) => `'${text.replaceAll("'", "''")}'`;
+async function checkTimeout(client, input, setting, value) {
+    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
+        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
+            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
+        });
+    }
+}
+async function isAccepted(client, sql) {
+    const savepoint = 'SAVEPOINT atomic_upgrade_try';
+    try {
+        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
+        return true;
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
+        return false;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/two-phase.ts
+
+
+
+
+
+
+
+
+/**
+ * Whether the batch can be committed in two phases: it moves several databases, and every server has a place for a
+ * prepared transaction left. Throws a Failure `not-permitted` where the workflow requires it.
+ */
+async function canPrepare({ inputs, surroundings, result, targets: all }) {
+    const targets = all.filter(({ state }) => state.plan.revisions.length > 0);
+    if (targets.length < 2)
+        return false;
+    const lacking = inputs.twoPhase === 'never' ? 'two-phase is never' : await lackingSlots(targets);
+    if (!lacking)
+        return true;
+    if (inputs.twoPhase === 'require') {
+        const refusal = `Two-phase commit is required and not possible: ${lacking}.`;
+        if (inputs.mode !== 'preview') {
+            throw new Failure('not-permitted', refusal, {
+                advice: 'Set max_prepared_transactions on the server (it needs a restart), or set two-phase: auto.',
+            });
+        }
+        result.uncovered = `An apply will be refused. ${refusal}`;
+    }
+    else {
+        result.uncovered = `The databases are committed one after another (${lacking}): a crash between two of these commits is not covered.`;
+    }
+    surroundings.log.info(result.uncovered);
+    return false;
+}
+async function lackingSlots(targets) {
+    await allOf(targets.map(target => target.identify()));
+    for (const target of targets) {
+        const { most, taken } = await preparedSlots(target.client);
+        const needed = targets.filter(other => other.identity.system === target.identity.system).length;
+        if (most === 0)
+            return `max_prepared_transactions is 0 on the server of ${target.state.bind}`;
+        if (most - taken < needed) {
+            return `of ${most} max_prepared_transactions on the server of ${target.state.bind}, ${taken} are taken`;
+        }
+    }
+    return '';
+}
+/**
+ * Commits all or none: every transaction is prepared, the first one before the others, so that its id is on disk as soon
+ * as any other is; COMMIT PREPARED on the first is the decision, and then follows on the rest. Meanwhile a second lock
+ * on the first database, on a connection of its own, tells other runs that somebody is at it.
+ * Throws a Failure; whatever a crash leaves behind is settled by a later run.
+ */
+async function commitTogether(step, targets) {
+    const { log, signal } = step.surroundings;
+    const [first, ...others] = targets;
+    const decision = { ...first.identity, transaction: first.transaction.id };
+    const gids = new Map(targets.map((target, index) => [target, gidOf(decision, index)]));
+    const asked = [];
+    const prepare = async (target) => {
+        asked.push(target);
+        try {
+            await target.transaction.prepare(gids.get(target));
+        }
+        catch (error) {
+            if (!(error instanceof Failure))
+                throw error;
+            const { bind } = target.state;
+            throw new Failure(error.reason, `${bind}: ${error.message}`, { ...error.details, bind });
+        }
+    };
+    const locked = await underCommitLock(first, async () => {
+        log.info(`Committing in two phases: ${gids.get(first)} in ${first.state.bind} decides for all.`);
+        for (const target of targets)
+            target.committing = true;
+        try {
+            await prepare(first);
+            await allOf(others.map(prepare));
+        }
+        catch (error) {
+            const left = await undo(step, asked, gids);
+            if (error instanceof Failure && left === '')
+                throw error;
+            if (signal.aborted) {
+                throw new Failure('cancelled', `The step was cancelled before the commit was decided.${left}`, { cause: error });
+            }
+            throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
+                advice: 'Run the step again.',
+                cause: error,
+            });
+        }
+        await decide(step, first, gids);
+        await follow(step, first, others, gids);
+        return true;
+    });
+    if (!locked)
+        throw new Failure('lock-timeout', 'Another run is committing these databases.', { transient: true });
+}
+/** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
+async function decide(step, first, gids) {
+    const gid = gids.get(first);
+    const { id } = first.transaction;
+    const { log, signal } = step.surroundings;
+    let how = 'COMMIT';
+    let why;
+    const end = async (client) => {
+        try {
+            return await finish(client, how, gid);
+        }
+        catch (error) {
+            why = error;
+            if (isServerError(error) && !isBusy(error))
+                how = 'ROLLBACK';
+            throw error;
+        }
+    };
+    if (await end(first.client).catch(() => false))
+        return;
+    if (!isServerError(why)) {
+        log.info('There was no answer to the first COMMIT PREPARED, or a strange one; asking the database what became of it.');
+    }
+    const committed = await keepAsking({ patience: commit_patience, signal }, () => first.aside(async (client) => {
+        const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid);
+        if (isPrepared && (await end(client)))
+            return how === 'COMMIT';
+        const status = await statusOf(client, id);
+        return status === 'in progress' || status === null ? undefined : status === 'committed';
+    }));
+    if (committed)
+        return;
+    if (committed === undefined) {
+        step.result.outcome = 'in-doubt';
+        for (const target of gids.keys()) {
+            target.state.outcome = 'in-doubt';
+            delete target.state.newHeads;
+        }
+        throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
+            advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(gids, first)}`,
+            cause: why,
+        });
+    }
+    const left = await undo(step, [...gids.keys()], gids);
+    const told = why ? messageOf(why) : 'somebody else has rolled it back';
+    throw new Failure('commit-failed', `The first COMMIT PREPARED was not carried out: ${told}.${left}`, {
+        advice: 'Run the step again.',
+        cause: why,
+    });
+}
+/** COMMIT PREPARED on the others, after the decision. Throws a Failure where one does not follow. */
+async function follow(step, first, others, gids) {
+    const { signal } = step.surroundings;
+    const { result } = step;
+    const behind = [];
+    const undone = [];
+    const follows = async (client, target) => {
+        if (await finish(client, 'COMMIT', gids.get(target)))
+            return true;
+        // Another run may have done it; so may a person, and otherwise.
+        const status = await statusOf(client, target.transaction.id);
+        return status === 'in progress' ? undefined : status === 'committed';
+    };
+    await allOf(others.map(async (target) => {
+        const again = () => target.aside(client => follows(client, target));
+        const followed = (await follows(target.client, target).catch(() => undefined)) ??
+            (await keepAsking({ patience: commit_patience, signal }, again));
+        if (followed === undefined)
+            behind.push(target);
+        if (followed === false)
+            undone.push(target);
+    }));
+    if (behind.length + undone.length === 0)
+        return;
+    for (const { state } of [first, ...others])
+        state.outcome = 'applied';
+    for (const { state } of undone)
+        state.outcome = 'rolled-back';
+    for (const { state } of behind) {
+        state.outcome = 'in-doubt';
+        delete state.newHeads;
+    }
+    result.outcome = behind.length > 0 ? 'in-doubt' : 'partly-applied';
+    if (undone.length > 0) {
+        throw new Failure('commit-failed', `The commit was decided, and in ${namesOf(undone)} somebody has rolled it back.`, {
+            advice: 'Run the step again: it applies the batch there.',
+        });
+    }
+    throw new Failure('commit-failed', `The commit is decided, and ${namesOf(behind)} could not be told.`, {
+        advice: `Run the step again; it settles this. By hand: ${statements('COMMIT', behind, gids)}.`,
+    });
+}
+const namesOf = (targets) => targets.map(({ state }) => state.bind).join(' and ');
+/** Rolls back what was prepared, or is about to be; says what could not be. */
+async function undo(step, targets, gids) {
+    const { signal } = step.surroundings;
+    const left = await allOf(targets.map(async (target) => {
+        const gid = gids.get(target);
+        const done = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
+            const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid);
+            if (isPrepared && (await finish(client, 'ROLLBACK', gid)))
+                return true;
+            // The server may still be at it: its session ends by being prepared or rolled back.
+            return (await statusOf(client, target.transaction.id)) === 'in progress' ? undefined : true;
+        }));
+        return done ? '' : ` In ${target.state.bind} a prepared transaction may be left, for a later run to roll back.`;
+    }));
+    return left.join('');
+}
+const byHand = (gids, first) => {
+    const targets = [...gids.keys()];
+    return `SELECT pg_xact_status('${first.transaction.id}'::xid8) in ${first.state.bind}; where that is committed, ${statements('COMMIT', targets, gids)}, else ${statements('ROLLBACK', targets, gids)}.`;
+};
+const statements = (how, targets, gids) => targets.map(target => inBind(how, gids.get(target), target)).join(', ');
+/** A statement for people. */
+const inBind = (how, gid, { state }) => `${finishing(how, gid)} in ${state.bind}`;
+/**
+ * Runs an action with the lock that says that a commit is under way. False where another run has it, or the action says
+ * so. Throws what the action throws, and a Failure where the lock's connection breaks before.
+ */
+async function underCommitLock(first, action) {
+    return first.aside(async (client) => {
+        // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
+        const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${commitKey}) AS locked`);
+        return rows[0].locked && (await action());
+    });
+}
+
+;// CONCATENATED MODULE: ./src/leftovers.ts
+
+
+
+
+
+
+
+
+/** How long the commit of another run is waited for, in milliseconds; and where its lock cannot be seen. */
+const commitPatience = 15 * 60_000;
+const blindPatience = 10_000;
+async function leftoversIn(targets) {
+    const found = targets.map(async (target) => (await listPrepared(target.client)).map(each => ({ ...each, target })));
+    return (await allOf(found)).flat();
+}
+/**
+ * Settles what an earlier run left prepared when it was killed: by the first database's decision, everywhere. A preview
+ * and a rehearsal only say that there is something; `inTheWay`: the lock that it holds is waited for. Throws a Failure,
+ * with the outcome `in-doubt` where the decision cannot be known; then nothing is touched.
+ */
+async function settleLeftovers(step, { inTheWay = false } = {}) {
+    const { inputs, surroundings, targets } = step;
+    const { log, signal } = surroundings;
+    const started = Date.now();
+    for (let told = '';; await (0,promises_namespaceObject.setTimeout)(1_000, undefined, { signal })) {
+        const leftovers = await leftoversIn(targets);
+        if (leftovers.length === 0)
+            return;
+        const names = leftovers.map(({ gid, target }) => `${gid} in ${target.state.bind}`).join(' and ');
+        const left = `An earlier apply has left a prepared transaction (${names})`;
+        if (inputs.mode !== 'apply' && !inTheWay)
+            return log.warning(`${left}; the next apply settles it.`);
+        await allOf(targets.map(target => target.identify()));
+        let busy = false;
+        for (const group of Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()) {
+            const first = targets.find(({ identity }) => sameIdentity(identity, group[0].decision));
+            const waited = Date.now() - started;
+            if (inputs.mode !== 'apply') {
+                if (first && !(await underCommitLock(first, async () => true)))
+                    return;
+                throw new Failure('lock-timeout', `${left}, and with it the lock that a rehearsal needs.`, {
+                    advice: 'Run an apply: it settles this.',
+                });
+            }
+            if (first)
+                busy = !(await settleGroup(step, first, group[0])) || busy;
+            else if (waited < blindPatience)
+                busy = true;
+            else
+                throw undecidable(step, group, 'the database that decides is not among those of this step');
+        }
+        if (!busy)
+            continue;
+        if (Date.now() - started > commitPatience) {
+            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names}).`);
+        }
+        if (told !== names)
+            log.info(`A transaction is prepared (${names}): waiting for the run that is at it.`);
+        told = names;
+    }
+}
+/** Ends the prepared transactions of one earlier run; false where that run, or PostgreSQL, is still at it. */
+async function settleGroup(step, first, { decision }) {
+    const { log } = step.surroundings;
+    const { bind } = first.state;
+    const told = `An earlier run was ended during its commit; ${bind} decides, and its transaction ${decision.transaction} is`;
+    return underCommitLock(first, async () => {
+        // That run may have gone on until it let go of the lock.
+        const left = (await leftoversIn(step.targets)).filter(each => gidOf(each.decision, 0) === gidOf(decision, 0));
+        if (left.length === 0)
+            return true;
+        const own = left.find(({ decides }) => decides);
+        const status = own ? 'prepared' : await first.aside(client => statusOf(client, decision.transaction));
+        if (status === 'in progress')
+            return false;
+        if (status !== 'prepared' && status !== 'committed' && status !== 'aborted') {
+            throw undecidable(step, left, `${bind} says of transaction ${decision.transaction}: ${status ?? 'forgotten'}`);
+        }
+        log.info(`${told} ${own ? 'only prepared' : status}.`);
+        const how = status === 'committed' ? 'COMMIT' : 'ROLLBACK';
+        if (own && !(await leftovers_end(step, how, own, left)))
+            return false;
+        const rest = left.filter(each => each !== own);
+        for (const [index, each] of rest.entries()) {
+            if (!(await leftovers_end(step, how, each, rest.slice(index))))
+                return false;
+        }
+        return true;
+    });
+}
+/** Ends one of them; false where somebody else has, or is at it. Throws a Failure where PostgreSQL refuses. */
+async function leftovers_end({ surroundings }, how, { gid, target }, left) {
+    try {
+        const ended = await target.aside(client => finish(client, how, gid));
+        if (ended)
+            surroundings.log.info(`${inBind(how, gid, target)}: done.`);
+        return ended;
+    }
+    catch (error) {
+        if (isBusy(error))
+            return false;
+        if (!isServerError(error))
+            throw error;
+        // insufficient_privilege
+        const reason = error.code === '42501' ? 'not-permitted' : 'commit-failed';
+        const told = `An earlier run has left a prepared transaction, and ${inBind(how, gid, target)} was refused: ${messageOf(error)}.`;
+        throw new Failure(reason, told, {
+            advice: `The role that prepared it can end it, and a superuser. By hand: ${left.map(each => inBind(how, each.gid, each.target)).join(', ')}.`,
+            cause: error,
+        });
+    }
+}
+function undecidable({ result, targets }, group, why) {
+    result.outcome = 'in-doubt';
+    for (const { state } of targets)
+        state.outcome = 'refused';
+    for (const { gid, target } of group) {
+        target.state.outcome = 'in-doubt';
+        target.state.leftPrepared = gid;
+        delete target.state.newHeads;
+    }
+    const { system, oid, transaction } = group[0].decision;
+    const ends = (how) => group.map(({ gid, target }) => inBind(how, gid, target)).join(', ');
+    return new Failure('commit-failed', `An earlier run has left prepared transactions, and they were left alone: ${why}.`, {
+        advice: `Its decision is SELECT pg_xact_status('${transaction}'::xid8) in the database with oid ${oid} of the cluster with system identifier ${system}: where that is committed, ${ends('COMMIT')}; where it is aborted, or the transaction is itself still in pg_prepared_xacts there, ${ends('ROLLBACK')}.`,
+    });
+}
+
 ;// CONCATENATED MODULE: ./src/git/base.ts
 
 
@@ -21054,41 +22024,6 @@ async function isAtTarget(target, planned) {
 }
 const from_plan_file_refused = (message) => new Failure('plan-changed', message, { advice: 'Make a new plan with mode: preview, and have that reviewed.' });
 
-;// CONCATENATED MODULE: ./src/git/trust.ts
-
-
-/**
- * Throws a Failure `untrusted` unless the checkout in `directory` is, as it stands, a commit of the base branch: one of
- * `tips` or an ancestor of one, with no file changed, and no script added under the folder `scripts`.
- */
-async function requireBaseCheckout(directory, tips, scripts) {
-    const head = await git(directory, ['rev-parse', 'HEAD']).then(text => text.trim(), () => undefined);
-    if (head === undefined)
-        throw untrusted('there is no git checkout that would tell where the scripts come from');
-    const ancestors = tips.map(tip => tip !== '' && succeeds(directory, ['merge-base', '--is-ancestor', head, tip]));
-    if (!tips.includes(head) && !(await Promise.all(ancestors)).includes(true)) {
-        throw untrusted(`the checked-out commit ${head.slice(0, 12)} is not known to be on the base branch`);
-    }
-    const changed = await git(directory, ['status', '--porcelain', '--untracked-files=no']);
-    const added = await git(directory, ['status', '--porcelain', '--', `:(glob)${scripts}/**/*.py`]);
-    const [first] = `${changed}${added}`.split('\n').filter(Boolean);
-    if (first)
-        throw untrusted(`the checkout is not as it was committed (${first.trim()})`);
-}
-/** Throws a Failure `untrusted` where plan files are not signed: an artifact may come from a pull request's own run. */
-function requireSignature(key) {
-    if (key)
-        return;
-    throw new Failure('untrusted', 'This event has secrets, and the plan file may be a stranger’s: no plan-key is given.', {
-        advice: 'Sign plan files with plan-key in the run that makes them. If whoever can make one may run it, set allow-untrusted: true.',
-    });
-}
-function untrusted(why) {
-    return new Failure('untrusted', `This event has secrets, and the scripts may be a stranger’s: ${why}.`, {
-        advice: 'Check out the base branch (actions/checkout without ref), or show pull requests in an event without secrets (pull_request). If you trust these scripts with what this job can reach, set allow-untrusted: true.',
-    });
-}
-
 ;// CONCATENATED MODULE: ./src/plan/destructive.ts
 
 /**
@@ -21172,119 +22107,7 @@ function destructive_nameOf(object) {
     return (parts ?? []).map(destructive_nameOf).join('.');
 }
 
-;// CONCATENATED MODULE: ./src/target.ts
-
-
-
-
-/** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
-const grace = { statement: 2_000, commit: 4_000, connect: 1_500 };
-/** One database of the step with what it has open: its connection and, while the batch runs, its transaction. */
-class Target {
-    state;
-    database;
-    applicationName;
-    signal;
-    /** The one that the batch runs on. */
-    client;
-    versionTable;
-    transaction;
-    /** Whether that table is there, as far as the plan goes. */
-    versionTableExists = false;
-    #identity;
-    /** Whether a COMMIT was sent. */
-    committing = false;
-    /** Where the batch runs in segments. */
-    run;
-    /** How many revisions of the plan are committed. */
-    committed = 0;
-    constructor(state, 
-    /** undefined where none was given, or where it is not to be asked. */
-    database, applicationName, signal) {
-        this.state = state;
-        this.database = database;
-        this.applicationName = applicationName;
-        this.signal = signal;
-    }
-    /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
-    async open() {
-        this.client = await this.connect();
-        this.leaveWhenCancelled(this.client);
-    }
-    leaveWhenCancelled(client) {
-        this.signal.addEventListener('abort', () => {
-            const leave = (after, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref();
-            leave(grace.statement, () => this.committing);
-            leave(grace.commit);
-        });
-    }
-    /** What of the plan is still to be run. */
-    get rest() {
-        const plan = this.state.plan;
-        if (this.committed === 0)
-            return plan;
-        const { heads = [] } = plan.revisions[this.committed - 1];
-        return { ...plan, priorHeads: heads, revisions: plan.revisions.slice(this.committed) };
-    }
-    /** A connection of its own to this database; the caller closes it. */
-    connect() {
-        const { signal, applicationName } = this;
-        return connect(this.database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
-    }
-    /** Which database this is; it is asked once. */
-    async identify() {
-        this.#identity ??= await identify(this.client);
-        return this.#identity;
-    }
-    /** After `identify`. */
-    get identity() {
-        return this.#identity;
-    }
-    /** Does something on a connection of its own. Throws a Failure where that breaks. */
-    async aside(action) {
-        const client = await this.connect();
-        try {
-            return await action(client);
-        }
-        catch (error) {
-            throw lossOf(client, error) ?? error;
-        }
-        finally {
-            await disconnect(client);
-        }
-    }
-    /** After a failure, the outputs say what the database holds and not what was hoped. */
-    async rereadHeads() {
-        const { state } = this;
-        if (state.outcome === 'in-doubt' || !this.client || !this.versionTable)
-            return;
-        if (state.priorHeads && state.outcome !== 'applied') {
-            state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads;
-        }
-        try {
-            const { heads } = await this.aside(client => readHeads(client, this.versionTable));
-            state.newHeads = heads;
-            state.priorHeads ??= heads;
-            state.reread = true;
-        }
-        catch {
-            state.reread = false;
-        }
-    }
-}
-/** The order in which locks are taken and commits are sent: the same in every run, so that two runs cannot deadlock. */
-const inLockOrder = (targets) => targets.length === 1 ? targets : [...targets].sort((a, b) => byIdentity(a.identity, b.identity));
-/** Throws a Failure `invalid-input` where two binds are one database. */
-function requireDistinct(targets) {
-    for (const [index, target] of targets.entries()) {
-        const same = targets.slice(0, index).find(other => sameIdentity(other.identity, target.identity));
-        if (same) {
-            throw new Failure('invalid-input', `The binds ${same.state.bind} and ${target.state.bind} are the same database, and would wait for each other.`, { advice: 'Give each bind of database-url a database of its own.' });
-        }
-    }
-}
-
-;// CONCATENATED MODULE: ./src/step.ts
+;// CONCATENATED MODULE: ./src/planning.ts
 
 
 
@@ -21303,917 +22126,102 @@ function requireDistinct(targets) {
 
 
 
-
-
-
-
-
-
-
-/** The name of a project's only database. */
-const onlyBind = 'default';
-/** One step with what it has open: the user's Python, and its databases. */
-class Step {
-    inputs;
-    surroundings;
-    result;
-    printed = new PrintOut();
-    /** Whether anything of the batch was started. */
-    started = false;
-    /** Set by `startPython`; a plan file needs none. */
-    driver;
-    targets;
-    /** Every script of the project by its id, once it is loaded. */
-    scripts = new Map();
-    constructor(inputs, surroundings, result) {
-        this.inputs = inputs;
-        this.surroundings = surroundings;
-        this.result = result;
-        const given = inputs.databases.size > 0 ? [...inputs.databases] : [[onlyBind, undefined]];
-        this.targets = given.map(([bind, database]) => this.#target(bind, database));
-    }
-    /** Whether a COMMIT was sent to any database. */
-    get committing() {
-        return this.targets.some(target => target.committing);
-    }
-    /** Heads that the user names go before what a database says, so it is not asked. */
-    get asksDatabases() {
-        return this.inputs.databases.size > 0 && !this.inputs.fromRevision;
-    }
-    /** Whether the batch may be several transactions. */
-    get runsInSegments() {
-        const { segments, mode, planFile } = this.inputs;
-        return segments && mode === 'apply' && !planFile;
-    }
-    /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
-    async checkTrust() {
-        const { trustedTips } = this.surroundings;
-        if (!trustedTips)
-            return;
-        const { workingDirectory, directory, alembicConfig, planFile, planKey } = this.inputs;
-        if (planFile)
-            return requireSignature(planKey);
-        const scripts = alembicConfig ? (0,external_node_path_namespaceObject.dirname)(alembicConfig) : directory;
-        await requireBaseCheckout((0,external_node_path_namespaceObject.resolve)(workingDirectory), trustedTips, scripts);
-    }
-    startPython() {
-        const { databases, githubToken: token, planFile, planKey } = this.inputs;
-        if (planFile)
-            return;
-        const { environment, signal } = this.surroundings;
-        const passwords = [...databases.values()].flatMap(database => database.secrets);
-        const secrets = planKey ? [...passwords, planKey] : passwords;
-        const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword]);
-        this.driver = new Driver({
-            ...this.inputs,
-            workingDirectory: (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory),
-            environment: childEnvironment(environment, { secrets, token }),
-            urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
-            print: line => this.printed.add(line),
-            signal,
-        });
-    }
-    /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
-    async startAnew() {
-        this.started = false;
-        for (const { state, committed } of this.targets)
-            state.runs = state.runs.slice(0, committed);
-        this.driver?.kill();
-        this.startPython();
-        await this.open();
-        if (this.driver)
-            await this.#python(() => this.driver.project(), 'Output of the app');
-    }
-    /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
-    async open() {
-        const { targets } = this;
-        await allOf(targets.map(target => target.open()));
-        if (targets.length === 1)
-            return;
-        await allOf(targets.map(target => target.identify()));
-        requireDistinct(targets);
-    }
-    /** Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file. */
-    async plan() {
-        const { result, inputs } = this;
-        const plans = inputs.planFile ? await readPlan(this) : await this.#planScripts();
-        const { log } = this.surroundings;
-        for (const { state } of this.targets) {
-            const plan = plans.get(state.bind);
-            state.plan = plan;
-            state.obstacles = obstaclesOf(plan);
-            if (this.inputs.segments && !this.inputs.planFile)
-                this.#divide(plan, state);
-            state.destructions = destructionsOf(plan);
-            state.priorHeads = plan.priorHeads;
-            state.newHeads = plan.newHeads;
-            this.#describe(plan, state);
-            if (segments_isDivided(state))
-                log.group(`PostgreSQL runs it in ${state.segments.length} segments`, segmentLines(state));
-        }
-        result.digested = digestedOf(result);
-        if (revisionsOf(result).length > 0)
-            this.#writeSql();
-        if (inputs.mode !== 'apply' && !inputs.planFile)
-            await writePlan(this);
-    }
-    #divide(plan, state) {
-        state.division = segmentsOf(plan);
-        // A rehearsal rolls back, which only one transaction can be.
-        if (this.inputs.mode === 'rehearse')
-            return;
-        state.obstacles = state.division.obstacles;
-        state.segments = state.division.segments.map(({ revisions, alone }) => {
-            return { revisions, ...(alone && { statement: alone.text }), outcome: 'planned' };
-        });
-    }
-    async #planScripts() {
-        const { direction, revision: target, fromRevision } = this.inputs;
-        const project = await this.#python(() => this.driver.project(), 'Output of the app');
-        this.match(project.databases);
-        this.scripts = project.scripts;
-        if (this.inputs.mode !== 'apply')
-            this.result.edited = await editedScripts(this);
-        const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision);
-        const asked = this.targets.map(async (target) => {
-            const { state, client, versionTable } = target;
-            const { heads, tableExists } = given ?? (await readHeads(client, versionTable));
-            target.versionTableExists = tableExists;
-            if (!fromRevision)
-                state.priorHeads = state.newHeads = heads;
-            return [state.bind, { heads, versionTableExists: tableExists }];
-        });
-        const databases = Object.fromEntries(await allOf(asked));
-        return await this.#python(() => this.driver.plan({ direction, target, databases }), 'Output of the dry run');
-    }
-    /** After a failure, the outputs say what the databases hold and not what was hoped. */
-    async rereadHeads() {
-        await allOf(this.targets.map(target => target.rereadHeads()));
-    }
-    async end() {
-        this.printed.show(this.surroundings.log, 'Output of Python');
-        this.driver?.kill();
-        await allOf(this.targets.map(async ({ client }) => client && disconnect(client)));
-    }
-    #target(bind, database) {
-        const { applicationName, signal } = this.surroundings;
-        const asked = this.asksDatabases ? database : undefined;
-        const state = { bind, name: asked?.name ?? '', runs: [] };
-        this.result.databases.push(state);
-        return new Target(state, asked, applicationName, signal);
-    }
-    /** Finds each database of the project among those of the inputs. Throws a Failure `invalid-input` that names the others. */
-    match(databases) {
-        if (!this.asksDatabases) {
-            this.result.databases = [];
-            this.targets = databases.map(({ bind }) => this.#target(bind, undefined));
-        }
-        const given = this.targets.map(({ state }) => state.bind);
-        const known = databases.map(({ bind }) => bind);
-        const unknown = given.filter(bind => !known.includes(bind));
-        const missing = known.filter(bind => !given.includes(bind));
-        if (this.inputs.segments && known.length > 1)
-            throw severalInSegments();
-        if (unknown.length > 0 || missing.length > 0) {
-            const told = [
-                unknown.length > 0 && `database-url names ${unknown.join(' and ')}, which the project does not migrate.`,
-                missing.length > 0 && `database-url lacks ${missing.join(' and ')}, which the project migrates.`,
-            ];
-            throw new Failure('invalid-input', told.filter(Boolean).join(' '), {
-                advice: `env.py migrates ${known.join(' and ')}: write one bind=postgresql://… a line for each.`,
-            });
-        }
-        for (const target of this.targets) {
-            const { versionTable: name, versionTableSchema: schema } = databases.find(({ bind }) => bind === target.state.bind);
-            target.versionTable = { name, schema };
-        }
-    }
-    /** The heads that the user names, else those of the scripts that a pull request builds on. */
-    async #headsWithoutDatabase(project, named) {
-        if (named)
-            return { heads: named, tableExists: named.length > 0 };
-        const directory = (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory);
-        const { base } = this.surroundings;
-        const scripts = await scriptsAt(directory, await baseCommit(directory, base));
-        const nodes = await this.driver.read(scripts.map(({ source }) => source));
-        // Other projects of the repository have histories of their own.
-        const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)));
-        this.surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`);
-        return { heads, tableExists: heads.length > 0 };
-    }
-    async #python(ask, title) {
-        try {
-            return await ask();
-        }
-        finally {
-            this.printed.show(this.surroundings.log, title);
-        }
-    }
-    /** The path of a file of this step with that extension. */
-    fileFor(extension) {
-        const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
-        return (0,external_node_path_namespaceObject.join)(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`);
-    }
-    #writeSql() {
-        const { result } = this;
-        const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []));
-        if (!plans.every(({ plan }) => isRendered(plan)))
-            return;
-        result.sqlFile = this.fileFor('sql');
-        const scripts = plans.filter(({ plan }) => plan.revisions.length > 0);
-        const named = ({ bind, plan }) => plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan);
-        (0,external_node_fs_.writeFileSync)(result.sqlFile, scripts.map(named).join('\n'));
-    }
-    #describe({ direction, priorHeads, newHeads, revisions }, { bind }) {
-        const { log } = this.surroundings;
-        const of = this.targets.length > 1 ? `${bind}: ` : '';
-        if (revisions.length === 0)
-            return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`);
-        const batch = count(revisions.length, 'revision');
-        log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`);
-        for (const revision of revisions) {
-            const { id, message, path, notRenderable } = revision;
-            const title = `${of}${id} ${message} (${path})`;
-            if (notRenderable)
-                log.info(`${title}: not rendered, ${notRenderable.reason}`);
-            else
-                log.group(title, abridged(ownStatements(revision).map(({ sql }) => sql)));
-        }
-    }
-}
-/** All of them, also those that come after a failure; then the first failure is thrown. */
-async function allOf(promises) {
-    await Promise.allSettled(promises);
-    return Promise.all(promises);
-}
-
-;// CONCATENATED MODULE: ./src/commit.ts
-
-
-
-
-
-/** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
-const commit_patience = 60_000;
 /**
- * Commits one database after another. Throws a Failure `commit-failed`; the outcome is then that of each database, and
- * `partly-applied` where some had been committed.
+ * Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file;
+ * the result and the log then have it, and the files of SQL and plan are written.
  */
-async function commitEach(step, targets) {
+async function planBatch(step) {
+    const { inputs, result } = step;
+    const plans = inputs.planFile ? await readPlan(step) : await planScripts(step);
+    for (const { state } of step.targets) {
+        const plan = plans.get(state.bind);
+        state.plan = plan;
+        state.obstacles = obstaclesOf(plan);
+        if (inputs.segments && !inputs.planFile)
+            divide(step, plan, state);
+        state.destructions = destructionsOf(plan);
+        state.priorHeads = plan.priorHeads;
+        state.newHeads = plan.newHeads;
+        describe(step, plan, state);
+    }
+    result.digested = digestedOf(result);
+    if (revisionsOf(result).length > 0)
+        writeSql(step);
+    if (inputs.mode !== 'apply' && !inputs.planFile)
+        await writePlan(step);
+}
+async function planScripts(step) {
+    const { inputs, driver } = step;
+    const { direction, revision: target, fromRevision } = inputs;
+    const project = await step.python(() => driver.project(), 'Output of the app');
+    step.match(project.databases);
+    step.scripts = project.scripts;
+    if (inputs.mode !== 'apply')
+        step.result.edited = await editedScripts(step);
+    const given = step.asksDatabases ? undefined : await headsWithoutDatabase(step, project);
+    const asked = step.targets.map(async (target) => {
+        const { state, client, versionTable } = target;
+        const { heads, tableExists } = given ?? (await readHeads(client, versionTable));
+        target.versionTableExists = tableExists;
+        if (!fromRevision)
+            state.priorHeads = state.newHeads = heads;
+        return [state.bind, { heads, versionTableExists: tableExists }];
+    });
+    const databases = Object.fromEntries(await allOf(asked));
+    return await step.python(() => driver.plan({ direction, target, databases }), 'Output of the dry run');
+}
+/** The heads that the user names, else those of the scripts that a pull request builds on. */
+async function headsWithoutDatabase({ inputs, surroundings, driver }, project) {
+    const { fromRevision: named } = inputs;
+    if (named)
+        return { heads: named, tableExists: named.length > 0 };
+    const directory = (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory);
+    const scripts = await scriptsAt(directory, await baseCommit(directory, surroundings.base));
+    const nodes = await driver.read(scripts.map(({ source }) => source));
+    // Other projects of the repository have histories of their own.
+    const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)));
+    surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`);
+    return { heads, tableExists: heads.length > 0 };
+}
+function divide({ inputs }, plan, state) {
+    state.division = segmentsOf(plan);
+    // A rehearsal rolls back, which only one transaction can be.
+    if (inputs.mode === 'rehearse')
+        return;
+    state.obstacles = state.division.obstacles;
+    state.segments = state.division.segments.map(({ revisions, alone }) => {
+        return { revisions, ...(alone && { statement: alone.text }), outcome: 'planned' };
+    });
+}
+/** Tells the log of the batch of one database. */
+function describe({ surroundings, targets }, plan, state) {
+    const { log } = surroundings;
+    const { direction, priorHeads, newHeads, revisions } = plan;
+    const of = targets.length > 1 ? `${state.bind}: ` : '';
+    if (revisions.length === 0)
+        return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`);
+    const batch = count(revisions.length, 'revision');
+    log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`);
+    for (const revision of revisions) {
+        const { id, message, path, notRenderable } = revision;
+        const title = `${of}${id} ${message} (${path})`;
+        if (notRenderable)
+            log.info(`${title}: not rendered, ${notRenderable.reason}`);
+        else
+            log.group(title, abridged(ownStatements(revision).map(({ sql }) => sql)));
+    }
+    if (segments_isDivided(state))
+        log.group(`PostgreSQL runs it in ${state.segments.length} segments`, segmentLines(state));
+}
+function writeSql(step) {
     const { result } = step;
-    // What was begun is finished, also when the step is cancelled between two of them.
-    for (const target of targets)
-        target.committing = true;
-    for (const [index, target] of targets.entries()) {
-        try {
-            await commit(step, target, target.rest);
-        }
-        catch (error) {
-            for (const committed of targets.slice(0, index))
-                committed.state.outcome = 'applied';
-            // Of one alone it is that of the step, which may have committed segments before.
-            if (targets.length > 1)
-                for (const undone of targets.slice(index))
-                    undone.state.outcome ??= 'rolled-back';
-            if (index > 0 && target.state.outcome !== 'in-doubt')
-                result.outcome = 'partly-applied';
-            throw error;
-        }
-    }
-}
-/**
- * Commits what one database has open. Resolves to whether PostgreSQL has answered; if not, the connection is gone and it
- * was found out that it has committed. Throws a Failure `commit-failed`; the outcome is `in-doubt` where nobody knows.
- */
-async function commit(step, target, { priorHeads, newHeads }) {
-    const { surroundings, result } = step;
-    const { transaction, versionTable, state } = target;
-    try {
-        await transaction.commit();
-        return true;
-    }
-    catch (error) {
-        if (error instanceof Failure)
-            throw error;
-        surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
-        const { id } = transaction;
-        const { applicationName, signal } = surroundings;
-        const about = { database: target.database, applicationName, versionTable, id, priorHeads, newHeads };
-        const settled = await settle({ ...about, patience: commit_patience, signal });
-        if (settled.decision === 'committed')
-            return false;
-        if (settled.decision === 'rolled-back') {
-            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
-                advice: 'Run the step again.',
-            });
-        }
-        result.outcome = state.outcome = 'in-doubt';
-        state.doubt = { from: priorHeads, to: newHeads };
-        delete state.newHeads;
-        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. ${meaningOf(priorHeads, newHeads, state)}`,
-        });
-    }
-}
-function meaningOf(priorHeads, newHeads, { plan, segments }) {
-    if (sameHeads(priorHeads, newHeads))
-        return '“committed” then means that what ran before is there.';
-    const what = segments && !sameHeads(newHeads, plan.newHeads) ? 'this part of the batch' : 'the whole batch';
-    return `Then ${nameHeads(newHeads)} means that ${what} is there, ${nameHeads(priorHeads)} that nothing of it is.`;
-}
-
-;// CONCATENATED MODULE: ./src/postgres/transaction.ts
-
-
-/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
-const lockKey = 0x61746f6d6963;
-/** The key of the lock that says, on the first of several databases, that their commit is under way. */
-const commitKey = lockKey + 1;
-/** How long another deploy is waited for, in milliseconds. */
-const lockPatience = 15 * 60_000;
-/**
- * The one transaction that the batch becomes part of, on a client that is used for nothing else.
- * Statements between `begin` and `commit` are the gate's.
- */
-class Transaction {
-    client;
-    pid;
-    settings;
-    lockTimeout;
-    constructor(client, 
-    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
-    pid, 
-    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
-    settings, 
-    /** Milliseconds; 0 is no limit. */
-    lockTimeout) {
-        this.client = client;
-        this.pid = pid;
-        this.settings = settings;
-        this.lockTimeout = lockTimeout;
-    }
-    #id;
-    /** Committed or prepared: nothing of it is left on the connection. */
-    #over = false;
-    /** The transaction's id (xid8), after `identify`. */
-    get id() {
-        return this.#id;
-    }
-    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
-    static async begin(client, { lockTimeout, statementTimeout }) {
-        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        const { rows } = await client.query(`SELECT
-      pg_catalog.current_setting('transaction_read_only') AS read_only,
-      pg_catalog.pg_is_in_recovery()::text AS standby,
-      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
-      pg_catalog.pg_backend_pid()::text AS pid`);
-        const { read_only, standby, synchronous_commit, pid } = rows[0];
-        if (read_only === 'on') {
-            throw new Failure('not-permitted', standby === 'true'
-                ? 'The server is a standby: nothing can be written to it.'
-                : 'The database or the role is read-only (default_transaction_read_only is on).', {
-                advice: standby === 'true'
-                    ? 'Let database-url lead to the primary.'
-                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
-            });
-        }
-        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
-        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
-        const settings = [
-            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
-            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
-            'SET LOCAL idle_in_transaction_session_timeout = 0',
-            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
-            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
-            'SET LOCAL tcp_keepalives_idle = 30',
-            'SET LOCAL tcp_keepalives_interval = 10',
-            'SET LOCAL tcp_keepalives_count = 3',
-        ];
-        await together(client, settings);
-        // From 14, and only where the platform can tell that a client has gone.
-        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
-        if (await isAccepted(client, checkConnection))
-            settings.push(checkConnection);
-        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
-        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
-    }
-    /**
-     * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
-     * it. Throws a Failure `lock-timeout` when they keep it.
-     */
-    async lock(onWait, signal, patience = lockPatience) {
-        const started = Date.now();
-        for (let pause = 50, told = 0;; pause = Math.min(pause * 1.5, 1_000)) {
-            const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`);
-            if (rows[0].locked)
-                break;
-            if (Date.now() - started > patience) {
-                throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
-                    advice: 'Look at the run that the log names; this one can be started again when it has ended.',
-                });
-            }
-            if (told === 0 || Date.now() - told > 30_000) {
-                told = Date.now();
-                await onWait();
-            }
-            await new Promise(resolve => setTimeout(resolve, pause));
-            if (signal.aborted)
-                throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
-        }
-    }
-    /** Gives the transaction its id. */
-    async identify() {
-        this.#id = await this.#currentId();
-    }
-    /** Begins another one behind a COMMIT, with the same settings. */
-    async beginNext() {
-        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
-        this.#over = false;
-        await this.identify();
-    }
-    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
-    async checkConstraints() {
-        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
-    }
-    /** Throws a Failure when the connection is not in the transaction that was begun. */
-    async checkIdentity() {
-        const id = await this.#currentId();
-        if (id === this.id)
-            return;
-        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
-            advice: 'Please report this with the script that ran.',
-        });
-    }
-    /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
-    async clearSession() {
-        await together(this.client, [...this.#cleared, 'DEALLOCATE ALL']);
-    }
-    /** What comes now is not for a script's SET ROLE, for one. */
-    async clearSettings() {
-        await together(this.client, this.#cleared);
-    }
-    get #cleared() {
-        return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings];
-    }
-    /**
-     * Commits. Resolves only when PostgreSQL has answered COMMIT.
-     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
-     */
-    async commit() {
-        let command;
-        try {
-            command = (await this.client.query('COMMIT')).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
-                statement: {
-                    sql: 'COMMIT',
-                    code: error.code ?? '',
-                    message: error.message,
-                    ...(error.detail && { detail: error.detail }),
-                },
-                cause: error,
-            });
-        }
-        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
-        if (command !== 'COMMIT') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
-        }
-        this.#over = true;
-    }
-    /**
-     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
-     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
-     */
-    async prepare(gid) {
-        let command;
-        try {
-            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw refusedToPrepare(error);
-        }
-        if (command !== 'PREPARE') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
-        }
-        this.#over = true;
-    }
-    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
-    async end() {
-        if (!this.#over) {
-            await Promise.race([
-                // In one message, since a pooler may give the next one to another server connection.
-                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
-                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
-            ]);
-        }
-        await disconnect(this.client);
-    }
-    async #currentId() {
-        const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id');
-        return rows[0].id;
-    }
-}
-function refusedToPrepare(error) {
-    const { code = '', message, detail } = error;
-    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
-    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
-    return code === '0A000'
-        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
-            statement,
-            advice: 'Take that out of the migration, or set two-phase: never.',
-            cause: error,
-        })
-        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
-            statement,
-            cause: error,
-        });
-}
-/** Several statements in one message, and so in one round trip. */
-const together = (client, statements) => client.query(statements.join('; '));
-const quote = (text) => `'${text.replaceAll("'", "''")}'`;
-async function checkTimeout(client, input, setting, value) {
-    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
-        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
-            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
-        });
-    }
-}
-async function isAccepted(client, sql) {
-    const savepoint = 'SAVEPOINT atomic_upgrade_try';
-    try {
-        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
-        return true;
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
-        return false;
-    }
-}
-
-;// CONCATENATED MODULE: ./src/two-phase.ts
-
-
-
-
-
-
-
-
-/**
- * Whether the batch can be committed in two phases: it moves several databases, and every server has a place for a
- * prepared transaction left. Throws a Failure `not-permitted` where the workflow requires it.
- */
-async function canPrepare({ inputs, surroundings, result, targets: all }) {
-    const targets = all.filter(({ state }) => state.plan.revisions.length > 0);
-    if (targets.length < 2)
-        return false;
-    const lacking = inputs.twoPhase === 'never' ? 'two-phase is never' : await lackingSlots(targets);
-    if (!lacking)
-        return true;
-    if (inputs.twoPhase === 'require') {
-        const refusal = `Two-phase commit is required and not possible: ${lacking}.`;
-        if (inputs.mode !== 'preview') {
-            throw new Failure('not-permitted', refusal, {
-                advice: 'Set max_prepared_transactions on the server (it needs a restart), or set two-phase: auto.',
-            });
-        }
-        result.uncovered = `An apply will be refused. ${refusal}`;
-    }
-    else {
-        result.uncovered = `The databases are committed one after another (${lacking}): a crash between two of these commits is not covered.`;
-    }
-    surroundings.log.info(result.uncovered);
-    return false;
-}
-async function lackingSlots(targets) {
-    await allOf(targets.map(target => target.identify()));
-    for (const target of targets) {
-        const { most, taken } = await preparedSlots(target.client);
-        const needed = targets.filter(other => other.identity.system === target.identity.system).length;
-        if (most === 0)
-            return `max_prepared_transactions is 0 on the server of ${target.state.bind}`;
-        if (most - taken < needed) {
-            return `of ${most} max_prepared_transactions on the server of ${target.state.bind}, ${taken} are taken`;
-        }
-    }
-    return '';
-}
-/**
- * Commits all or none: every transaction is prepared, the first one before the others, so that its id is on disk as soon
- * as any other is; COMMIT PREPARED on the first is the decision, and then follows on the rest. Meanwhile a second lock
- * on the first database, on a connection of its own, tells other runs that somebody is at it.
- * Throws a Failure; whatever a crash leaves behind is settled by a later run.
- */
-async function commitTogether(step, targets) {
-    const { log, signal } = step.surroundings;
-    const [first, ...others] = targets;
-    const decision = { ...first.identity, transaction: first.transaction.id };
-    const gids = new Map(targets.map((target, index) => [target, gidOf(decision, index)]));
-    const asked = [];
-    const prepare = async (target) => {
-        asked.push(target);
-        try {
-            await target.transaction.prepare(gids.get(target));
-        }
-        catch (error) {
-            if (!(error instanceof Failure))
-                throw error;
-            const { bind } = target.state;
-            throw new Failure(error.reason, `${bind}: ${error.message}`, { ...error.details, bind });
-        }
-    };
-    const locked = await underCommitLock(first, async () => {
-        log.info(`Committing in two phases: ${gids.get(first)} in ${first.state.bind} decides for all.`);
-        for (const target of targets)
-            target.committing = true;
-        try {
-            await prepare(first);
-            await allOf(others.map(prepare));
-        }
-        catch (error) {
-            const left = await undo(step, asked, gids);
-            if (error instanceof Failure && left === '')
-                throw error;
-            if (signal.aborted) {
-                throw new Failure('cancelled', `The step was cancelled before the commit was decided.${left}`, { cause: error });
-            }
-            throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
-                advice: 'Run the step again.',
-                cause: error,
-            });
-        }
-        await decide(step, first, gids);
-        await follow(step, first, others, gids);
-        return true;
-    });
-    if (!locked)
-        throw new Failure('lock-timeout', 'Another run is committing these databases.', { transient: true });
-}
-/** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
-async function decide(step, first, gids) {
-    const gid = gids.get(first);
-    const { id } = first.transaction;
-    const { log, signal } = step.surroundings;
-    let how = 'COMMIT';
-    let why;
-    const end = async (client) => {
-        try {
-            return await finish(client, how, gid);
-        }
-        catch (error) {
-            why = error;
-            if (isServerError(error) && !isBusy(error))
-                how = 'ROLLBACK';
-            throw error;
-        }
-    };
-    if (await end(first.client).catch(() => false))
+    const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []));
+    if (!plans.every(({ plan }) => isRendered(plan)))
         return;
-    if (!isServerError(why)) {
-        log.info('There was no answer to the first COMMIT PREPARED, or a strange one; asking the database what became of it.');
-    }
-    const committed = await keepAsking({ patience: commit_patience, signal }, () => first.aside(async (client) => {
-        const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid);
-        if (isPrepared && (await end(client)))
-            return how === 'COMMIT';
-        const status = await statusOf(client, id);
-        return status === 'in progress' || status === null ? undefined : status === 'committed';
-    }));
-    if (committed)
-        return;
-    if (committed === undefined) {
-        step.result.outcome = 'in-doubt';
-        for (const target of gids.keys()) {
-            target.state.outcome = 'in-doubt';
-            delete target.state.newHeads;
-        }
-        throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
-            advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(gids, first)}`,
-            cause: why,
-        });
-    }
-    const left = await undo(step, [...gids.keys()], gids);
-    const told = why ? messageOf(why) : 'somebody else has rolled it back';
-    throw new Failure('commit-failed', `The first COMMIT PREPARED was not carried out: ${told}.${left}`, {
-        advice: 'Run the step again.',
-        cause: why,
-    });
-}
-/** COMMIT PREPARED on the others, after the decision. Throws a Failure where one does not follow. */
-async function follow(step, first, others, gids) {
-    const { signal } = step.surroundings;
-    const { result } = step;
-    const behind = [];
-    const undone = [];
-    const follows = async (client, target) => {
-        if (await finish(client, 'COMMIT', gids.get(target)))
-            return true;
-        // Another run may have done it; so may a person, and otherwise.
-        const status = await statusOf(client, target.transaction.id);
-        return status === 'in progress' ? undefined : status === 'committed';
-    };
-    await allOf(others.map(async (target) => {
-        const again = () => target.aside(client => follows(client, target));
-        const followed = (await follows(target.client, target).catch(() => undefined)) ??
-            (await keepAsking({ patience: commit_patience, signal }, again));
-        if (followed === undefined)
-            behind.push(target);
-        if (followed === false)
-            undone.push(target);
-    }));
-    if (behind.length + undone.length === 0)
-        return;
-    for (const { state } of [first, ...others])
-        state.outcome = 'applied';
-    for (const { state } of undone)
-        state.outcome = 'rolled-back';
-    for (const { state } of behind) {
-        state.outcome = 'in-doubt';
-        delete state.newHeads;
-    }
-    result.outcome = behind.length > 0 ? 'in-doubt' : 'partly-applied';
-    if (undone.length > 0) {
-        throw new Failure('commit-failed', `The commit was decided, and in ${namesOf(undone)} somebody has rolled it back.`, {
-            advice: 'Run the step again: it applies the batch there.',
-        });
-    }
-    throw new Failure('commit-failed', `The commit is decided, and ${namesOf(behind)} could not be told.`, {
-        advice: `Run the step again; it settles this. By hand: ${statements('COMMIT', behind, gids)}.`,
-    });
-}
-const namesOf = (targets) => targets.map(({ state }) => state.bind).join(' and ');
-/** Rolls back what was prepared, or is about to be; says what could not be. */
-async function undo(step, targets, gids) {
-    const { signal } = step.surroundings;
-    const left = await allOf(targets.map(async (target) => {
-        const gid = gids.get(target);
-        const done = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
-            const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid);
-            if (isPrepared && (await finish(client, 'ROLLBACK', gid)))
-                return true;
-            // The server may still be at it: its session ends by being prepared or rolled back.
-            return (await statusOf(client, target.transaction.id)) === 'in progress' ? undefined : true;
-        }));
-        return done ? '' : ` In ${target.state.bind} a prepared transaction may be left, for a later run to roll back.`;
-    }));
-    return left.join('');
-}
-const byHand = (gids, first) => {
-    const targets = [...gids.keys()];
-    return `SELECT pg_xact_status('${first.transaction.id}'::xid8) in ${first.state.bind}; where that is committed, ${statements('COMMIT', targets, gids)}, else ${statements('ROLLBACK', targets, gids)}.`;
-};
-const statements = (how, targets, gids) => targets.map(target => inBind(how, gids.get(target), target)).join(', ');
-/** A statement for people. */
-const inBind = (how, gid, { state }) => `${finishing(how, gid)} in ${state.bind}`;
-/**
- * Runs an action with the lock that says that a commit is under way. False where another run has it, or the action says
- * so. Throws what the action throws, and a Failure where the lock's connection breaks before.
- */
-async function underCommitLock(first, action) {
-    return first.aside(async (client) => {
-        // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
-        const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${commitKey}) AS locked`);
-        return rows[0].locked && (await action());
-    });
-}
-
-;// CONCATENATED MODULE: ./src/leftovers.ts
-
-
-
-
-
-
-
-
-/** How long the commit of another run is waited for, in milliseconds; and where its lock cannot be seen. */
-const commitPatience = 15 * 60_000;
-const blindPatience = 10_000;
-async function leftoversIn(targets) {
-    const found = targets.map(async (target) => (await listPrepared(target.client)).map(each => ({ ...each, target })));
-    return (await allOf(found)).flat();
-}
-/**
- * Settles what an earlier run left prepared when it was killed: by the first database's decision, everywhere. A preview
- * and a rehearsal only say that there is something; `inTheWay`: the lock that it holds is waited for. Throws a Failure,
- * with the outcome `in-doubt` where the decision cannot be known; then nothing is touched.
- */
-async function settleLeftovers(step, { inTheWay = false } = {}) {
-    const { inputs, surroundings, targets } = step;
-    const { log, signal } = surroundings;
-    const started = Date.now();
-    for (let told = '';; await (0,promises_namespaceObject.setTimeout)(1_000, undefined, { signal })) {
-        const leftovers = await leftoversIn(targets);
-        if (leftovers.length === 0)
-            return;
-        const names = leftovers.map(({ gid, target }) => `${gid} in ${target.state.bind}`).join(' and ');
-        const left = `An earlier apply has left a prepared transaction (${names})`;
-        if (inputs.mode !== 'apply' && !inTheWay)
-            return log.warning(`${left}; the next apply settles it.`);
-        await allOf(targets.map(target => target.identify()));
-        let busy = false;
-        for (const group of Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()) {
-            const first = targets.find(({ identity }) => sameIdentity(identity, group[0].decision));
-            const waited = Date.now() - started;
-            if (inputs.mode !== 'apply') {
-                if (first && !(await underCommitLock(first, async () => true)))
-                    return;
-                throw new Failure('lock-timeout', `${left}, and with it the lock that a rehearsal needs.`, {
-                    advice: 'Run an apply: it settles this.',
-                });
-            }
-            if (first)
-                busy = !(await settleGroup(step, first, group[0])) || busy;
-            else if (waited < blindPatience)
-                busy = true;
-            else
-                throw undecidable(step, group, 'the database that decides is not among those of this step');
-        }
-        if (!busy)
-            continue;
-        if (Date.now() - started > commitPatience) {
-            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names}).`);
-        }
-        if (told !== names)
-            log.info(`A transaction is prepared (${names}): waiting for the run that is at it.`);
-        told = names;
-    }
-}
-/** Ends the prepared transactions of one earlier run; false where that run, or PostgreSQL, is still at it. */
-async function settleGroup(step, first, { decision }) {
-    const { log } = step.surroundings;
-    const { bind } = first.state;
-    const told = `An earlier run was ended during its commit; ${bind} decides, and its transaction ${decision.transaction} is`;
-    return underCommitLock(first, async () => {
-        // That run may have gone on until it let go of the lock.
-        const left = (await leftoversIn(step.targets)).filter(each => gidOf(each.decision, 0) === gidOf(decision, 0));
-        if (left.length === 0)
-            return true;
-        const own = left.find(({ decides }) => decides);
-        const status = own ? 'prepared' : await first.aside(client => statusOf(client, decision.transaction));
-        if (status === 'in progress')
-            return false;
-        if (status !== 'prepared' && status !== 'committed' && status !== 'aborted') {
-            throw undecidable(step, left, `${bind} says of transaction ${decision.transaction}: ${status ?? 'forgotten'}`);
-        }
-        log.info(`${told} ${own ? 'only prepared' : status}.`);
-        const how = status === 'committed' ? 'COMMIT' : 'ROLLBACK';
-        if (own && !(await leftovers_end(step, how, own, left)))
-            return false;
-        const rest = left.filter(each => each !== own);
-        for (const [index, each] of rest.entries()) {
-            if (!(await leftovers_end(step, how, each, rest.slice(index))))
-                return false;
-        }
-        return true;
-    });
-}
-/** Ends one of them; false where somebody else has, or is at it. Throws a Failure where PostgreSQL refuses. */
-async function leftovers_end({ surroundings }, how, { gid, target }, left) {
-    try {
-        const ended = await target.aside(client => finish(client, how, gid));
-        if (ended)
-            surroundings.log.info(`${inBind(how, gid, target)}: done.`);
-        return ended;
-    }
-    catch (error) {
-        if (isBusy(error))
-            return false;
-        if (!isServerError(error))
-            throw error;
-        // insufficient_privilege
-        const reason = error.code === '42501' ? 'not-permitted' : 'commit-failed';
-        const told = `An earlier run has left a prepared transaction, and ${inBind(how, gid, target)} was refused: ${messageOf(error)}.`;
-        throw new Failure(reason, told, {
-            advice: `The role that prepared it can end it, and a superuser. By hand: ${left.map(each => inBind(how, each.gid, each.target)).join(', ')}.`,
-            cause: error,
-        });
-    }
-}
-function undecidable({ result, targets }, group, why) {
-    result.outcome = 'in-doubt';
-    for (const { state } of targets)
-        state.outcome = 'refused';
-    for (const { gid, target } of group) {
-        target.state.outcome = 'in-doubt';
-        target.state.leftPrepared = gid;
-        delete target.state.newHeads;
-    }
-    const { system, oid, transaction } = group[0].decision;
-    const ends = (how) => group.map(({ gid, target }) => inBind(how, gid, target)).join(', ');
-    return new Failure('commit-failed', `An earlier run has left prepared transactions, and they were left alone: ${why}.`, {
-        advice: `Its decision is SELECT pg_xact_status('${transaction}'::xid8) in the database with oid ${oid} of the cluster with system identifier ${system}: where that is committed, ${ends('COMMIT')}; where it is aborted, or the transaction is itself still in pg_prepared_xacts there, ${ends('ROLLBACK')}.`,
-    });
+    result.sqlFile = step.fileFor('sql');
+    const scripts = plans.filter(({ plan }) => plan.revisions.length > 0);
+    const named = ({ bind, plan }) => plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan);
+    (0,external_node_fs_.writeFileSync)(result.sqlFile, scripts.map(named).join('\n'));
 }
 
 ;// CONCATENATED MODULE: ./src/report/blame.ts
@@ -23039,6 +23047,8 @@ async function checkTransaction({ transaction, state }) {
 
 
 
+/** Whether the batch can be gone on with: nothing stands of a revision that cannot run again. */
+const canGoOn = ({ state }) => state.standing?.statements.every(canRunAgain) ?? true;
 /**
  * A batch that may be several transactions, while its scripts run: where one has to end, it is verified and committed,
  * and what became of each segment is noted for the outputs.
@@ -23061,14 +23071,14 @@ class SegmentedRun {
     #isDue = false;
     /** The statement that runs alone now, and from where on the tape it is found. */
     #alone;
-    /** `previous`: the try before this one, if there was one. */
-    constructor(step, target, checkLock, previous) {
+    constructor(step, target, checkLock) {
         this.step = step;
         this.target = target;
         this.checkLock = checkLock;
         this.#division = segmentsOf(target.rest);
         this.#planned = [...this.#division.segments];
-        this.#ran = previous ? previous.#ran.filter(({ outcome }) => outcome === 'applied') : [];
+        // What a try before this one has committed.
+        this.#ran = target.state.segments.filter(({ outcome }) => outcome === 'applied');
         this.#publish();
     }
     /** The scripts are about to run. */
@@ -23084,10 +23094,6 @@ class SegmentedRun {
             this.#ended.push(this.#revision);
         this.#revision = id;
         this.#isDue ||= this.#division.endsBefore.includes(id);
-    }
-    /** Whether the batch can be gone on with: nothing stands of a revision that cannot run again. */
-    get canGoOn() {
-        return this.target.state.standing?.statements.every(canRunAgain) ?? true;
     }
     // ── What the gate asks for ────────────────────────────────────────────────────────────────────────────────────────
     isDue(isIdle) {
@@ -26140,11 +26146,14 @@ class Progress {
 
 
 
-/** Runs the scripts online, each database's through a gate of its own. Throws a Failure that names what failed. */
-async function runThroughGates(step) {
+/**
+ * Runs the scripts online, each database's through a gate of its own; with `run`, that commits where a segment ends.
+ * Throws a Failure that names what failed.
+ */
+async function runThroughGates(step, run) {
     const { surroundings, inputs, printed, targets } = step;
     const { log, signal } = surroundings;
-    const passages = await openAll(step);
+    const passages = await openAll(step, run);
     const several = targets.length > 1;
     const cancel = () => {
         for (const passage of passages)
@@ -26155,7 +26164,7 @@ async function runThroughGates(step) {
     step.started = true;
     const { size } = new Set(targets.flatMap(({ rest }) => rest.revisions.map(({ id }) => id)));
     const where = several ? `on ${targets.length} databases, each ` : '';
-    const segments = targets[0].run?.left ?? 1;
+    const segments = run?.left ?? 1;
     log.info(`Running ${count(size, 'revision')} ${where}in ${segments > 1 ? `${segments} segments` : 'one transaction'}.`);
     const { direction } = inputs;
     const target = through_gates_behind(inputs.revision, targets[0].committed);
@@ -26166,7 +26175,7 @@ async function runThroughGates(step) {
             for (const { target, progress } of passages) {
                 if (target.state.bind === bind) {
                     progress.start(id);
-                    target.run?.revisionStarts(id);
+                    run?.revisionStarts(id);
                 }
                 else
                     progress.finish();
@@ -26193,17 +26202,17 @@ async function runThroughGates(step) {
     if (lost)
         throw connectionLost(lost.gate.lost, lost.tape.revision === null ? {} : { revision: lost.tape.revision });
     if (error instanceof ScriptError)
-        throw blame(error, passages);
+        throw blame(error, passages, run !== undefined);
     if (error)
         throw error;
 }
-async function through_gates_open(step, target) {
+async function through_gates_open(step, target, run) {
     const { log } = step.surroundings;
     const { client, pid, settings, lockTimeout } = target.transaction;
     const cancel = () => cancelStatement(pid, () => target.connect());
     const tape = new Tape(target.versionTable.name);
-    target.run?.begins(tape);
-    const gate = await Gate.open({ client, tape, settings, cancel, segmenting: target.run });
+    run?.begins(tape);
+    const gate = await Gate.open({ client, tape, settings, cancel, segmenting: run });
     const watch = new LockWatch({
         pid,
         quietSince: () => tape.quietSince,
@@ -26216,11 +26225,11 @@ async function through_gates_open(step, target) {
     return { target, tape, gate, watch, progress, cancel };
 }
 /** All of them, or none is left open. */
-async function openAll(step) {
+async function openAll(step, run) {
     const opened = [];
     try {
         return await allOf(step.targets.map(async (target) => {
-            const passage = await through_gates_open(step, target);
+            const passage = await through_gates_open(step, target, run);
             opened.push(passage);
             return passage;
         }));
@@ -26242,12 +26251,12 @@ function through_gates_batchOf({ target, gate }) {
     return { revisions, gate: { ...gate.address, user, database } };
 }
 /** The error of a script, with what PostgreSQL said to it. */
-function blame(error, passages) {
+function blame(error, passages, inSegments) {
     const { target, tape, watch } = passages.find(({ target }) => target.state.bind === error.bind) ??
         passages.find(({ tape }) => tape.failure) ??
         passages[0];
     const blockers = watch.blockersSince(tape.failure?.since);
-    const failure = failureOf(error, tape.failure, target.rest, { blockers, inSegments: target.run !== undefined });
+    const failure = failureOf(error, tape.failure, target.rest, { blockers, inSegments });
     if (passages.length > 1)
         failure.details.bind = target.state.bind;
     return failure;
@@ -26523,7 +26532,7 @@ async function transact(step) {
             shouldRetry: ({ error, attemptNumber, retryDelay }) => {
                 if (!(error instanceof Failure) || !error.details.transient)
                     return false;
-                if (!step.targets.every(({ run }) => run?.canGoOn ?? true))
+                if (!step.targets.every(canGoOn))
                     return false;
                 const what = step.targets.some(({ committed }) => committed > 0) ? 'rest of the' : 'whole';
                 log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`);
@@ -26543,10 +26552,9 @@ async function attemptOnce(step) {
     if (!step.runsInSegments)
         return await attempt(step);
     return await underDeployLock(step, target, async (checkLock) => {
-        const run = new SegmentedRun(step, target, checkLock, target.run);
-        target.run = run;
+        const run = new SegmentedRun(step, target, checkLock);
         try {
-            const ending = await attempt(step);
+            const ending = await attempt(step, run);
             if (ending === 'applied')
                 run.applied();
             return ending;
@@ -26557,7 +26565,7 @@ async function attemptOnce(step) {
         }
     });
 }
-async function attempt(step) {
+async function attempt(step, run) {
     const { inputs, surroundings } = step;
     const begun = [];
     try {
@@ -26570,7 +26578,7 @@ async function attempt(step) {
         }
         const targets = inLockOrder(step.targets);
         for (const target of targets) {
-            if (!step.runsInSegments)
+            if (!run)
                 await takeLock(step, target, target.transaction);
             await target.transaction.identify();
         }
@@ -26579,9 +26587,9 @@ async function attempt(step) {
             return 'up-to-date';
         const moving = targets.filter(({ state }) => state.plan.revisions.length > 0);
         const together = await canPrepare(step);
-        await (inputs.planFile ? runMessages(step) : runThroughGates(step));
+        await (inputs.planFile ? runMessages(step) : runThroughGates(step, run));
         await allOf(targets.map(target => verify(target)));
-        await moving[0]?.run?.checkLock();
+        await run?.checkLock();
         if (inputs.mode === 'rehearse')
             return 'rehearsed';
         await arrivedSignals();
@@ -26632,6 +26640,7 @@ async function isAlreadyThere({ surroundings, targets }, target) {
 
 
 
+
 /**
  * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
  * Never throws: a failure is part of the result, with the heads as the databases have them then.
@@ -26650,7 +26659,7 @@ async function run(inputs, surroundings) {
         await loadParser();
         if (step.asksDatabases)
             await settleLeftovers(step);
-        await step.plan();
+        await planBatch(step);
         const pending = revisionsOf(result).length > 0;
         if (pending && inputs.expectedDigest) {
             await requireDigest(result, inputs.expectedDigest, () => publisher.standing());

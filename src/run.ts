@@ -5,6 +5,7 @@ import { settleLeftovers } from './leftovers'
 import { sameHeads } from './plan/plan'
 import { nameHeads, type Result, revisionsOf, stands } from './plan/result'
 import { loadParser } from './plan/statements'
+import { planBatch } from './planning'
 import { lossOf } from './postgres/connection'
 import { notRehearsableFailure, notTransactionalFailure, warningsOf } from './report/blame'
 import { goingOn, halvesOf } from './report/segments'
@@ -30,7 +31,7 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     if (step.asksDatabases) await step.open()
     await loadParser()
     if (step.asksDatabases) await settleLeftovers(step)
-    await step.plan()
+    await planBatch(step)
     const pending = revisionsOf(result).length > 0
     if (pending && inputs.expectedDigest) {
       await requireDigest(result, inputs.expectedDigest, () => publisher.standing())

@@ -13,6 +13,9 @@ import type { Step } from './step'
 import type { Target } from './target'
 import { verifySegment } from './verify'
 
+/** Whether the batch can be gone on with: nothing stands of a revision that cannot run again. */
+export const canGoOn = ({ state }: Target): boolean => state.standing?.statements.every(canRunAgain) ?? true
+
 /**
  * A batch that may be several transactions, while its scripts run: where one has to end, it is verified and committed,
  * and what became of each segment is noted for the outputs.
@@ -33,16 +36,15 @@ export class SegmentedRun implements Segmenting {
   /** The statement that runs alone now, and from where on the tape it is found. */
   #alone: { sql: string; since: number } | undefined
 
-  /** `previous`: the try before this one, if there was one. */
   constructor(
     private readonly step: Step,
     private readonly target: Target,
     readonly checkLock: CheckLock,
-    previous: SegmentedRun | undefined,
   ) {
     this.#division = segmentsOf(target.rest)
     this.#planned = [...this.#division.segments]
-    this.#ran = previous ? previous.#ran.filter(({ outcome }) => outcome === 'applied') : []
+    // What a try before this one has committed.
+    this.#ran = target.state.segments!.filter(({ outcome }) => outcome === 'applied')
     this.#publish()
   }
 
@@ -60,11 +62,6 @@ export class SegmentedRun implements Segmenting {
     if (this.#revision !== undefined) this.#ended.push(this.#revision)
     this.#revision = id
     this.#isDue ||= this.#division.endsBefore.includes(id)
-  }
-
-  /** Whether the batch can be gone on with: nothing stands of a revision that cannot run again. */
-  get canGoOn(): boolean {
-    return this.target.state.standing?.statements.every(canRunAgain) ?? true
   }
 
   // ── What the gate asks for ────────────────────────────────────────────────────────────────────────────────────────

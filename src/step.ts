@@ -1,29 +1,15 @@
-import { writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
-import { editedScripts } from './edited'
 import { Failure } from './failure'
-import { readPlan, writePlan } from './from-plan-file'
-import { baseCommit, scriptsAt } from './git/base'
 import { requireBaseCheckout, requireSignature } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
-import { abridged } from './plan/abridged'
-import { destructionsOf } from './plan/destructive'
-import { digestedOf } from './plan/digest'
-import { headsOf } from './plan/heads'
-import { isRendered, type Plan, type Script } from './plan/plan'
-import { type DatabaseState, nameHeads, type Result, revisionsOf } from './plan/result'
-import { segmentsOf } from './plan/segments'
-import { ownStatements, sqlComment, sqlScript } from './plan/sql'
-import { obstaclesOf } from './plan/transactional'
+import type { Script } from './plan/plan'
+import type { DatabaseState, Result } from './plan/result'
 import { disconnect } from './postgres/connection'
-import { type Heads, readHeads } from './postgres/heads'
 import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
-import { isDivided, segmentLines } from './report/segments'
-import { count } from './report/words'
 import { requireDistinct, Target } from './target'
 
 /** The name of a project's only database. */
@@ -118,7 +104,7 @@ export class Step {
     this.driver?.kill()
     this.startPython()
     await this.open()
-    if (this.driver) await this.#python(() => this.driver.project(), 'Output of the app')
+    if (this.driver) await this.python(() => this.driver.project(), 'Output of the app')
   }
 
   /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
@@ -128,55 +114,6 @@ export class Step {
     if (targets.length === 1) return
     await allOf(targets.map(target => target.identify()))
     requireDistinct(targets)
-  }
-
-  /** Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file. */
-  async plan(): Promise<void> {
-    const { result, inputs } = this
-    const plans = inputs.planFile ? await readPlan(this) : await this.#planScripts()
-    const { log } = this.surroundings
-    for (const { state } of this.targets) {
-      const plan = plans.get(state.bind)!
-      state.plan = plan
-      state.obstacles = obstaclesOf(plan)
-      if (this.inputs.segments && !this.inputs.planFile) this.#divide(plan, state)
-      state.destructions = destructionsOf(plan)
-      state.priorHeads = plan.priorHeads
-      state.newHeads = plan.newHeads
-      this.#describe(plan, state)
-      if (isDivided(state)) log.group(`PostgreSQL runs it in ${state.segments!.length} segments`, segmentLines(state))
-    }
-    result.digested = digestedOf(result)
-    if (revisionsOf(result).length > 0) this.#writeSql()
-    if (inputs.mode !== 'apply' && !inputs.planFile) await writePlan(this)
-  }
-
-  #divide(plan: Plan, state: DatabaseState): void {
-    state.division = segmentsOf(plan)
-    // A rehearsal rolls back, which only one transaction can be.
-    if (this.inputs.mode === 'rehearse') return
-    state.obstacles = state.division.obstacles
-    state.segments = state.division.segments.map(({ revisions, alone }) => {
-      return { revisions, ...(alone && { statement: alone.text }), outcome: 'planned' }
-    })
-  }
-
-  async #planScripts(): Promise<Map<string, Plan>> {
-    const { direction, revision: target, fromRevision } = this.inputs
-    const project = await this.#python(() => this.driver.project(), 'Output of the app')
-    this.match(project.databases)
-    this.scripts = project.scripts
-    if (this.inputs.mode !== 'apply') this.result.edited = await editedScripts(this)
-    const given = this.asksDatabases ? undefined : await this.#headsWithoutDatabase(project, fromRevision)
-    const asked = this.targets.map(async target => {
-      const { state, client, versionTable } = target
-      const { heads, tableExists } = given ?? (await readHeads(client!, versionTable))
-      target.versionTableExists = tableExists
-      if (!fromRevision) state.priorHeads = state.newHeads = heads
-      return [state.bind, { heads, versionTableExists: tableExists }] as const
-    })
-    const databases = Object.fromEntries(await allOf(asked))
-    return await this.#python(() => this.driver.plan({ direction, target, databases }), 'Output of the dry run')
   }
 
   /** After a failure, the outputs say what the databases hold and not what was hoped. */
@@ -226,20 +163,8 @@ export class Step {
     }
   }
 
-  /** The heads that the user names, else those of the scripts that a pull request builds on. */
-  async #headsWithoutDatabase(project: Project, named: string[] | undefined): Promise<Heads> {
-    if (named) return { heads: named, tableExists: named.length > 0 }
-    const directory = resolve(this.inputs.workingDirectory)
-    const { base } = this.surroundings
-    const scripts = await scriptsAt(directory, await baseCommit(directory, base))
-    const nodes = await this.driver.read(scripts.map(({ source }) => source))
-    // Other projects of the repository have histories of their own.
-    const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)))
-    this.surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`)
-    return { heads, tableExists: heads.length > 0 }
-  }
-
-  async #python<T>(ask: () => Promise<T>, title: string): Promise<T> {
+  /** Asks Python for something, and shows what the user's code has printed meanwhile under that title. */
+  async python<T>(ask: () => Promise<T>, title: string): Promise<T> {
     try {
       return await ask()
     } finally {
@@ -251,31 +176,6 @@ export class Step {
   fileFor(extension: string): string {
     const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60)
     return join(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`)
-  }
-
-  #writeSql(): void {
-    const { result } = this
-    const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []))
-    if (!plans.every(({ plan }) => isRendered(plan))) return
-    result.sqlFile = this.fileFor('sql')
-    const scripts = plans.filter(({ plan }) => plan.revisions.length > 0)
-    const named = ({ bind, plan }: (typeof plans)[number]) =>
-      plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan)
-    writeFileSync(result.sqlFile, scripts.map(named).join('\n'))
-  }
-
-  #describe({ direction, priorHeads, newHeads, revisions }: Plan, { bind }: DatabaseState): void {
-    const { log } = this.surroundings
-    const of = this.targets.length > 1 ? `${bind}: ` : ''
-    if (revisions.length === 0) return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`)
-    const batch = count(revisions.length, 'revision')
-    log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`)
-    for (const revision of revisions) {
-      const { id, message, path, notRenderable } = revision
-      const title = `${of}${id} ${message} (${path})`
-      if (notRenderable) log.info(`${title}: not rendered, ${notRenderable.reason}`)
-      else log.group(title, abridged(ownStatements(revision).map(({ sql }) => sql)))
-    }
   }
 }
 

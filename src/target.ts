@@ -7,7 +7,6 @@ import { readHeads, type VersionTable } from './postgres/heads'
 import { byIdentity, identify, type NamedIdentity, sameIdentity } from './postgres/identity'
 import type { Transaction } from './postgres/transaction'
 import type { Database } from './postgres/url'
-import type { SegmentedRun } from './segments'
 
 /** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
 const grace = { statement: 2_000, commit: 4_000, connect: 1_500 }
@@ -23,8 +22,6 @@ export class Target {
   #identity: NamedIdentity | undefined
   /** Whether a COMMIT was sent. */
   committing = false
-  /** Where the batch runs in segments. */
-  run: SegmentedRun | undefined
   /** How many revisions of the plan are committed. */
   committed = 0
 

@@ -7,6 +7,7 @@ import { cancelStatement } from './postgres/sessions'
 import { Progress } from './progress'
 import { failureOf } from './report/blame'
 import { count } from './report/words'
+import type { SegmentedRun } from './segments'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
 
@@ -20,11 +21,14 @@ interface Passage {
   cancel: () => Promise<void>
 }
 
-/** Runs the scripts online, each database's through a gate of its own. Throws a Failure that names what failed. */
-export async function runThroughGates(step: Step): Promise<void> {
+/**
+ * Runs the scripts online, each database's through a gate of its own; with `run`, that commits where a segment ends.
+ * Throws a Failure that names what failed.
+ */
+export async function runThroughGates(step: Step, run?: SegmentedRun): Promise<void> {
   const { surroundings, inputs, printed, targets } = step
   const { log, signal } = surroundings
-  const passages = await openAll(step)
+  const passages = await openAll(step, run)
   const several = targets.length > 1
   const cancel = () => {
     for (const passage of passages) if (!passage.target.committing) void passage.cancel()
@@ -33,7 +37,7 @@ export async function runThroughGates(step: Step): Promise<void> {
   step.started = true
   const { size } = new Set(targets.flatMap(({ rest }) => rest.revisions.map(({ id }) => id)))
   const where = several ? `on ${targets.length} databases, each ` : ''
-  const segments = targets[0]!.run?.left ?? 1
+  const segments = run?.left ?? 1
   log.info(
     `Running ${count(size, 'revision')} ${where}in ${segments > 1 ? `${segments} segments` : 'one transaction'}.`,
   )
@@ -46,7 +50,7 @@ export async function runThroughGates(step: Step): Promise<void> {
       for (const { target, progress } of passages) {
         if (target.state.bind === bind) {
           progress.start(id)
-          target.run?.revisionStarts(id)
+          run?.revisionStarts(id)
         } else progress.finish()
       }
     })
@@ -66,17 +70,17 @@ export async function runThroughGates(step: Step): Promise<void> {
   if (failure) throw failure
   const lost = passages.find(({ gate }) => gate.lost)
   if (lost) throw connectionLost(lost.gate.lost, lost.tape.revision === null ? {} : { revision: lost.tape.revision })
-  if (error instanceof ScriptError) throw blame(error, passages)
+  if (error instanceof ScriptError) throw blame(error, passages, run !== undefined)
   if (error) throw error
 }
 
-async function open(step: Step, target: Target): Promise<Passage> {
+async function open(step: Step, target: Target, run: SegmentedRun | undefined): Promise<Passage> {
   const { log } = step.surroundings
   const { client, pid, settings, lockTimeout } = target.transaction
   const cancel = () => cancelStatement(pid, () => target.connect())
   const tape = new Tape(target.versionTable.name)
-  target.run?.begins(tape)
-  const gate = await Gate.open({ client, tape, settings, cancel, segmenting: target.run })
+  run?.begins(tape)
+  const gate = await Gate.open({ client, tape, settings, cancel, segmenting: run })
   const watch = new LockWatch({
     pid,
     quietSince: () => tape.quietSince,
@@ -90,12 +94,12 @@ async function open(step: Step, target: Target): Promise<Passage> {
 }
 
 /** All of them, or none is left open. */
-async function openAll(step: Step): Promise<Passage[]> {
+async function openAll(step: Step, run: SegmentedRun | undefined): Promise<Passage[]> {
   const opened: Passage[] = []
   try {
     return await allOf(
       step.targets.map(async target => {
-        const passage = await open(step, target)
+        const passage = await open(step, target, run)
         opened.push(passage)
         return passage
       }),
@@ -122,13 +126,13 @@ function batchOf({ target, gate }: Passage) {
 }
 
 /** The error of a script, with what PostgreSQL said to it. */
-function blame(error: ScriptError, passages: Passage[]) {
+function blame(error: ScriptError, passages: Passage[], inSegments: boolean) {
   const { target, tape, watch } =
     passages.find(({ target }) => target.state.bind === error.bind) ??
     passages.find(({ tape }) => tape.failure) ??
     passages[0]!
   const blockers = watch.blockersSince(tape.failure?.since)
-  const failure = failureOf(error, tape.failure, target.rest, { blockers, inSegments: target.run !== undefined })
+  const failure = failureOf(error, tape.failure, target.rest, { blockers, inSegments })
   if (passages.length > 1) failure.details.bind = target.state.bind
   return failure
 }

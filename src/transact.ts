@@ -7,7 +7,7 @@ import { nameHeads } from './plan/result'
 import { checkWritable, readHeads } from './postgres/heads'
 import { Transaction } from './postgres/transaction'
 import { seconds } from './report/words'
-import { SegmentedRun } from './segments'
+import { canGoOn, SegmentedRun } from './segments'
 import { allOf, type Step } from './step'
 import { inLockOrder, type Target } from './target'
 import { runThroughGates } from './through-gates'
@@ -41,7 +41,7 @@ export async function transact(step: Step): Promise<Ending> {
       signal,
       shouldRetry: ({ error, attemptNumber, retryDelay }) => {
         if (!(error instanceof Failure) || !error.details.transient) return false
-        if (!step.targets.every(({ run }) => run?.canGoOn ?? true)) return false
+        if (!step.targets.every(canGoOn)) return false
         const what = step.targets.some(({ committed }) => committed > 0) ? 'rest of the' : 'whole'
         log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`)
         log.info(`The ${what} batch is tried again in ${seconds(retryDelay)}.`)
@@ -59,10 +59,9 @@ async function attemptOnce(step: Step): Promise<Ending> {
   const [target] = step.targets
   if (!step.runsInSegments) return await attempt(step)
   return await underDeployLock(step, target!, async checkLock => {
-    const run = new SegmentedRun(step, target!, checkLock, target!.run)
-    target!.run = run
+    const run = new SegmentedRun(step, target!, checkLock)
     try {
-      const ending = await attempt(step)
+      const ending = await attempt(step, run)
       if (ending === 'applied') run.applied()
       return ending
     } catch (error) {
@@ -72,7 +71,7 @@ async function attemptOnce(step: Step): Promise<Ending> {
   })
 }
 
-async function attempt(step: Step): Promise<Ending> {
+async function attempt(step: Step, run?: SegmentedRun): Promise<Ending> {
   const { inputs, surroundings } = step
   const begun: Transaction[] = []
   try {
@@ -87,16 +86,16 @@ async function attempt(step: Step): Promise<Ending> {
     }
     const targets = inLockOrder(step.targets)
     for (const target of targets) {
-      if (!step.runsInSegments) await takeLock(step, target, target.transaction)
+      if (!run) await takeLock(step, target, target.transaction)
       await target.transaction.identify()
     }
     const there = await allOf(targets.map(target => isAlreadyThere(step, target)))
     if (!there.includes(false)) return 'up-to-date'
     const moving = targets.filter(({ state }) => state.plan!.revisions.length > 0)
     const together = await canPrepare(step)
-    await (inputs.planFile ? runMessages(step) : runThroughGates(step))
+    await (inputs.planFile ? runMessages(step) : runThroughGates(step, run))
     await allOf(targets.map(target => verify(target)))
-    await moving[0]?.run?.checkLock()
+    await run?.checkLock()
     if (inputs.mode === 'rehearse') return 'rehearsed'
     await arrivedSignals()
     surroundings.signal.throwIfAborted()

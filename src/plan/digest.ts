@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Direction } from './plan'
-import type { Result } from './result'
+import type { Direction, Plan } from './plan'
 
 /** What a digest is made from: where the batch starts and ends, and the scripts that are run, in order. */
 export interface Digested {
@@ -19,8 +18,13 @@ export interface DigestedBatch {
   revisions: [string, string][]
 }
 
+interface Planned {
+  direction: Direction
+  databases: { bind: string; plan?: Plan }[]
+}
+
 /** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
-export function digestedOf({ direction, databases }: Pick<Result, 'direction' | 'databases'>): Digested {
+export function digestedOf({ direction, databases }: Planned): Digested {
   const planned = databases.flatMap(({ bind, plan }): DigestedBatch[] => {
     if (!plan) return []
     const revisions = plan.revisions.map(({ id, digest }): [string, string] => [id, digest])

@@ -1,0 +1,111 @@
+import { writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import type { Project } from './alembic/driver'
+import { editedScripts } from './edited'
+import { readPlan, writePlan } from './from-plan-file'
+import { baseCommit, scriptsAt } from './git/base'
+import { abridged } from './plan/abridged'
+import { destructionsOf } from './plan/destructive'
+import { digestedOf } from './plan/digest'
+import { headsOf } from './plan/heads'
+import { isRendered, type Plan } from './plan/plan'
+import { type DatabaseState, nameHeads, revisionsOf } from './plan/result'
+import { segmentsOf } from './plan/segments'
+import { ownStatements, sqlComment, sqlScript } from './plan/sql'
+import { obstaclesOf } from './plan/transactional'
+import { type Heads, readHeads } from './postgres/heads'
+import { isDivided, segmentLines } from './report/segments'
+import { count } from './report/words'
+import { allOf, type Step } from './step'
+
+/**
+ * Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file;
+ * the result and the log then have it, and the files of SQL and plan are written.
+ */
+export async function planBatch(step: Step): Promise<void> {
+  const { inputs, result } = step
+  const plans = inputs.planFile ? await readPlan(step) : await planScripts(step)
+  for (const { state } of step.targets) {
+    const plan = plans.get(state.bind)!
+    state.plan = plan
+    state.obstacles = obstaclesOf(plan)
+    if (inputs.segments && !inputs.planFile) divide(step, plan, state)
+    state.destructions = destructionsOf(plan)
+    state.priorHeads = plan.priorHeads
+    state.newHeads = plan.newHeads
+    describe(step, plan, state)
+  }
+  result.digested = digestedOf(result)
+  if (revisionsOf(result).length > 0) writeSql(step)
+  if (inputs.mode !== 'apply' && !inputs.planFile) await writePlan(step)
+}
+
+async function planScripts(step: Step): Promise<Map<string, Plan>> {
+  const { inputs, driver } = step
+  const { direction, revision: target, fromRevision } = inputs
+  const project = await step.python(() => driver.project(), 'Output of the app')
+  step.match(project.databases)
+  step.scripts = project.scripts
+  if (inputs.mode !== 'apply') step.result.edited = await editedScripts(step)
+  const given = step.asksDatabases ? undefined : await headsWithoutDatabase(step, project)
+  const asked = step.targets.map(async target => {
+    const { state, client, versionTable } = target
+    const { heads, tableExists } = given ?? (await readHeads(client!, versionTable))
+    target.versionTableExists = tableExists
+    if (!fromRevision) state.priorHeads = state.newHeads = heads
+    return [state.bind, { heads, versionTableExists: tableExists }] as const
+  })
+  const databases = Object.fromEntries(await allOf(asked))
+  return await step.python(() => driver.plan({ direction, target, databases }), 'Output of the dry run')
+}
+
+/** The heads that the user names, else those of the scripts that a pull request builds on. */
+async function headsWithoutDatabase({ inputs, surroundings, driver }: Step, project: Project): Promise<Heads> {
+  const { fromRevision: named } = inputs
+  if (named) return { heads: named, tableExists: named.length > 0 }
+  const directory = resolve(inputs.workingDirectory)
+  const scripts = await scriptsAt(directory, await baseCommit(directory, surroundings.base))
+  const nodes = await driver.read(scripts.map(({ source }) => source))
+  // Other projects of the repository have histories of their own.
+  const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)))
+  surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`)
+  return { heads, tableExists: heads.length > 0 }
+}
+
+function divide({ inputs }: Step, plan: Plan, state: DatabaseState): void {
+  state.division = segmentsOf(plan)
+  // A rehearsal rolls back, which only one transaction can be.
+  if (inputs.mode === 'rehearse') return
+  state.obstacles = state.division.obstacles
+  state.segments = state.division.segments.map(({ revisions, alone }) => {
+    return { revisions, ...(alone && { statement: alone.text }), outcome: 'planned' }
+  })
+}
+
+/** Tells the log of the batch of one database. */
+function describe({ surroundings, targets }: Step, plan: Plan, state: DatabaseState): void {
+  const { log } = surroundings
+  const { direction, priorHeads, newHeads, revisions } = plan
+  const of = targets.length > 1 ? `${state.bind}: ` : ''
+  if (revisions.length === 0) return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`)
+  const batch = count(revisions.length, 'revision')
+  log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`)
+  for (const revision of revisions) {
+    const { id, message, path, notRenderable } = revision
+    const title = `${of}${id} ${message} (${path})`
+    if (notRenderable) log.info(`${title}: not rendered, ${notRenderable.reason}`)
+    else log.group(title, abridged(ownStatements(revision).map(({ sql }) => sql)))
+  }
+  if (isDivided(state)) log.group(`PostgreSQL runs it in ${state.segments!.length} segments`, segmentLines(state))
+}
+
+function writeSql(step: Step): void {
+  const { result } = step
+  const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []))
+  if (!plans.every(({ plan }) => isRendered(plan))) return
+  result.sqlFile = step.fileFor('sql')
+  const scripts = plans.filter(({ plan }) => plan.revisions.length > 0)
+  const named = ({ bind, plan }: (typeof plans)[number]) =>
+    plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan)
+  writeFileSync(result.sqlFile, scripts.map(named).join('\n'))
+}
