@@ -69,6 +69,19 @@ function isAllowed(file: string, folder: string, target: string, files: House): 
   return named ? named.includes(target) || pure.includes(to) : true
 }
 
+/** The files that import each other in a circle, and those between two circles. */
+function circling(files: House): string[] {
+  let left = new Map([...files].map(([file, text]) => [file, importsOf(file, text)]))
+  for (let before = Number.POSITIVE_INFINITY; left.size < before; ) {
+    before = left.size
+    const imported = new Set([...left.values()].flat())
+    left = new Map(
+      [...left].filter(([file, targets]) => imported.has(file) && targets.some(target => left.has(target))),
+    )
+  }
+  return [...left.keys()]
+}
+
 describe('the house', () => {
   test('is there, with all of its rooms', () => {
     const folders = new Set([...house.keys()].map(folderOf))
@@ -78,6 +91,13 @@ describe('the house', () => {
 
   test('has no arrow that leads the wrong way', () => {
     expect(strangers(house)).toEqual([])
+  })
+
+  test('has no circle but that of a session and its turn at the gate', () => {
+    const ofTheTurn = ['boundary', 'handover', 'nesting', 'session', 'turns'].map(name => `postgres/gate/${name}`)
+    expect(circling(house).sort()).toEqual(ofTheTurn)
+    const other = new Map(house).set('target', `import type { Step } from './step'\n${house.get('target')}`)
+    expect(circling(other)).toEqual(expect.arrayContaining(['step', 'target']))
   })
 
   test('imports nothing that does not exist', () => {
