@@ -19593,6 +19593,15 @@ class Step {
     async rereadHeads() {
         await allOf(this.targets.map(target => target.rereadHeads()));
     }
+    /**
+     * Throws where the step has been cancelled. A signal that came before the last answer can still be on its way: libuv
+     * notes it while it hands on what the poll at hand has found, and finds it with the next one.
+     */
+    async throwIfCancelled() {
+        for (let turn = 0; turn < 2; turn++)
+            await new Promise(resolve => setImmediate(resolve));
+        this.surroundings.signal.throwIfAborted();
+    }
     async end() {
         this.printed.show(this.surroundings.log, 'Output of Python');
         this.driver?.kill();
@@ -23104,12 +23113,12 @@ class SegmentedRun {
     }
     async commit() {
         const { step, target } = this;
-        const { log, signal } = step.surroundings;
+        const { log } = step.surroundings;
         const { priorHeads: from } = target.rest;
         const heads = this.#headsNow;
         await verifySegment(target, heads);
         await this.checkLock();
-        signal.throwIfAborted();
+        await step.throwIfCancelled();
         target.committing = true;
         let answered;
         try {
@@ -23129,10 +23138,10 @@ class SegmentedRun {
         });
     }
     async alone(sql) {
-        const { log, signal } = this.step.surroundings;
+        const { log } = this.step.surroundings;
         this.#aloneHasEnded();
         await this.checkLock();
-        signal.throwIfAborted();
+        await this.step.throwIfCancelled();
         const sent = await this.#clearTheWay(sql);
         log.info(`Running outside of a transaction: ${sql}`);
         this.#alone = { sql, since: this.#tape.entries.length };
@@ -26592,8 +26601,7 @@ async function attempt(step, run) {
         await run?.checkLock();
         if (inputs.mode === 'rehearse')
             return 'rehearsed';
-        await arrivedSignals();
-        surroundings.signal.throwIfAborted();
+        await step.throwIfCancelled();
         await (together ? commitTogether(step, moving) : commitEach(step, moving));
         return 'applied';
     }
@@ -26601,8 +26609,6 @@ async function attempt(step, run) {
         await allOf(begun.map(transaction => transaction.end()));
     }
 }
-/** libuv hands on a signal behind the answers that came with it: after one turn of the loop, none is still on its way. */
-const arrivedSignals = () => new Promise(resolve => setImmediate(resolve));
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
 async function isAlreadyThere({ surroundings, targets }, target) {
     const { state, client, versionTable } = target;

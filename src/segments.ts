@@ -74,12 +74,12 @@ export class SegmentedRun implements Segmenting {
 
   async commit(): Promise<void> {
     const { step, target } = this
-    const { log, signal } = step.surroundings
+    const { log } = step.surroundings
     const { priorHeads: from } = target.rest
     const heads = this.#headsNow
     await verifySegment(target, heads)
     await this.checkLock()
-    signal.throwIfAborted()
+    await step.throwIfCancelled()
     target.committing = true
     let answered: boolean
     try {
@@ -97,10 +97,10 @@ export class SegmentedRun implements Segmenting {
   }
 
   async alone(sql: string): Promise<string> {
-    const { log, signal } = this.step.surroundings
+    const { log } = this.step.surroundings
     this.#aloneHasEnded()
     await this.checkLock()
-    signal.throwIfAborted()
+    await this.step.throwIfCancelled()
     const sent = await this.#clearTheWay(sql)
     log.info(`Running outside of a transaction: ${sql}`)
     this.#alone = { sql, since: this.#tape!.entries.length }

@@ -121,6 +121,15 @@ export class Step {
     await allOf(this.targets.map(target => target.rereadHeads()))
   }
 
+  /**
+   * Throws where the step has been cancelled. A signal that came before the last answer can still be on its way: libuv
+   * notes it while it hands on what the poll at hand has found, and finds it with the next one.
+   */
+  async throwIfCancelled(): Promise<void> {
+    for (let turn = 0; turn < 2; turn++) await new Promise(resolve => setImmediate(resolve))
+    this.surroundings.signal.throwIfAborted()
+  }
+
   async end(): Promise<void> {
     this.printed.show(this.surroundings.log, 'Output of Python')
     this.driver?.kill()

@@ -97,17 +97,13 @@ async function attempt(step: Step, run?: SegmentedRun): Promise<Ending> {
     await allOf(targets.map(target => verify(target)))
     await run?.checkLock()
     if (inputs.mode === 'rehearse') return 'rehearsed'
-    await arrivedSignals()
-    surroundings.signal.throwIfAborted()
+    await step.throwIfCancelled()
     await (together ? commitTogether(step, moving) : commitEach(step, moving))
     return 'applied'
   } finally {
     await allOf(begun.map(transaction => transaction.end()))
   }
 }
-
-/** libuv hands on a signal behind the answers that came with it: after one turn of the loop, none is still on its way. */
-const arrivedSignals = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
 async function isAlreadyThere({ surroundings, targets }: Step, target: Target): Promise<boolean> {
