@@ -98,6 +98,13 @@ export const faults: Fault[] = [
     reasons: cancelled,
     strike: cancel,
   },
+  {
+    name: 'action gets SIGINT, together with an answer',
+    direction: 'down',
+    at: 'statement',
+    reasons: cancelled,
+    strike: cancel,
+  },
   { name: 'action gets SIGTERM', direction: 'up', at: 'statement', reasons: cancelled, strike: signal('SIGTERM') },
   {
     name: 'action gets SIGKILL',

@@ -46,3 +46,10 @@ for (const [fault, moment, holds] of short) {
     expect(verdict, verdict?.step.log).toMatchObject({ holds, falseWords: [], left: [] })
   })
 }
+
+// Whether the signal or the answer is noticed first is chance, most often the answer.
+test('a SIGINT that comes just before the last answer is heeded: all old', { repeats: 3 }, async () => {
+  const fault = faultNamed('action gets SIGINT, together with an answer')
+  const verdict = await strike(batch, fault, ({ sql }) => moments['at the last statement before the COMMIT'].test(sql))
+  expect(verdict, verdict?.step.log).toMatchObject({ holds: 'old', falseWords: [], left: [] })
+})
