@@ -16798,6 +16798,10 @@ const sameHeads = (a, b) => a.length === b.length && a.every((head, index) => he
 ;// CONCATENATED MODULE: ./src/plan/result.ts
 /** Heads for people. */
 const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
+/** A segment that has not run. */
+const beforeItRuns = ({ revisions, alone }, outcome) => {
+    return { revisions, ...(alone && { statement: alone.text }), outcome };
+};
 /** Whether something of a batch in segments is there to stay. */
 const stands = ({ segments = [] }) => segments.some(({ outcome }) => outcome === 'applied' || outcome === 'failed' || outcome === 'in-doubt');
 /** What became of one database. */
@@ -22198,9 +22202,7 @@ function divide({ inputs }, plan, state) {
     if (inputs.mode === 'rehearse')
         return;
     state.obstacles = state.division.obstacles;
-    state.segments = state.division.segments.map(({ revisions, alone }) => {
-        return { revisions, ...(alone && { statement: alone.text }), outcome: 'planned' };
-    });
+    state.segments = state.division.segments.map(segment => beforeItRuns(segment, 'planned'));
 }
 /** Tells the log of the batch of one database. */
 function describe({ surroundings, targets }, plan, state) {
@@ -23056,6 +23058,7 @@ async function checkTransaction({ transaction, state }) {
 
 
 
+
 /** Whether the batch can be gone on with: nothing stands of a revision that cannot run again. */
 const canGoOn = ({ state }) => state.standing?.statements.every(canRunAgain) ?? true;
 /**
@@ -23269,9 +23272,7 @@ class SegmentedRun {
         return this.#planned[0] && (this.#planned[0].alone !== undefined) === alone ? this.#planned.shift() : undefined;
     }
     #publish() {
-        const planned = this.#planned.map(({ revisions, alone }) => {
-            return { revisions, ...(alone && { statement: alone.text }), outcome: 'not-run' };
-        });
+        const planned = this.#planned.map(segment => beforeItRuns(segment, 'not-run'));
         this.target.state.segments = [...this.#ran, ...planned];
     }
     // ── What stands in the way ────────────────────────────────────────────────────────────────────────────────────────

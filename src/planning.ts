@@ -9,7 +9,7 @@ import { destructionsOf } from './plan/destructive'
 import { digestedOf } from './plan/digest'
 import { headsOf } from './plan/heads'
 import { isRendered, type Plan } from './plan/plan'
-import { type DatabaseState, nameHeads, revisionsOf } from './plan/result'
+import { beforeItRuns, type DatabaseState, nameHeads, revisionsOf } from './plan/result'
 import { segmentsOf } from './plan/segments'
 import { ownStatements, sqlComment, sqlScript } from './plan/sql'
 import { obstaclesOf } from './plan/transactional'
@@ -77,9 +77,7 @@ function divide({ inputs }: Step, plan: Plan, state: DatabaseState): void {
   // A rehearsal rolls back, which only one transaction can be.
   if (inputs.mode === 'rehearse') return
   state.obstacles = state.division.obstacles
-  state.segments = state.division.segments.map(({ revisions, alone }) => {
-    return { revisions, ...(alone && { statement: alone.text }), outcome: 'planned' }
-  })
+  state.segments = state.division.segments.map(segment => beforeItRuns(segment, 'planned'))
 }
 
 /** Tells the log of the batch of one database. */

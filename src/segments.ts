@@ -1,7 +1,7 @@
 import { commit } from './commit'
 import type { CheckLock } from './deploy-lock'
 import { Failure } from './failure'
-import type { SegmentRun } from './plan/result'
+import { beforeItRuns, type SegmentRun } from './plan/result'
 import { canRunAgain, type Segment, type Segmentation, segmentsOf } from './plan/segments'
 import { indexMadeBy, isMadeBy, unlessThere } from './plan/standing-index'
 import { addsValue, isRead } from './plan/transactional'
@@ -232,9 +232,7 @@ export class SegmentedRun implements Segmenting {
   }
 
   #publish(): void {
-    const planned = this.#planned.map(({ revisions, alone }): SegmentRun => {
-      return { revisions, ...(alone && { statement: alone.text }), outcome: 'not-run' }
-    })
+    const planned = this.#planned.map(segment => beforeItRuns(segment, 'not-run'))
     this.target.state.segments = [...this.#ran, ...planned]
   }
 

@@ -3,7 +3,7 @@ import type { Destruction } from './destructive'
 import type { Digested } from './digest'
 import type { Edited } from './edited'
 import type { Direction, Plan } from './plan'
-import type { Segmentation } from './segments'
+import type { Segment, Segmentation } from './segments'
 import type { Obstacle } from './transactional'
 
 /** What happened; the values of the output `outcome`. */
@@ -104,6 +104,11 @@ export interface Result {
 
 /** Heads for people. */
 export const nameHeads = (heads: string[]): string => (heads.length === 0 ? 'base' : heads.join(', '))
+
+/** A segment that has not run. */
+export const beforeItRuns = ({ revisions, alone }: Segment, outcome: 'planned' | 'not-run'): SegmentRun => {
+  return { revisions, ...(alone && { statement: alone.text }), outcome }
+}
 
 /** Whether something of a batch in segments is there to stay. */
 export const stands = ({ segments = [] }: DatabaseState): boolean =>
