@@ -66,11 +66,11 @@ async function playOne(
   const before = await all(urls, contents)
   const { reached, close } = await withTrouble(scenario, way, urls)
   const stage = { scenario, folder, urls: reached }
-  const shown = scenario.shows && (await preview(way, stage)).match(scenario.shows)
+  const told = scenario.shows ? comparedWith((await preview(way, stage)).match(scenario.shows)?.[0]) : asIs
   const runs = await runAll(way, stage)
   close()
   await all(urls, quiet)
-  const seen: Seen = { scenario, urls, told: value => (shown === undefined ? value : comparedWith(shown?.[0], value)) }
+  const seen = { scenario, urls, told }
   const holds = await judge(seen, before)
   const result = { holds, exits: runs.map(({ exitCode }) => exitCode), ...(await evidence(seen, runs)) }
   for (const [bind, name] of names) {
@@ -143,8 +143,11 @@ interface Seen {
   told: (values: string) => string
 }
 
-const comparedWith = (shown: string | undefined, found: string) =>
-  shown === undefined || shown === found ? 'nothing else was shown' : 'something else was shown'
+const asIs: Seen['told'] = values => values
+const comparedWith =
+  (shown: string | undefined): Seen['told'] =>
+  found =>
+    shown === undefined || shown === found ? 'nothing else was shown' : 'something else was shown'
 
 async function judge({ scenario, urls, told }: Seen, before: string[]): Promise<Holds> {
   const after = await all(urls, contents)

@@ -77,11 +77,19 @@ export const ways: Record<WayName, Way> = {
   },
 }
 
-/** What a preview shows of the batch. */
+/** What a preview shows of the batch. Throws where it fails. */
 export async function preview(way: WayName, stage: Stage): Promise<string> {
-  if (way === 'action') return (await step(stage, 'preview')).summary
-  const words = ['db', direction(stage), rangeOf(stage), '--sql']
-  return (await command([python, '-m', 'flask', ...words], stage.folder, environmentOf(stage))).output
+  if (way === 'action') {
+    const { exitCode, log, summary } = await step(stage, 'preview')
+    return shownBy(exitCode, log, summary)
+  }
+  const { exitCode, output } = await flaskDb(stage, [direction(stage), rangeOf(stage), '--sql'])
+  return shownBy(exitCode, output, output)
+}
+
+function shownBy(exitCode: number | null, log: string, shown: string): string {
+  if (exitCode !== 0) throw new Error(`The preview fails: ${log}`)
+  return shown
 }
 
 function step(stage: Stage, mode: 'preview' | 'apply') {
@@ -103,14 +111,13 @@ function step(stage: Stage, mode: 'preview' | 'apply') {
 
 /** Runs `flask db …` in a project. */
 export async function flask(stage: Stage, words: string[]): Promise<Run> {
-  const { exitCode, output } = await command(
-    [python, '-m', 'flask', 'db', ...words],
-    stage.folder,
-    environmentOf(stage),
-  )
+  const { exitCode, output } = await flaskDb(stage, words)
   const ran = [...output.matchAll(/Running (?:upgrade .*?-> (\w+)|downgrade (\w+) ->)/g)]
   return { exitCode, error: errorIn(output), ran: ran.map(([, up, down]) => (up ?? down)!) }
 }
+
+const flaskDb = (stage: Stage, words: string[]) =>
+  command([python, '-m', 'flask', 'db', ...words], stage.folder, environmentOf(stage))
 
 const variableOf = (bind: string) => (bind === 'default' ? 'DATABASE_URL' : bindVariable(bind))
 
