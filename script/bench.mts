@@ -1,5 +1,4 @@
-import { execFileSync } from 'node:child_process'
-import { existsSync, globSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { globSync, statSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem, type } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -27,6 +26,7 @@ import { canTellLoads, loads, sampled } from '../test/bench/profile.mts'
 import { judge, lapsed } from '../test/bench/targets.mts'
 import { startGitHub } from '../test/support/github.mts'
 import { startServer } from '../test/support/postgres.mts'
+import { readRecord, writeRecord } from './record.mts'
 import { versionsOf } from './versions.mts'
 
 const { values } = parseArgs({
@@ -40,8 +40,7 @@ if (values.write && (values.only || values.quick)) fail('--write writes all figu
 const { quick } = values
 const roundTrip = 20
 const root = join(import.meta.dirname, '..')
-const path = join(root, 'docs/performance.json')
-const known = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Figures) : undefined
+const known = readRecord<Figures>('performance')
 const server = await startServer(['max_locks_per_transaction = 1024'])
 const github = await startGitHub()
 const plans = knowsPlanFiles ? [planFile] : []
@@ -72,11 +71,7 @@ try {
   }
   if (figures.own.length > 0) console.log(`\n${ownTable(figures.own)}`)
   if (values.write) {
-    writeFileSync(path, `${JSON.stringify(figures, null, 2)}\n`)
-    execFileSync('biome', ['format', '--write', 'docs/performance.json'], {
-      cwd: root,
-      stdio: ['ignore', 'ignore', 'inherit'],
-    })
+    writeRecord('performance', figures)
     writeFileSync(join(root, 'docs/images/performance.svg'), plot(figures))
     writeFileSync(join(root, 'docs/performance.md'), page(figures))
   } else if (known && !quick) compare(known, figures)

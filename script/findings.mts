@@ -1,5 +1,4 @@
-import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { chapters } from '../test/findings/chapters.mts'
@@ -9,6 +8,7 @@ import { play, type Servers } from '../test/findings/play.mts'
 import { wayNames } from '../test/findings/scenario.mts'
 import { startServer } from '../test/support/postgres.mts'
 import { playMatrix } from './findings-matrix.mts'
+import { readRecord, writeRecord } from './record.mts'
 import { versionsOf } from './versions.mts'
 
 const { values } = parseArgs({
@@ -21,8 +21,7 @@ const { values } = parseArgs({
   },
 })
 const docs = join(import.meta.dirname, '..', 'docs')
-const path = join(docs, 'findings.json')
-const known = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Findings) : undefined
+const known = readRecord<Findings>('findings')
 if (values.write && values.only) fail('--write writes all findings, so it does not go with --only.')
 
 if (values.matrix) {
@@ -68,8 +67,7 @@ function judge(findings: Findings): void {
 }
 
 function write(findings: Findings): void {
-  writeFileSync(path, `${JSON.stringify(findings, null, 2)}\n`)
-  execFileSync('biome', ['format', '--write', path], { stdio: ['ignore', 'ignore', 'inherit'] })
+  writeRecord('findings', findings)
   writeFileSync(join(docs, 'findings.md'), page(findings))
 }
 

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { allRuns, inShort, type Run, type Runs, withPart } from './compatibility.mts'
 import { environmentOf, findPython, installed, newest, oldest } from './environments.mts'
+import { readRecord, writeRecord } from './record.mts'
 
 const root = join(import.meta.dirname, '..')
 const tests = ['seed', 'projects', 'twin', 'endings'].map(name => `test/action/${name}.test.ts`)
@@ -59,8 +60,7 @@ if (lacking.length > 0) {
   console.log(`script/matrix: ${told}`)
 }
 
-const path = join(root, 'docs/compatibility.json')
-const known = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Runs) : {}
+const known = readRecord<Runs>('compatibility') ?? {}
 for (const combination of chosen) {
   const python = pythons.get(combination.python)
   if (!python) continue
@@ -68,10 +68,10 @@ for (const combination of chosen) {
   known[combination.name] = run(combination, environmentOf(combination, python))
   // After each, for this takes long.
   const runs = Object.fromEntries(combinations.flatMap(({ name }) => (known[name] ? [[name, known[name]]] : [])))
-  writeFileSync(path, `${JSON.stringify(runs, null, 2)}\n`)
+  writeRecord('compatibility', runs)
 }
 
-const runs = JSON.parse(readFileSync(path, 'utf8')) as Runs
+const runs = readRecord<Runs>('compatibility')!
 fill('docs/compatibility.md', 'runs', allRuns(runs))
 fill('README.md', 'compatibility', inShort(runs))
 
