@@ -9,6 +9,7 @@ import { query } from '../support/postgres.mts'
 import { openGate, q, Raw, runPython, startup } from './gate.mts'
 
 const table = 'CREATE TABLE t (id int PRIMARY KEY, name text)'
+const tables = `${table}; CREATE TABLE u (id int UNIQUE)`
 const ids = `SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') AS ids FROM t`
 
 const prepareOf = (name: string, sql: string) => wire.parse(name, sql)
@@ -290,15 +291,16 @@ describe('the extended protocol', () => {
     expect(await two.query('INSERT INTO t VALUES (2)')).toEqual(['C INSERT 0 1', 'Z I'])
     one.send(...run('s'), flush)
     expect(await one.until('C')).toEqual(['2', 'D 1', 'C INSERT 0 1'])
-    expect(await two.query(ids)).toEqual(['T', 'D 1,2', 'C SELECT 1', 'Z I'])
+    expect(await two.query('INSERT INTO t VALUES (4)')).toEqual(['C INSERT 0 1', 'Z I'])
     expect(await one.ask(wire.sync)).toEqual(['Z I'])
+    expect(await two.query(ids)).toEqual(['T', 'D 1,2,4', 'C SELECT 1', 'Z I'])
     // Likewise behind an error, where the rest up to the Sync is skipped.
     one.send(prepareOf('', 'SELECT nothing'), flush)
     expect(await one.until('E')).toEqual(['E 42703'])
     expect(await two.query('SELECT 1')).toEqual(['T', 'D 1', 'C SELECT 1', 'Z I'])
     expect(await one.ask(prepareOf('', 'INSERT INTO t VALUES (3)'), ...run(''), wire.sync)).toEqual(['Z I'])
     await open.finish('COMMIT')
-    expect(await open.read(ids)).toBe('1,2')
+    expect(await open.read(ids)).toBe('1,2,4')
   })
 
   test('a portal is read in pieces', async () => {
@@ -675,22 +677,128 @@ describe('savepoints and nesting', () => {
     const [outer, inner] = [await open.raw(), await open.raw()]
     await outer.query('BEGIN; INSERT INTO t VALUES (1)')
     await inner.query('BEGIN; INSERT INTO t VALUES (2)')
-    outer.send(q('INSERT INTO t VALUES (3)'))
-    expect(await outer.until('Z')).toEqual(['E 0A000', 'Z E'])
-    // The inner one is not hurt by it.
+    expect(await outer.query('INSERT INTO t VALUES (3)')).toEqual(['C INSERT 0 1', 'Z T'])
     expect(await inner.query('INSERT INTO t VALUES (4); COMMIT')).toEqual(['C INSERT 0 1', 'C COMMIT', 'Z I'])
-    expect(await outer.query('INSERT INTO t VALUES (5)')).toEqual(['E 25P02', 'Z E'])
-    expect(await outer.query('ROLLBACK; INSERT INTO t VALUES (6)')).toEqual(['C ROLLBACK', 'C INSERT 0 1', 'Z I'])
-    // It can also be the outer one that gives up first.
-    await outer.query('BEGIN; INSERT INTO t VALUES (7)')
-    await inner.query('BEGIN; INSERT INTO t VALUES (8)')
-    expect(await outer.ask(prepareOf('', 'SELECT 1'), ...run(''), wire.sync)).toEqual(['E 0A000', 'Z E'])
-    expect(await outer.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
-    expect(await inner.query('INSERT INTO t VALUES (9)')).toEqual(['E 25P02', 'Z E'])
-    expect(await inner.ask(prepareOf('', 'SELECT 1'), wire.sync)).toEqual(['E 25P02', 'Z E'])
-    expect(await inner.query('ROLLBACK; INSERT INTO t VALUES (10)')).toEqual(['C ROLLBACK', 'C INSERT 0 1', 'Z I'])
+    expect(await outer.query('INSERT INTO t VALUES (5); COMMIT')).toEqual(['C INSERT 0 1', 'C COMMIT', 'Z I'])
+    // What was written last can be rolled back, and the one before it be committed, or rolled back as well.
+    for (const end of ['COMMIT', 'ROLLBACK']) {
+      await outer.query(`BEGIN; INSERT INTO t VALUES (${end === 'COMMIT' ? 6 : 7})`)
+      await inner.query('BEGIN; INSERT INTO t VALUES (8)')
+      expect(await inner.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+      expect(await outer.query(end)).toEqual([`C ${end}`, 'Z I'])
+    }
     await open.finish('COMMIT')
-    expect(await open.read(ids)).toBe('6,10')
+    expect(await open.read(ids)).toBe('1,2,3,4,5,6')
+  })
+
+  test('what one has committed, no other one’s rollback undoes', async () => {
+    const open = await openGate(tables)
+    const [reader, writer] = [await open.raw(), await open.raw()]
+    await reader.query('BEGIN; SELECT count(*) FROM t')
+    await writer.query('BEGIN; INSERT INTO t VALUES (1); COMMIT')
+    expect(await reader.query(ids)).toEqual(['T', 'D 1', 'C SELECT 1', 'Z T'])
+    await writer.query('INSERT INTO t VALUES (2)')
+    expect(await reader.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+    // Likewise a savepoint behind which it has not written.
+    await reader.query('BEGIN; INSERT INTO u VALUES (3); SAVEPOINT a; SAVEPOINT b; SELECT 1')
+    await writer.query('INSERT INTO t VALUES (4)')
+    expect(await reader.query('ROLLBACK TO b; ROLLBACK TO a; INSERT INTO u VALUES (5)')).toEqual([
+      'C ROLLBACK',
+      'C ROLLBACK',
+      'C INSERT 0 1',
+      'Z T',
+    ])
+    expect(await reader.query('ROLLBACK TO b')).toEqual(['E 3B001', 'Z E'])
+    expect(await reader.query('ROLLBACK TO a; RELEASE a; COMMIT')).toEqual([
+      'C ROLLBACK',
+      'C RELEASE',
+      'C COMMIT',
+      'Z I',
+    ])
+    await open.finish('COMMIT')
+    expect(await open.read(ids)).toBe('1,2,4')
+    expect(await open.read('SELECT string_agg(id::text, $$,$$) FROM u')).toBe('3')
+  })
+
+  test('whether one has written is asked of PostgreSQL', async () => {
+    const writes =
+      'CREATE FUNCTION writes(i int) RETURNS int LANGUAGE sql AS $$ INSERT INTO t VALUES (i) RETURNING id $$'
+    const open = await openGate(`${tables}; ${writes}`)
+    const [one, two] = [await open.raw(), await open.raw()]
+    await one.query('BEGIN; SELECT 1')
+    expect(await two.query('BEGIN; SELECT writes(1)')).toEqual(['C BEGIN', 'T', 'D 1', 'C SELECT 1', 'Z T'])
+    expect(await two.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+    await one.query('SELECT writes(2)')
+    await two.query('BEGIN; SELECT writes(3); COMMIT')
+    expect(await one.query('COMMIT')).toEqual(['C COMMIT', 'Z I'])
+    await open.finish('COMMIT')
+    expect(await open.read(ids)).toBe('2,3')
+  })
+
+  test('a rollback behind which another has written ends in words that name both', async () => {
+    for (const end of ['ROLLBACK', 'ROLLBACK TO a', 'gone']) {
+      const open = await openGate(tables)
+      const [one, two] = [await open.raw(), await open.raw()]
+      await one.query('BEGIN; SAVEPOINT a; INSERT INTO t VALUES (1)')
+      await two.query('INSERT INTO u VALUES (2)')
+      if (end === 'gone') one.socket.end()
+      else expect(await one.query(end)).toEqual(['C ROLLBACK', end === 'ROLLBACK' ? 'Z I' : 'Z T'])
+      // Nothing more is run on the strength of it.
+      if (end !== 'gone') expect(await two.query('SELECT 1')).toEqual(['E 08006', 'closed'])
+      await open.gate.close()
+      expect(String(open.gate.failure ?? open.gate.doom)).toMatch(
+        /“INSERT INTO t VALUES \(1\)” .* “INSERT INTO u VALUES \(2\)”/,
+      )
+    }
+  })
+
+  test('what one has not committed, no other reads', async () => {
+    const trigger = `CREATE FUNCTION looks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM FROM t; RETURN NEW; END $$;
+      CREATE TRIGGER looks BEFORE INSERT ON u FOR EACH ROW EXECUTE FUNCTION looks()`
+    const reads = [
+      'SELECT * FROM t',
+      'BEGIN; DECLARE c CURSOR FOR SELECT * FROM t; FETCH c',
+      'COPY t TO STDOUT',
+      'INSERT INTO u VALUES (2)',
+      'UPDATE t SET id = 3 WHERE id = 4',
+      'SELECT 1 / (count(*) - 1) FROM t',
+      'INSERT INTO t VALUES (1)',
+      'INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING',
+    ]
+    for (const read of reads) {
+      const open = await openGate(`${tables}; ${trigger}`)
+      const [one, two] = [await open.raw(), await open.raw()]
+      await one.query('BEGIN; INSERT INTO t VALUES (1)')
+      const heard = await two.query(read)
+      expect(heard.slice(-2), read).toEqual(['E 08006', 'closed'])
+      expect(heard.join(), read).not.toMatch(/D 1|d 1|E 22012|E 23505/)
+      await open.gate.close()
+      expect(String(open.gate.failure)).toMatch(/rows of t that “INSERT INTO t VALUES \(1\)”/)
+    }
+  })
+
+  test('what has nothing to do with that is read and written', async () => {
+    const open = await openGate(`${tables}; INSERT INTO t VALUES (1), (2)`)
+    const [one, two] = [await open.raw(), await open.raw()]
+    // A cursor keeps to the rows of the time when it was declared.
+    await two.query('BEGIN; DECLARE c CURSOR FOR SELECT id FROM t ORDER BY id')
+    await one.query('BEGIN; INSERT INTO t VALUES (3)')
+    expect(await two.query('FETCH c')).toEqual(['T', 'D 1', 'C FETCH 1', 'Z T'])
+    await one.query('UPDATE t SET id = 4 WHERE id = 2')
+    expect(await two.query('FETCH 2 FROM c')).toEqual(['T', 'D 2', 'C FETCH 1', 'Z T'])
+    expect(await two.query('INSERT INTO u VALUES (1)')).toEqual(['C INSERT 0 1', 'Z T'])
+    expect(await two.query('SAVEPOINT s; INSERT INTO u VALUES (1)')).toEqual(['C SAVEPOINT', 'E 23505', 'Z E'])
+    expect(await two.query('ROLLBACK TO s; SELECT count(*) FROM u')).toEqual([
+      'C ROLLBACK',
+      'T',
+      'D 1',
+      'C SELECT 1',
+      'Z T',
+    ])
+    await two.query('COMMIT')
+    expect(await one.query('SELECT count(*) FROM u; ROLLBACK')).toEqual(['T', 'D 1', 'C SELECT 1', 'C ROLLBACK', 'Z I'])
+    await open.gate.close()
+    expect(String(open.gate.doom)).toMatch(/INSERT INTO t .*INSERT INTO u/)
   })
 
   test('failures of the inner and of the outer client', async () => {
@@ -698,38 +806,19 @@ describe('savepoints and nesting', () => {
     const [outer, inner] = [await open.raw(), await open.raw()]
     await outer.query('BEGIN; INSERT INTO t VALUES (1)')
     expect(await inner.query('BEGIN; SELECT 1/0')).toEqual(['C BEGIN', 'E 22012', 'Z E'])
-    expect(await outer.query('SELECT 1')).toEqual(['E 0A000', 'Z E'])
+    expect(await outer.query('SELECT 1')).toEqual(['T', 'D 1', 'C SELECT 1', 'Z T'])
+    expect(await inner.query('SELECT 1')).toEqual(['E 25P02', 'Z E'])
     expect(await outer.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
     expect(await inner.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
     expect(await outer.query('BEGIN; SELECT 1/0')).toEqual(['C BEGIN', 'E 22012', 'Z E'])
-    expect(await inner.query('SELECT 1')).toEqual(['E 0A000', 'Z I'])
-    expect(await inner.query('BEGIN')).toEqual(['E 0A000', 'Z I'])
-    expect(await outer.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
     expect(await inner.query('INSERT INTO t VALUES (2)')).toEqual(['C INSERT 0 1', 'Z I'])
-    // A transaction that has only begun is nowhere upstream.
-    await inner.query('BEGIN')
-    await outer.query('BEGIN; SELECT 1/0')
-    expect(await inner.query('COMMIT')).toEqual(['E 0A000', 'Z E'])
-    expect(await inner.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
-    expect(await outer.query('ROLLBACK; INSERT INTO t VALUES (3)')).toEqual(['C ROLLBACK', 'C INSERT 0 1', 'Z I'])
+    expect(await outer.query('COMMIT')).toEqual(['C ROLLBACK', 'Z I'])
+    // What it had written before is undone with its failure: another one may read the table.
+    await outer.query('BEGIN; INSERT INTO t VALUES (3); SELECT 1/0')
+    expect(await inner.query(ids)).toEqual(['T', 'D 2', 'C SELECT 1', 'Z I'])
+    expect(await outer.query('ROLLBACK; INSERT INTO t VALUES (4)')).toEqual(['C ROLLBACK', 'C INSERT 0 1', 'Z I'])
     await open.finish('COMMIT')
-    expect(await open.read(ids)).toBe('2,3')
-  })
-
-  test('an inner client that only read does not stand in the way', async () => {
-    const open = await openGate(table)
-    const [outer, inner] = [await open.connect(), await open.connect()]
-    await outer.query('BEGIN')
-    await outer.query('INSERT INTO t VALUES (1)')
-    await inner.query('BEGIN')
-    expect((await inner.query(ids)).rows).toEqual([{ ids: '1' }])
-    await outer.query('INSERT INTO t VALUES (2)')
-    expect((await inner.query(ids)).rows).toEqual([{ ids: '1,2' }])
-    await outer.query('COMMIT')
-    await inner.query('INSERT INTO t VALUES (3)')
-    await inner.query('ROLLBACK')
-    await open.finish('COMMIT')
-    expect(await open.read(ids)).toBe('1,2')
+    expect(await open.read(ids)).toBe('2,4')
   })
 
   test('clients that vanish are rolled back', async () => {
@@ -739,12 +828,9 @@ describe('savepoints and nesting', () => {
     await inner.query('BEGIN; INSERT INTO t VALUES (2)')
     inner.socket.destroy()
     expect(await outer.query('INSERT INTO t VALUES (3)')).toEqual(['C INSERT 0 1', 'Z T'])
-    await deepest.query('BEGIN; INSERT INTO t VALUES (4)')
     outer.socket.destroy()
-    // Its transaction was inside the one that is gone.
     const other = await open.raw()
     expect(await other.query(ids)).toEqual(['T', 'D ', 'C SELECT 1', 'Z I'])
-    expect(await deepest.query('COMMIT')).toEqual(['C ROLLBACK', 'Z I'])
     expect(await deepest.query('INSERT INTO t VALUES (5)')).toEqual(['C INSERT 0 1', 'Z I'])
     const failed = await open.raw()
     await failed.query('BEGIN; INSERT INTO t VALUES (6); SELECT 1/0')

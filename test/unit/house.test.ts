@@ -94,7 +94,7 @@ describe('the house', () => {
   })
 
   test('has no circle but that of a session and its turn at the gate', () => {
-    const ofTheTurn = ['boundary', 'handover', 'nesting', 'session', 'turns'].map(name => `postgres/gate/${name}`)
+    const ofTheTurn = ['boundary', 'handover', 'session', 'turns'].map(name => `postgres/gate/${name}`)
     expect(circling(house).sort()).toEqual(ofTheTurn)
     const other = new Map(house).set('target', `import type { Step } from './step'\n${house.get('target')}`)
     expect(circling(other)).toEqual(expect.arrayContaining(['step', 'target']))

@@ -1,6 +1,6 @@
 import { Failure } from '../../failure'
 import type { Handover } from './handover'
-import type { Nesting } from './nesting'
+import type { Layers } from './layers'
 import { join, statement, syncPoint } from './request'
 import type { Session } from './session'
 import type { Settings } from './settings'
@@ -35,7 +35,9 @@ export class Boundary {
   constructor(
     private readonly upstream: Upstream,
     private readonly handover: Handover,
-    private readonly nesting: Nesting,
+    private readonly layers: Layers,
+    /** All that are connected. */
+    private readonly sessions: Set<Session>,
     private readonly settings: Settings,
     private readonly segmenting: Segmenting | undefined,
   ) {}
@@ -51,8 +53,8 @@ export class Boundary {
     if (!segmenting) return then()
     const begin = () => this.#lend(() => segmenting.begin(), 'T', then)
     if (!this.#isInside) return begin()
-    if (!mayEnd || upstream.status !== 'T' || !segmenting.isDue(this.nesting.isEmpty)) return then()
-    const obstacle = this.nesting.obstacleToCommit()
+    if (!mayEnd || upstream.status !== 'T' || !segmenting.isDue(this.layers.isEmpty)) return then()
+    const obstacle = this.#obstacleToCommit()
     if (!obstacle) return this.#commit(segmenting, begin)
     const failure = new Failure(
       'not-transactional',
@@ -67,7 +69,7 @@ export class Boundary {
     const segmenting = this.segmenting!
     const goOn = () => this.#setUp(session, segmenting, sql, then)
     if (!this.#isInside) return goOn()
-    const obstacle = this.nesting.obstacleToCommit({ everything: true })
+    const obstacle = this.#obstacleToCommit({ everything: true })
     if (!obstacle) return this.#commit(segmenting, goOn)
     then({ refusal: `this statement needs a COMMIT before it, and there can be none: ${obstacle}` })
   }
@@ -92,9 +94,24 @@ export class Boundary {
 
   #commit(segmenting: Segmenting, then: () => void): void {
     this.handover.leave(() => {
-      this.nesting.committed()
+      for (const { transaction } of this.sessions) transaction.goOn()
+      this.layers.clear()
       this.#lend(() => segmenting.commit(), 'I', then)
     })
+  }
+
+  /** Why a COMMIT upstream would commit what a client can still undo; with `everything`, also what only goes on later. */
+  #obstacleToCommit({ everything = false } = {}): string | undefined {
+    for (const { transaction } of this.sessions) {
+      const { status, savepoints, prepared } = transaction.now
+      if (status === 'E') return 'a connection is in a failed transaction'
+      if (prepared.length > 0) return 'a PREPARE TRANSACTION awaits its COMMIT PREPARED'
+      if (status === 'T' && savepoints.length > 0) return 'a connection has a savepoint open'
+    }
+    const open = this.layers.owners
+    return open.length > (everything ? 0 : 1)
+      ? 'another connection is inside a transaction that has written'
+      : undefined
   }
 
   /** Lends the connection to pg; `status` is what the server says when it comes back. */

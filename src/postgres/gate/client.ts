@@ -20,6 +20,8 @@ export class ClientSocket {
   /** The client does not read, or PostgreSQL does not. */
   #clogged = false
   #congested = false
+  /** What the client may not have yet. */
+  #held: Buffer[] | undefined
 
   constructor(
     private readonly socket: Socket,
@@ -59,7 +61,25 @@ export class ClientSocket {
     return true
   }
 
+  /** Keeps back what is written from now on, until `release`. */
+  hold(): void {
+    this.#held ??= []
+  }
+
+  /** Hands on what was kept back. */
+  release(): void {
+    const held = this.#held
+    this.#held = undefined
+    if (held && held.length > 0) this.write(Buffer.concat(held))
+  }
+
+  /** What was kept back is never told. */
+  forget(): void {
+    this.#held = undefined
+  }
+
   write(bytes: Buffer): void {
+    if (this.#held) return void this.#held.push(bytes)
     if (this.ended || this.socket.destroyed) return
     if (writeTogether(this.socket, bytes) || this.#clogged) return
     this.#clogged = true

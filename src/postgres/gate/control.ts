@@ -63,13 +63,13 @@ export class TransactionControl {
 
   #finishPrepared(kind: 'commit-prepared' | 'rollback-prepared', gid: string, finish: Finish): void {
     const words = kind === 'commit-prepared' ? 'COMMIT PREPARED' : 'ROLLBACK PREPARED'
-    const { status, base, prepared } = this.transaction.views.ahead
+    const { status, layers, prepared } = this.transaction.views.ahead
     const refuse = (code: string, message: string) => this.unit.refuse(code, message, finish)
     const at = prepared.findIndex(other => other.gid === gid)
     if (status === 'E') refuse('25P02', aborted)
-    else if (status === 'T' || base) refuse('25001', `${words} cannot run inside a transaction block`)
+    else if (status === 'T' || layers.length > 0) refuse('25001', `${words} cannot run inside a transaction block`)
     else if (at < 0) refuse('42704', `prepared transaction with identifier "${gid}" does not exist`)
-    else if (kind === 'rollback-prepared' && (at < prepared.length - 1 || prepared[at]!.followed))
+    else if (kind === 'rollback-prepared' && !this.transaction.canUndoPrepared(at))
       refuse('0A000', 'Atomic Upgrade: this prepared transaction cannot be undone without what was written after it')
     else this.transaction.finishPrepared(words, at, finish)
   }

@@ -21,14 +21,16 @@ export class Execution {
     private readonly statements: PreparedStatements,
     private readonly settings: CoveredSettings,
     private readonly copy: CopyIn,
+    /** Told of each statement before it is carried out upstream. */
+    private readonly watch: (statement: Understood, portal?: string) => void,
   ) {
     this.#control = new TransactionControl(unit, transaction, statements)
   }
 
   /** `ahead` goes before the Execute message, where the statement goes upstream at all. */
-  run(statement: Understood, ahead: Request, execute: Buffer, finish: Finish): void {
+  run(statement: Understood, ahead: Request, execute: Buffer, finish: Finish, portal?: string): void {
     if (this.#control.carryOut(statement, finish)) return
-    this.enter(statement, finish)
+    this.enter(statement, finish, portal)
     this.unit.send(ahead)
     const answer = {
       ends: 'CIs',
@@ -45,9 +47,9 @@ export class Execution {
    * has to be sent before it whose failure would make the server skip it, for then it would not be answered.
    */
   canPass({ bytes, effect, configured }: Understood): boolean {
-    const { status, base } = this.transaction.views.ahead
+    const { status } = this.transaction.views.ahead
     const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0
-    const isInside = status === 'T' && base !== null && !this.unit.failed
+    const isInside = status === 'T' && this.transaction.isInside && !this.unit.failed
     return isOrdinary && isInside && this.upstream.idle && !bytes.includes(semicolon)
   }
 
@@ -59,10 +61,11 @@ export class Execution {
   }
 
   /** Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done. */
-  enter(statement: Understood, finish?: Finish): void {
+  enter(statement: Understood, finish?: Finish, portal?: string): void {
     this.transaction.enter(finish)
     if (this.unit.failed) return
-    if (statement.effect.kind !== 'read') this.transaction.willWrite()
+    this.transaction.note(statement)
+    this.watch(statement, portal)
     this.settings.prepare(statement)
     if (statement.leaves && isFleeting(statement.leaves)) this.transaction.views.ahead.fleeting.push(statement.leaves)
   }

@@ -110,7 +110,7 @@ export class ExtendedProtocol {
     const { statement = unknown, parameters } = this.statements.portals.get(name.text) ?? {}
     const finish = this.unit.record(statement.text, parameters)
     const upstreamPortal = wire.cstring(this.statements.upstreamPortal(name.text))
-    this.execution.run(statement, join(), wire.frame('E', upstreamPortal, body.subarray(name.next)), finish)
+    this.execution.run(statement, join(), wire.frame('E', upstreamPortal, body.subarray(name.next)), finish, name.text)
   }
 
   #close({ body }: wire.Message): void {

@@ -1,13 +1,16 @@
 import { randomBytes } from 'node:crypto'
 import net, { type AddressInfo, type Socket } from 'node:net'
 import type { Client } from 'pg'
+import { Failure } from '../../failure'
 import { Boundary, type Segmenting } from './boundary'
 import { greet, type Reception } from './greeting'
 import { Handover } from './handover'
-import { Nesting } from './nesting'
+import { Isolation } from './isolation'
+import { Layers } from './layers'
 import { Savepoints } from './savepoints'
 import { Session, type Shared } from './session'
 import { reported, Settings, sessionSettings, type Values } from './settings'
+import { type Speaker, Speakers } from './speakers'
 import type { Tape } from './tape'
 import { Turns } from './turns'
 import { Upstream } from './upstream'
@@ -23,6 +26,10 @@ export interface GateOptions {
   cancel: () => Promise<void>
   /** Where the batch may be several transactions: who ends and begins them. */
   segmenting?: Segmenting | undefined
+  /** How long a thread waits for another one that has written and sends nothing, in milliseconds; 0 is no limit. */
+  patience?: number
+  /** Told when a client sees the catalog as another has changed it and not committed. */
+  onCatalogRead?: (words: string) => void
 }
 
 /** How many may be connected that have not said the password. */
@@ -51,6 +58,7 @@ export class Gate {
   /** What clients are told of the server as they connect. */
   readonly #parameters: [string, string][]
   readonly #pid: number
+  readonly #sessions = new Set<Session>()
   readonly #sockets = new Set<Socket>()
   /** Those that have not said the password, the oldest first. */
   readonly #strangers = new Set<Socket>()
@@ -83,7 +91,7 @@ export class Gate {
   }
 
   private constructor(
-    { client, tape, settings: own, cancel, segmenting }: GateOptions,
+    { client, tape, settings: own, cancel, segmenting, patience = 0, onCatalogRead = () => {} }: GateOptions,
     server: net.Server,
     known: Map<string, string>,
   ) {
@@ -101,18 +109,27 @@ export class Gate {
     })
     const savepoints = new Savepoints(upstream)
     const settings = new Settings(own, JSON.parse(known.get('atomic_upgrade.settings') ?? '{}'))
-    const nesting = new Nesting(upstream)
-    const handover = new Handover(upstream, savepoints, settings, nesting)
-    this.#boundary = new Boundary(upstream, handover, nesting, settings, segmenting)
-    this.#turns = new Turns(upstream, nesting, handover, this.#boundary, cancel)
+    const layers = new Layers()
+    const isolation = new Isolation(layers)
+    const speakers = new Speakers()
+    const handover = new Handover(upstream, savepoints, settings, layers, isolation)
+    const boundary = new Boundary(upstream, handover, layers, this.#sessions, settings, segmenting)
+    const shared = { upstream, tape, layers, isolation, savepoints, speakers }
+    this.#turns = new Turns({
+      ...shared,
+      handover,
+      boundary,
+      sessions: this.#sessions,
+      patience,
+      cancelStatement: cancel,
+    })
+    this.#boundary = boundary
     this.#upstream = upstream
     this.#shared = {
-      upstream,
-      tape,
+      ...shared,
       turns: this.#turns,
-      nesting,
-      savepoints,
       settings,
+      onCatalogRead,
       canCheckConstraints: known.has('atomic_upgrade.plpgsql'),
     }
     server.on('connection', socket => this.#accept(socket))
@@ -125,9 +142,24 @@ export class Gate {
     return this.#upstream.lost
   }
 
-  /** Why one transaction could not be ended or the next one not begun, if so. */
+  /** Why the batch cannot go on, if so: what several connections do, or a transaction that could not be ended or begun. */
   get failure(): unknown {
-    return this.#boundary.failure
+    return this.#boundary.failure ?? (this.lost instanceof Failure ? this.lost : undefined)
+  }
+
+  /** Why nothing of the batch may be committed, though no statement met it: where Python fails by itself, that is the cause. */
+  get doom(): unknown {
+    return this.#upstream.doom
+  }
+
+  /** The driver tells who uses the connection of that number from now on. */
+  tell(number: number, speaker: Speaker): void {
+    this.#shared.speakers.tell(number, speaker)
+  }
+
+  /** The driver tells which connection is the one that Alembic runs the scripts on. */
+  tellOwn(number: number): void {
+    this.#shared.speakers.tellOwn(number)
   }
 
   /**
@@ -141,7 +173,7 @@ export class Gate {
 
   async #close(): Promise<void> {
     this.#server.close()
-    for (const session of [...this.#turns.sessions])
+    for (const session of [...this.#sessions])
       session.end({ code: '57P01', message: 'the gate of Atomic Upgrade has closed' })
     for (const socket of this.#sockets) socket.destroySoon()
     await this.#turns.quiet()
@@ -170,7 +202,7 @@ export class Gate {
         if (gate.lost) return `the connection to PostgreSQL was lost: ${gate.lost.message}`
         return gate.#closed && 'the gate has closed'
       },
-      welcome: (socket, reader, settings) => this.#welcome(socket, reader, settings),
+      welcome: (socket, reader, settings, number) => this.#welcome(socket, reader, settings, number),
       cancel: (pid, secret, done) => {
         if (pid === this.#pid && this.#turns.holder?.secret.equals(secret)) this.#turns.cancel(done)
         else done()
@@ -178,9 +210,9 @@ export class Gate {
     }
   }
 
-  #welcome(socket: Socket, reader: wire.MessageReader, settings: Values): Session {
-    const session = new Session(socket, reader, ++this.#counter, settings, this.#shared)
-    this.#turns.sessions.add(session)
+  #welcome(socket: Socket, reader: wire.MessageReader, settings: Values, number: number | undefined): Session {
+    const session = new Session(socket, reader, ++this.#counter, settings, number, this.#shared)
+    this.#sessions.add(session)
     this.#strangers.delete(socket)
     socket.write(
       Buffer.concat([
@@ -203,9 +235,9 @@ export class Gate {
   }
 
   #lose(error: Error, frame?: Buffer): void {
-    const words = `the connection to PostgreSQL was lost: ${error.message}`
+    const words = error instanceof Failure ? error.message : `the connection to PostgreSQL was lost: ${error.message}`
     const lastWord = frame ?? wire.errorResponse('FATAL', '08006', words)
-    for (const session of this.#turns.sessions) session.write(lastWord)
+    for (const session of this.#sessions) session.lastWord(lastWord)
     for (const socket of this.#sockets) socket.destroySoon()
     this.#turns.lose()
   }

@@ -9,8 +9,8 @@ export interface Reception {
   readonly password: string
   /** Why nobody is taken in any more, if so. */
   readonly refusal: string | undefined
-  /** The password was right. */
-  welcome(socket: Socket, reader: wire.MessageReader, settings: Values): Session
+  /** The password was right. Behind it the driver says the number that it has given the connection. */
+  welcome(socket: Socket, reader: wire.MessageReader, settings: Values, number: number | undefined): Session
   /** A CancelRequest. */
   cancel(pid: number, secret: Buffer, done: () => void): void
 }
@@ -48,10 +48,12 @@ export function greet(socket: Socket, reception: Reception): void {
   const authenticate = (message: wire.Message, wished: Values): void => {
     const given = message.type === 'p' ? wire.readCString(message.body).bytes : Buffer.alloc(0)
     const wanted = Buffer.from(reception.password)
-    if (given.length !== wanted.length || !timingSafeEqual(given, wanted))
+    const [, number] = /^\.(\d{1,9})$/.exec(given.toString('latin1', wanted.length)) ?? []
+    const isRight = given.length === wanted.length || number !== undefined
+    if (!isRight || !timingSafeEqual(given.subarray(0, wanted.length), wanted))
       return refuse('28P01', 'this is the gate of Atomic Upgrade, and the password is wrong')
     if (reception.refusal) return refuse('08006', `Atomic Upgrade: ${reception.refusal}`)
-    session = reception.welcome(socket, reader, wished)
+    session = reception.welcome(socket, reader, wished, number === undefined ? undefined : Number(number))
     session.work()
   }
 

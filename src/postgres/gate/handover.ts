@@ -1,9 +1,11 @@
+import type { Isolation } from './isolation'
+import type { Layers } from './layers'
 import { dropTable } from './leavings'
-import type { Nesting } from './nesting'
 import { join, statements, syncPoint } from './request'
 import type { Savepoints } from './savepoints'
 import type { Session } from './session'
 import type { Settings } from './settings'
+import { surveyOfChanges } from './survey'
 import type { Request, Upstream } from './upstream'
 import * as wire from './wire'
 
@@ -18,16 +20,17 @@ export class Handover {
     private readonly upstream: Upstream,
     private readonly savepoints: Savepoints,
     private readonly settings: Settings,
-    private readonly nesting: Nesting,
+    private readonly layers: Layers,
+    private readonly isolation: Isolation,
   ) {}
 
   /** Gives the connection to the session; `begin` gets the reason why it cannot be used, if so. */
   give(session: Session, begin: (refusal?: string) => void): void {
-    const refusal = this.nesting.makeRoom(session)
-    if (refusal || this.#current === session) return begin(refusal)
+    if (this.upstream.status === 'T') this.upstream.send(this.layers.settle())
+    if (this.#current === session) return begin()
     if (this.upstream.status === 'T') return this.#switchTo(session, begin)
     // In a failed transaction only its ROLLBACK goes through, and that brings back the settings of its start.
-    this.#current = this.nesting.has(session) ? session : undefined
+    this.#current = session
     begin()
   }
 
@@ -46,6 +49,7 @@ export class Handover {
         statements(`SAVEPOINT ${savepoint}`),
         leaving ? this.#save(leaving) : join(),
         this.settings.restore(session.saved, error),
+        surveyOfChanges(before => this.isolation.begins(before), error),
         statements(`RELEASE SAVEPOINT ${savepoint}`),
         syncPoint(status => {
           if (status === 'T') return begin()
@@ -82,12 +86,11 @@ export class Handover {
   /** A client has gone: its transaction is rolled back, and whatever it left is cleared. `others` are still connected. */
   tidyAfter(session: Session, others: Set<Session>, done: () => void): void {
     const failed = this.upstream.status === 'E'
-    const savepoint = session.transaction.outermostSavepoint
+    const farewell = session.nested.farewell()
+    if (this.upstream.doom) return done()
     const staying = this.#current && others.has(this.#current) ? this.#current : undefined
     this.#current = undefined
     this.#littered = true
-    this.nesting.loseAbove(session)
-    this.nesting.closed(session)
     const { reset } = this.settings
     // By now: another client may come while this one is tidied after.
     const isLast = others.size === 0
@@ -99,11 +102,11 @@ export class Handover {
     this.upstream.send(
       join(
         staying && !failed ? this.#save(staying) : join(),
-        session.nested.farewell(),
+        farewell?.request ?? join(),
         ...session.statements.farewell(),
         syncPoint(status => {
           if (status === 'T') tidy()
-          else if (savepoint) this.savepoints.undo(savepoint, tidy)
+          else if (farewell) this.savepoints.undo(farewell.savepoint, tidy)
           // The failed transaction is another session's.
           else done()
         }),

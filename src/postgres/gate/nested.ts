@@ -1,18 +1,26 @@
+import type { Layer, Layers, Owner } from './layers'
 import { close, dropTable } from './leavings'
-import { afterwards, checkDeferredConstraints, join, literal, statement, statements } from './request'
+import { afterwards, checkDeferredConstraints, join, literal, statement } from './request'
 import type { Savepoints } from './savepoints'
+import { type Survey, survey, surveyOfChanges } from './survey'
 import { copyOf, idle, type Transaction, TransactionViews } from './transaction'
+import type { Understood } from './understand'
 import type { Finish, Unit } from './unit'
 import type { Request } from './upstream'
 import * as wire from './wire'
 
-/** What a transaction has to know of those of other clients around it and inside of it. */
+/** What a transaction has to know of those of other clients around it. */
 export interface Nest {
-  /** It became a savepoint upstream, or stopped being one. */
-  opened(): void
-  closed(): void
-  /** Whether a COMMIT shall check the deferred constraints: not inside of another client's transaction. */
-  checksConstraints(): boolean
+  readonly owner: Owner
+  readonly layers: Layers
+  /** Whether a COMMIT shall check the deferred constraints. */
+  readonly canCheckConstraints: boolean
+  /** What is written from now on is this transaction's; `before` was not. */
+  begins(before: Survey): void
+  /** It has ended, with nothing left to be undone. */
+  ended(): void
+  /** It is to be rolled back, and cannot without what another has written: nothing more may be run, or committed. */
+  cannotUndo(layer: Layer): void
 }
 
 export const aborted = 'current transaction is aborted, commands ignored until end of transaction block'
@@ -31,28 +39,47 @@ export class NestedTransaction {
     private readonly nest: Nest,
   ) {}
 
-  /** Makes sure that what follows is inside this transaction's savepoint, and refuses it in a failed one. */
+  /** Makes sure that what follows is inside of this transaction's savepoint, and refuses it in a failed one. */
   enter(finish?: Finish): void {
     if (this.views.ahead.status === 'E') this.unit.refuse('25P02', aborted, finish)
     else this.open()
   }
 
   open(): void {
-    if (this.views.ahead.base || this.unit.failed || this.isOutside) return
-    const base = this.savepoints.newName()
-    this.views.ahead.base = base
-    const done = () => {
-      this.views.now.base = base
-      this.nest.opened()
+    if (this.unit.failed || this.isOutside || this.isInside) return
+    // A statement outside of a transaction needs no look at what was changed before: nobody else speaks until it is over.
+    if (this.views.ahead.status === 'T') {
+      this.unit.send(surveyOfChanges(before => this.nest.begins(before), this.unit.deliver))
     }
-    this.unit.send(statement(`SAVEPOINT ${base}`, { error: this.unit.deliver, done }))
+    this.#push()
   }
 
-  willWrite(): void {
-    this.views.change(transaction => {
-      transaction.wrote = true
-      for (const prepared of transaction.prepared) prepared.followed = true
-    })
+  /** What the client is about to do, for people, should it stand in another's way. */
+  note({ text: sql }: Understood): void {
+    const layer = this.views.ahead.layers.at(-1)
+    if (!layer || layer.deed?.writes) return
+    const writes = !/^\s*(select|fetch|declare|show|set|with)\b/i.test(sql)
+    if (!layer.deed || writes) layer.deed = { sql, writes }
+  }
+
+  /** Whether the next statement belongs into the layer on top. */
+  get isInside(): boolean {
+    const { layers, savepoints } = this.views.ahead
+    const top = layers.at(-1)
+    if (!top || top.carries || !this.nest.layers.isUncovered(top)) return false
+    return savepoints.every(({ at }) => at < layers.length)
+  }
+
+  #push(): void {
+    const { owner } = this.nest
+    const savepoint = this.savepoints.newName()
+    const layer: Layer = { savepoint, owner, status: 'open', deed: undefined, carries: undefined }
+    this.views.ahead.layers.push(layer)
+    const done = () => {
+      this.views.now.layers.push(layer)
+      this.nest.layers.push(layer)
+    }
+    this.unit.send(statement(`SAVEPOINT ${savepoint}`, { error: this.unit.deliver, done }))
   }
 
   begin(tag: string, finish: Finish): void {
@@ -62,62 +89,95 @@ export class NestedTransaction {
   }
 
   commit(chain: boolean, finish: Finish): void {
-    this.unit.send(this.#commitment(this.views.ahead))
-    this.complete('COMMIT', finish, transaction => this.#leave(transaction, chain))
+    const { request, ended } = this.#commitment(this.views.ahead)
+    this.unit.send(request)
+    this.complete('COMMIT', finish, transaction => {
+      if (transaction === this.views.now) ended(transaction.layers)
+      leave(transaction, chain)
+    })
   }
 
   rollBack(chain: boolean, finish: Finish): void {
-    const { base } = this.views.ahead
-    if (base) this.unit.send(this.#toAndAway(base))
-    this.complete('ROLLBACK', finish, transaction => this.#leave(transaction, chain))
+    const { layers, fleeting } = this.views.ahead
+    if (this.#canUndo(layers) && layers[0]) this.unit.send(this.#toAndAway(layers[0]))
+    // Those of a time when it had only read, and its savepoint was released.
+    for (const cursor of fleeting.filter(({ kind }) => kind === 'cursor')) this.unit.send(close(cursor))
+    this.complete('ROLLBACK', finish, transaction => {
+      if (transaction === this.views.now) this.#undone(transaction.layers)
+      leave(transaction, chain)
+    })
   }
 
   savepoint(name: string, finish: Finish): void {
     this.enter(finish)
     if (this.unit.failed) return
-    this.willWrite()
-    const upstream = this.savepoints.newName()
-    this.unit.send(statement(`SAVEPOINT ${upstream}`, { error: this.unit.deliver }))
+    const at = this.views.ahead.layers.length
+    this.#push()
     this.complete('SAVEPOINT', finish, transaction => {
       const { covered, fleeting } = copyOf(transaction)
-      transaction.savepoints.push({ name, upstream, covered, fleeting })
+      transaction.savepoints.push({ name, at, covered, fleeting })
     })
   }
 
-  toSavepoint(kind: 'release' | 'rollback-to', at: number, finish: Finish): void {
-    const words = kind === 'release' ? 'RELEASE SAVEPOINT' : 'ROLLBACK TO SAVEPOINT'
-    const { upstream } = this.views.ahead.savepoints[at]!
-    this.unit.send(statement(`${words} ${upstream}`, { error: this.unit.deliver }))
-    this.complete(kind === 'release' ? 'RELEASE' : 'ROLLBACK', finish, transaction => {
-      const { covered, fleeting } = transaction.savepoints[at]!
-      if (kind === 'rollback-to') Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting] })
-      transaction.savepoints.length = kind === 'release' ? at : at + 1
-      transaction.status = 'T'
+  toSavepoint(kind: 'release' | 'rollback-to', which: number, finish: Finish): void {
+    const { layers, savepoints } = this.views.ahead
+    const { at } = savepoints[which]!
+    const inside = layers.slice(at)
+    if (kind === 'release') return this.#release(which, inside, finish)
+    const [lowest] = inside
+    if (this.#canUndo(inside) && lowest) {
+      this.unit.send(statement(`ROLLBACK TO SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }))
+    }
+    this.complete('ROLLBACK', finish, transaction => {
+      const { covered, fleeting } = transaction.savepoints[which]!
+      if (transaction === this.views.now) this.nest.layers.remove(transaction.layers.slice(at + 1))
+      transaction.layers.length = Math.min(transaction.layers.length, at + 1)
+      Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting], status: 'T' })
+      transaction.savepoints.length = which + 1
+    })
+  }
+
+  /** What stays is part of the layer below, or stands in a savepoint of its own where another has written since. */
+  #release(which: number, inside: Layer[], finish: Finish): void {
+    const { savepoints } = this.views.ahead
+    const { at } = savepoints[which]!
+    const [lowest] = inside
+    const isAlone = savepoints.slice(0, which).every(other => other.at < at)
+    const goes = isAlone && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer))
+    if (lowest && goes) {
+      this.unit.send(statement(`RELEASE SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }))
+    }
+    this.complete('RELEASE', finish, transaction => {
+      if (goes && transaction === this.views.now) this.nest.layers.remove(inside)
+      if (goes) transaction.layers.length = Math.min(transaction.layers.length, at)
+      transaction.savepoints.length = which
     })
   }
 
   /** PREPARE TRANSACTION: the savepoint stays, so that ROLLBACK PREPARED can still undo it. */
   prepare(gid: string, finish: Finish): void {
-    const { base } = this.views.ahead
-    // Only what a COMMIT does beside the RELEASE: the savepoint that it releases is one inside.
-    if (base) {
-      const inner = this.savepoints.newName()
-      this.unit.send(statement(`SAVEPOINT ${inner}`, { error: this.unit.deliver }))
-      this.unit.send(this.#commitment({ ...this.views.ahead, base: inner }))
-    }
-    const prepared = { gid, base, followed: false }
+    this.unit.send(this.#asACommitDoes(this.views.ahead))
     this.complete('PREPARE TRANSACTION', finish, transaction => {
-      Object.assign(transaction, idle(), { prepared: [...transaction.prepared, prepared] })
+      const { layers, prepared } = transaction
+      if (transaction === this.views.now) for (const layer of layers) layer.status = 'prepared'
+      Object.assign(transaction, idle(), { prepared: [...prepared, { gid, layers }] })
     })
   }
 
+  canUndoPrepared(at: number): boolean {
+    return this.views.ahead.prepared[at]!.layers.every(layer => !this.nest.layers.obstacle(layer))
+  }
+
   finishPrepared(words: 'COMMIT PREPARED' | 'ROLLBACK PREPARED', at: number, finish: Finish): void {
-    const { base } = this.views.ahead.prepared[at]!
-    // What is committed stays as a savepoint that nobody will go back to.
-    if (base && words === 'ROLLBACK PREPARED') this.unit.send(this.#toAndAway(base))
+    const { layers } = this.views.ahead.prepared[at]!
+    const undoes = words === 'ROLLBACK PREPARED'
+    if (undoes && layers[0]) this.unit.send(this.#toAndAway(layers[0]))
     this.complete(words, finish, transaction => {
       transaction.prepared.splice(at, 1)
-      if (transaction === this.views.now) this.#wasClosed()
+      if (transaction !== this.views.now) return
+      if (undoes) this.#undone(layers)
+      else for (const layer of layers) layer.status = 'committed'
+      if (!undoes) this.nest.ended()
     })
   }
 
@@ -132,52 +192,85 @@ export class NestedTransaction {
     })
   }
 
-  /** Ends it upstream, where it only read, so that an outer one can go on; it opens anew when it is used again. */
-  stepAside(): Request {
-    const { base } = this.views.now
-    this.views.change(transaction => {
-      transaction.base = null
-    })
-    return statements(`RELEASE SAVEPOINT ${base}`)
-  }
-
-  /** Rolls it back, when its client has gone. */
-  farewell(): Request {
-    const base = this.views.outermostSavepoint
-    return base ? statements(`ROLLBACK TO SAVEPOINT ${base}`, `RELEASE SAVEPOINT ${base}`) : join()
+  /** Rolls back what is open when its client has gone, prepared transactions too. */
+  farewell(): { request: Request; savepoint: string } | undefined {
+    const { layers, prepared } = this.views.now
+    let lowest: Layer | undefined
+    const newestFirst = [...prepared.map(each => each.layers), layers].reverse()
+    for (const undone of newestFirst) {
+      if (!this.#canUndo(undone)) return undefined
+      this.#undone(undone)
+      lowest = undone[0] ?? lowest
+    }
+    return lowest && { request: this.#toAndAway(lowest), savepoint: lowest.savepoint }
   }
 
   /** A unit has ended: what it was outside of a transaction is committed, or undone, and returned as what is still to do. */
   conclude(failed: boolean): { commit: Request } | { undo: string } | undefined {
     const { now } = this.views
-    const { base } = now
-    if (failed && (now.status === 'I' || this.#committing)) {
+    const { layers, status } = now
+    if (failed && (status === 'I' || this.#committing)) {
       // Outside of a transaction, or in its COMMIT, a failure undoes what PostgreSQL would have undone.
       this.#committing = false
-      this.#leave(now, false)
-      return base ? { undo: base } : undefined
+      const canUndo = this.#canUndo(layers)
+      this.#undone(layers)
+      leave(now, false)
+      return canUndo && layers[0] ? { undo: layers[0].savepoint } : undefined
     }
     if (failed) now.status = 'E'
-    if (now.status !== 'I' || !base) return undefined
+    if (now.status !== 'I' || layers.length === 0) return undefined
     // A statement outside of a transaction commits by itself.
+    const { request, ended } = this.#commitment(now)
     const committed = () => {
       this.#committing = false
-      this.#leave(now, false)
+      ended(now.layers)
+      leave(now, false)
     }
-    return { commit: join(this.#commitment(now), afterwards(committed)) }
+    return { commit: join(request, afterwards(committed)) }
   }
 
-  /** What stands for a COMMIT upstream. */
-  #commitment({ base, covered, fleeting }: Transaction): Request {
-    if (!base) return join()
-    const values = covered.map(({ name, key }) => `(${literal(name)}, pg_catalog.current_setting('${key}', true))`)
-    const restore = `SELECT pg_catalog.set_config(name, pg_catalog.substr(value, 2), false)
-      FROM (VALUES ${values.join(', ')}) AS covered (name, value) WHERE pg_catalog.starts_with(value, '=')`
+  #canUndo(layers: Layer[]): boolean {
+    const obstructed = layers.find(layer => this.nest.layers.obstacle(layer))
+    if (obstructed) this.nest.cannotUndo(obstructed)
+    return obstructed === undefined
+  }
+
+  #undone(layers: Layer[]): void {
+    this.nest.layers.remove(layers)
+    this.nest.ended()
+  }
+
+  /** What stands for a COMMIT upstream, and what to do about the layers when it has succeeded. */
+  #commitment(transaction: Transaction): { request: Request; ended: (layers: Layer[]) => void } {
+    const { owner, layers } = this.nest
+    const released = transaction.layers.find(layer => layers.isUncovered(layer))
+    const error = this.unit.deliver
+    // Whether it has written matters only to who is below.
+    const floor = layers.floorOf(owner)
+    let wrote = false
+    const look = survey(({ written }) => {
+      wrote = written > floor
+    })
+    const request = join(
+      this.#asACommitDoes(transaction),
+      released && layers.isAboveOthers(owner) ? look : join(),
+      released ? statement(`RELEASE SAVEPOINT ${released.savepoint}`, { error }) : join(),
+      this.#uncovered(transaction),
+    )
+    const ended = (committed: Layer[]) => {
+      layers.commit(committed, wrote)
+      this.nest.ended()
+    }
+    return { request, ended }
+  }
+
+  /** What else a COMMIT does: checks, and what ends with it. */
+  #asACommitDoes({ layers, fleeting }: Transaction): Request {
+    const { owner, canCheckConstraints } = this.nest
+    const checks = layers.length > 0 && canCheckConstraints && this.nest.layers.othersOpen(owner).length === 0
     const sql = [
-      ...(this.nest.checksConstraints() ? [checkDeferredConstraints] : []),
+      ...(checks ? [checkDeferredConstraints] : []),
       ...fleeting.filter(({ kind }) => kind === 'table').map(dropTable),
-      `RELEASE SAVEPOINT ${base}`,
-      ...(covered.length > 0 ? [restore] : []),
     ]
     return join(
       afterwards(() => {
@@ -188,21 +281,25 @@ export class NestedTransaction {
     )
   }
 
-  #toAndAway(savepoint: string): Request {
+  /** Settings that a SET LOCAL has covered are what they were. */
+  #uncovered({ covered }: Transaction): Request {
+    if (covered.length === 0) return join()
+    const values = covered.map(({ name, key }) => `(${literal(name)}, pg_catalog.current_setting('${key}', true))`)
+    const restore = `SELECT pg_catalog.set_config(name, pg_catalog.substr(value, 2), false)
+      FROM (VALUES ${values.join(', ')}) AS covered (name, value) WHERE pg_catalog.starts_with(value, '=')`
+    return statement(restore, { error: this.unit.deliver })
+  }
+
+  #toAndAway({ savepoint }: Layer): Request {
     const error = this.unit.deliver
     return join(
       statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error }),
       statement(`RELEASE SAVEPOINT ${savepoint}`, { error }),
     )
   }
+}
 
-  #leave(transaction: Transaction, chain: boolean): void {
-    const { base, prepared } = transaction
-    Object.assign(transaction, idle(), { status: chain ? 'T' : 'I', prepared })
-    if (transaction === this.views.now && base) this.#wasClosed()
-  }
-
-  #wasClosed(): void {
-    if (!this.views.outermostSavepoint) this.nest.closed()
-  }
+function leave(transaction: Transaction, chain: boolean): void {
+  const { prepared } = transaction
+  Object.assign(transaction, idle(), { status: chain ? 'T' : 'I', prepared })
 }

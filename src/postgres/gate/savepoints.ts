@@ -16,19 +16,27 @@ export class Savepoints {
   }
 
   /** Rolls a savepoint back and away; a connection on which that cannot be done is given up. */
-  undo(savepoint: string, done: () => void, attempts = 10): void {
+  undo(savepoint: string, done: () => void): void {
+    this.#rollBack([`ROLLBACK TO SAVEPOINT ${savepoint}`, `RELEASE SAVEPOINT ${savepoint}`], done)
+  }
+
+  /** Rolls back to a savepoint, which stays; a connection on which that cannot be done is given up. */
+  backTo(savepoint: string, done: () => void): void {
+    this.#rollBack([`ROLLBACK TO SAVEPOINT ${savepoint}`], done)
+  }
+
+  #rollBack(sql: string[], done: () => void, attempts = 10): void {
     let refused = ''
     const error = (message: wire.Message) => {
       refused = wire.readFields(message.body).M ?? ''
     }
     this.upstream.send(
       join(
-        statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error }),
-        statement(`RELEASE SAVEPOINT ${savepoint}`, { error }),
+        ...sql.map(text => statement(text, { error })),
         syncPoint(status => {
           if (status === 'T') done()
           // A cancellation or a statement_timeout may have hit it.
-          else if (attempts > 1) this.undo(savepoint, done, attempts - 1)
+          else if (attempts > 1) this.#rollBack(sql, done, attempts - 1)
           else this.upstream.abandon(new Error(`PostgreSQL would not roll back to a savepoint: ${refused}`))
         }),
       ),

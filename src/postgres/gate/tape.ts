@@ -25,6 +25,7 @@ export interface ServerError {
   /** Characters from the start of the statement, counted from 1. */
   position?: number
   context?: string
+  table?: string
   constraint?: string
 }
 
@@ -142,6 +143,7 @@ export function serverError(fields: Record<string, string>): ServerError {
     ...(fields.H && { hint: fields.H }),
     ...(fields.P && { position: Number(fields.P) }),
     ...(fields.W && { context: fields.W }),
+    ...(fields.t && { table: fields.t }),
     ...(fields.n && { constraint: fields.n }),
   }
 }

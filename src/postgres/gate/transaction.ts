@@ -1,21 +1,20 @@
+import type { Layer } from './layers'
 import type { Leaving } from './leavings'
 
 /** A client's transaction, as it stands for the client and as it stands upstream. */
 export interface Transaction {
   /** What ReadyForQuery says: idle, in a transaction, in a failed one. */
   status: 'I' | 'T' | 'E'
-  /** The savepoint upstream that is this transaction, once anything was sent in it. */
-  base: string | null
-  /** The client's own savepoints, innermost last, with their names upstream and what there was before them. */
-  savepoints: { name: string; upstream: string; covered: Covered[]; fleeting: Leaving[] }[]
-  /** Whether it may have changed something. */
-  wrote: boolean
+  /** The savepoints upstream that are this transaction, the lowest first; none where it has only begun, or only read. */
+  layers: Layer[]
+  /** The client's own savepoints, innermost last: how many layers there were before, and what else. */
+  savepoints: { name: string; at: number; covered: Covered[]; fleeting: Leaving[] }[]
   /** Settings that a SET LOCAL covered, whose values a real COMMIT would bring back. */
   covered: Covered[]
   /** Cursors and tables that a real COMMIT would close and drop. */
   fleeting: Leaving[]
   /** What PREPARE TRANSACTION has left, for its COMMIT PREPARED or ROLLBACK PREPARED. */
-  prepared: Prepared[]
+  prepared: { gid: string; layers: Layer[] }[]
 }
 
 /** The setting's old value is kept upstream, in a setting named `key`. */
@@ -24,18 +23,10 @@ interface Covered {
   key: string
 }
 
-interface Prepared {
-  gid: string
-  base: string | null
-  /** Whether something was written after it, which undoing it would undo as well. */
-  followed: boolean
-}
-
 export const idle = (): Transaction => ({
   status: 'I',
-  base: null,
+  layers: [],
   savepoints: [],
-  wrote: false,
   covered: [],
   fleeting: [],
   prepared: [],
@@ -43,7 +34,8 @@ export const idle = (): Transaction => ({
 
 export const copyOf = (transaction: Transaction): Transaction => ({
   ...transaction,
-  savepoints: [...transaction.savepoints],
+  layers: [...transaction.layers],
+  savepoints: transaction.savepoints.map(savepoint => ({ ...savepoint })),
   covered: [...transaction.covered],
   fleeting: [...transaction.fleeting],
   prepared: [...transaction.prepared],
@@ -67,26 +59,20 @@ export class TransactionViews {
     this.ahead = copyOf(this.now)
   }
 
-  /** The transaction is gone upstream; a client that was in it has to roll it back. */
-  lose(): void {
-    this.now = { ...idle(), status: this.now.status === 'I' ? 'I' : 'E' }
-    this.settle()
+  /** These layers are gone, with nothing written in them; what comes next is in new ones. */
+  dropped(layers: Layer[]): void {
+    this.change(transaction => {
+      transaction.layers = transaction.layers.filter(layer => !layers.includes(layer))
+      for (const savepoint of transaction.savepoints) {
+        savepoint.at = Math.min(savepoint.at, transaction.layers.length)
+      }
+    })
   }
 
   /** What it has done is committed upstream; it stays open for its client and begins anew there when it is used again. */
   goOn(): void {
     this.change(transaction => {
-      Object.assign(transaction, { base: null, wrote: false, fleeting: [] })
+      Object.assign(transaction, { layers: [], fleeting: [] })
     })
-  }
-
-  get outermostSavepoint(): string | null {
-    return this.now.prepared.find(({ base }) => base)?.base ?? this.now.base
-  }
-
-  /** Whether it only read, so that it can end unseen and open anew. */
-  get canStepAside(): boolean {
-    const { status, base, wrote, savepoints, prepared } = this.now
-    return status !== 'E' && base !== null && !wrote && savepoints.length === 0 && prepared.length === 0
   }
 }

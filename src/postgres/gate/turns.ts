@@ -1,28 +1,47 @@
 import type { Boundary } from './boundary'
+import { waitedInVain } from './conflict'
 import type { Handover } from './handover'
-import type { Nesting } from './nesting'
+import type { Isolation } from './isolation'
+import type { Layers } from './layers'
+import { join, syncPoint } from './request'
+import type { Savepoints } from './savepoints'
 import type { Session } from './session'
+import type { Speakers } from './speakers'
+import { type Survey, survey } from './survey'
+import type { Tape } from './tape'
 import type { Upstream } from './upstream'
+
+/** What a gate has for the turns of its sessions. */
+export interface Places {
+  readonly upstream: Upstream
+  readonly tape: Tape
+  readonly layers: Layers
+  readonly isolation: Isolation
+  readonly savepoints: Savepoints
+  readonly speakers: Speakers
+  readonly handover: Handover
+  readonly boundary: Boundary
+  readonly sessions: Set<Session>
+  /** How long a thread waits for another one that sends nothing, in milliseconds; 0 is no limit. */
+  readonly patience: number
+  /** Cancels the statement that runs upstream. */
+  cancelStatement(): Promise<void>
+}
 
 /** Whose turn it is with the one connection upstream, for a unit at a time. */
 export class Turns {
-  readonly sessions = new Set<Session>()
   holder: Session | undefined
   #waiting: Session[] = []
   /** Sessions whose client has gone and that are still to be tidied after. */
   #departed: Session[] = []
   /** Cancellations that are on their way: nothing starts that they might hit. */
   #cancelling = 0
+  /** PostgreSQL is being asked what the last holder has written. */
+  #isSurveying = false
   #whenQuiet: (() => void) | undefined
+  #alarm: NodeJS.Timeout | undefined
 
-  constructor(
-    private readonly upstream: Upstream,
-    private readonly nesting: Nesting,
-    private readonly handover: Handover,
-    private readonly boundary: Boundary,
-    /** Cancels the statement that runs upstream. */
-    private readonly cancelStatement: () => Promise<void>,
-  ) {}
+  constructor(private readonly places: Places) {}
 
   /** Asks for the turn; `session.begin` follows. */
   request(session: Session): void {
@@ -42,7 +61,7 @@ export class Turns {
 
   /** A client has gone: it is tidied after before another session's turn. */
   ended(session: Session): void {
-    if (!this.sessions.delete(session)) return
+    if (!this.places.sessions.delete(session)) return
     this.#waiting = this.#waiting.filter(other => other !== session)
     this.#departed.push(session)
     this.#next()
@@ -56,43 +75,129 @@ export class Turns {
       done?.()
       this.#next()
     }
-    this.cancelStatement().then(settled, settled)
+    this.places.cancelStatement().then(settled, settled)
   }
 
   /** Resolves when nothing is under way and nobody waits, or the connection is lost. */
   quiet(): Promise<void> {
+    const { upstream } = this.places
     const waiting = this.#waiting.length + this.#departed.length + this.#cancelling
-    if (this.upstream.lost || (!this.holder && waiting === 0 && this.upstream.idle)) return Promise.resolve()
+    const isBusy = this.holder || this.#isSurveying || waiting > 0 || !upstream.idle
+    if (upstream.lost || !isBusy) return Promise.resolve()
     return new Promise(resolve => {
       this.#whenQuiet = resolve
     })
   }
 
   lose(): void {
+    clearTimeout(this.#alarm)
     this.#whenQuiet?.()
   }
 
   #next(): void {
-    if (this.holder || this.upstream.lost || this.#cancelling > 0) return
+    const { upstream, layers } = this.places
+    if (this.holder || this.#isSurveying || upstream.lost || this.#cancelling > 0) return
     // A statement_timeout of a millisecond or a cancellation may hit even a SAVEPOINT; without one there is no way back.
-    if (this.upstream.status === 'E' && this.nesting.isEmpty)
-      return this.upstream.abandon(new Error('the transaction failed where no savepoint was set'))
-    const departed = this.#departed.shift()
-    this.holder = departed ?? this.#waiting.shift()
-    if (departed) this.#tidyAfter(departed)
-    else if (this.holder) this.#begin(this.holder)
+    if (upstream.status === 'E' && layers.isEmpty && !upstream.doom)
+      return upstream.abandon(new Error('the transaction failed where no savepoint was set'))
+    const [departed] = this.#departed
+    const wanting = departed ? [departed] : this.#waiting
+    if (!upstream.doom && wanting.some(session => this.#isUnknownTo(session))) return this.#survey()
+    if (departed) {
+      this.#departed.shift()
+      this.holder = departed
+      return this.#tidyAfter(departed)
+    }
+    const next = this.#waiting.find(session => !this.#blockerOf(session))
+    if (next) {
+      this.#waiting = this.#waiting.filter(other => other !== next)
+      this.holder = next
+      return this.#begin(next)
+    }
+    if (this.#waiting.length > 0) this.#watchPatience()
     else this.#whenQuiet?.()
   }
 
   #begin(session: Session): void {
-    const sql = this.boundary.standingAlone(session)
-    if (sql !== undefined) return this.boundary.outside(session, sql, start => session.begin(start))
-    const give = () => this.handover.give(session, refusal => session.begin({ refusal }))
-    this.boundary.inside(give, { mayEnd: true })
+    const { boundary, handover } = this.places
+    const sql = boundary.standingAlone(session)
+    if (sql !== undefined) return boundary.outside(session, sql, start => session.begin(start))
+    const give = () => handover.give(session, refusal => session.begin({ refusal }))
+    boundary.inside(give, { mayEnd: true })
   }
 
   #tidyAfter(departed: Session): void {
-    const tidy = () => this.handover.tidyAfter(departed, this.sessions, () => this.end(departed))
-    this.boundary.inside(tidy, { mayEnd: false })
+    const { boundary, handover, sessions } = this.places
+    const tidy = () => handover.tidyAfter(departed, sessions, () => this.end(departed))
+    boundary.inside(tidy, { mayEnd: false })
+  }
+
+  // ── What the last holder has written ──────────────────────────────────────────────────────────────────────────────
+
+  /** Whether it matters to the session what was written in the layer on top, and that is not known yet. */
+  #isUnknownTo(session: Session): boolean {
+    const { top, isSurveyed } = this.places.layers
+    return !isSurveyed && top !== undefined && top.status === 'open' && top.owner !== session
+  }
+
+  /** Asks PostgreSQL; a failed statement is undone first, as its client will have to do. */
+  #survey(): void {
+    const { upstream, layers, isolation, savepoints } = this.places
+    const top = layers.top!
+    const hasFailed = upstream.status === 'E'
+    this.#isSurveying = true
+    let found: Survey | undefined
+    const look = () =>
+      upstream.send(
+        join(
+          survey(seen => {
+            found = seen
+          }),
+          syncPoint(status => {
+            // A cancellation or a statement_timeout may have hit it.
+            if (!found) return status === 'E' ? back() : look()
+            if (hasFailed && layers.floorOf(top.owner) === layers.height - 1) isolation.forget(found)
+            else isolation.attribute(top.owner, found)
+            upstream.send(layers.keep(found.written))
+            this.#isSurveying = false
+            this.#next()
+          }),
+        ),
+      )
+    const back = () => savepoints.backTo(top.savepoint, look)
+    if (hasFailed) back()
+    else look()
+  }
+
+  // ── Threads ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The session of another thread that has written, and whose transaction has to end before this one may go on. */
+  #blockerOf(session: Session): Session | undefined {
+    const { layers, speakers, sessions } = this.places
+    const others = layers.othersOpen(session)
+    if (others.length === 0 || layers.owners.includes(session)) return undefined
+    const blocker = [...sessions].find(other => others.includes(other) && speakers.areConcurrent(session, other))
+    return blocker && !session.onlyBeginsOrEnds ? blocker : undefined
+  }
+
+  /** Those who wait for a thread that sends nothing do so for a while only. */
+  #watchPatience(): void {
+    const { patience, upstream, layers, tape } = this.places
+    clearTimeout(this.#alarm)
+    if (patience === 0) return
+    const now = performance.now()
+    const waits = this.#waiting.flatMap(session => {
+      const blocker = this.#blockerOf(session)
+      return blocker ? [{ session, blocker, left: blocker.quietSince + patience - now }] : []
+    })
+    const [worst] = waits.sort((a, b) => a.left - b.left)
+    if (!worst) return
+    if (worst.left > 0) {
+      this.#alarm = setTimeout(() => this.#next(), worst.left)
+      return
+    }
+    const { session, blocker } = worst
+    const waiting = { who: session.who, place: session.place, sql: session.heldStatement }
+    upstream.abandon(waitedInVain(waiting, layers.deedOf(blocker), patience, tape.revision))
   }
 }

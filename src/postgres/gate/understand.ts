@@ -16,6 +16,8 @@ export interface Understood {
   configured: { name: string; local: boolean }[]
   /** Whether PostgreSQL runs it outside of a transaction only. */
   alone: boolean
+  /** The cursor that it reads from, whose rows are those of the time when it was declared. */
+  fetches: string | undefined
 }
 
 export type GateEffect =
@@ -35,6 +37,7 @@ export const unknown: Understood = {
   leaves: undefined,
   configured: [],
   alone: false,
+  fetches: undefined,
 }
 
 /**
@@ -88,7 +91,8 @@ function read(bytes: Buffer, text: string, tree: Statement['tree']): Understood 
     local: /^t/i.test(local!),
   }))
   const alone = standsAlone(forbiddenForm(tree))
-  return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured, alone })
+  const fetches = 'FetchStmt' in tree ? tree.FetchStmt.portalname : undefined
+  return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured, alone, fetches })
 }
 
 const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis

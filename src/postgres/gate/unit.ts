@@ -10,6 +10,8 @@ export type Finish = (tag: string | null, error?: ServerError) => void
 /** What a client sends up to a Sync, or in one Query message; behind an error the rest of it is skipped. */
 export class Unit {
   failed = false
+  /** What PostgreSQL said last in refusal. */
+  refusal: ServerError | undefined
 
   constructor(
     private readonly upstream: Upstream,
@@ -53,8 +55,12 @@ export class Unit {
   }
 
   deliver = (message: wire.Message): void => {
+    // The client has to send the data of a COPY before anything can be said of what it did.
+    if (message.type === 'G') this.client.release()
     this.client.write(message.frame)
-    if (message.type === 'E') this.#fail()
+    if (message.type !== 'E') return
+    this.refusal = serverError(wire.readFields(message.body))
+    this.#fail()
   }
 
   deliverTo(finish: Finish): (message: wire.Message) => void {

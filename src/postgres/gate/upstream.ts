@@ -52,6 +52,8 @@ export class Upstream {
   #queue: Expected[] = []
   /** Why the connection was lost, if it was. */
   lost: Error | undefined
+  /** Why nothing of it may be committed, and nothing more be run, though it is not lost. */
+  doom: Error | undefined
   /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed, `I` between two. */
   status = 'T'
 
@@ -114,7 +116,7 @@ export class Upstream {
 
   /** Ends the connection: its state is not what we think, and PostgreSQL then rolls back. */
   abandon(error: Error): void {
-    this.#lose(error)
+    this.#lose(this.doom ?? error)
     this.#socket.destroy()
   }
 

@@ -1,0 +1,51 @@
+/** What several connections do that one transaction cannot say: the batch fails, and this is why. */
+import { Failure } from '../../failure'
+import type { Deed } from './layers'
+
+const oneConnection =
+  'Let the script do both on one connection, such as op.get_bind(), or end the first transaction before the other one begins.'
+
+/** A transaction is rolled back after another one has written. */
+export const cannotUndo = (undone: Deed, written: Deed, revision: string | null): Failure =>
+  conflict(
+    `${phrase(undone)} was rolled back after ${phrase(written)} in a transaction of its own. Both are part of the one transaction of the batch, where the first cannot be undone without the second.`,
+    [undone, written],
+    revision,
+  )
+
+/** A transaction reads rows that another one has changed and not committed. */
+export const readsUncommitted = (reader: Deed, writer: Deed, table: string, revision: string | null): Failure =>
+  conflict(
+    `${phrase(reader)} has to do with rows of ${table} that ${phrase(writer)} has changed and not committed. Two connections of their own would not see that of each other; in the one transaction of the batch they do.`,
+    [reader, writer],
+    revision,
+  )
+
+/** A thread has waited for the open transaction of another one. */
+export const waitedInVain = (waiting: Deed, open: Deed, milliseconds: number, revision: string | null): Failure =>
+  conflict(
+    `${phrase(waiting)} waited for the transaction of another thread, ${phrase(open)}, which is still open and has sent nothing for ${milliseconds / 1_000} s. In the one transaction of the batch, threads that write take turns.`,
+    [waiting, open],
+    revision,
+    'Let each thread end its transaction before it waits for another one, or raise lock-timeout.',
+  )
+
+/** What is told when a connection looks into the catalog, where no counter tells what it has seen. */
+export const seesUncommitted = (reader: Deed, writer: Deed): string =>
+  `${phrase(reader)} looks into the catalog while ${phrase(writer)} is not committed, and sees it; two connections of their own would not.`
+
+function conflict(message: string, deeds: Deed[], revision: string | null, advice = oneConnection): Failure {
+  const place = deeds.find(deed => deed.place)?.place
+  return new Failure('migration-failed', message, {
+    advice,
+    ...(revision !== null && { revision }),
+    ...(place && { place }),
+  })
+}
+
+const phrase = ({ who, sql }: Deed): string => `“${shortened(sql)}” by ${who}`
+
+const shortened = (sql: string): string => {
+  const text = sql.replace(/\s+/g, ' ').trim()
+  return text.length > 200 ? `${text.slice(0, 200)} …` : text
+}
