@@ -19154,8 +19154,8 @@ class Driver {
             throw this.#unexpected();
         return read;
     }
-    /** Runs the batches online through the gates; `onRevision` is told of each revision before it starts. */
-    async run(request, onRevision) {
+    /** Runs the batches online through the gates. */
+    async run(request, listener) {
         this.#send({ run: request });
         for (;;) {
             const answer = await this.#answer().catch(error => {
@@ -19165,9 +19165,17 @@ class Driver {
             });
             if (answer.ran)
                 return;
-            if (!answer.revision)
+            const { revision, own, speaker } = answer;
+            if (revision)
+                listener.revision(revision.bind, revision.id);
+            else if (own !== undefined)
+                listener.own(own);
+            else if (speaker) {
+                const { connection, thread, task, place } = speaker;
+                listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } });
+            }
+            else
                 throw this.#unexpected();
-            onRevision(answer.revision.bind, answer.revision.id);
             this.#send({ go: true });
         }
     }
@@ -23656,16 +23664,20 @@ END $$`;
 class Boundary {
     upstream;
     handover;
-    nesting;
+    layers;
+    sessions;
     settings;
     segmenting;
     #isInside = true;
     /** Why no transaction could be ended or begun any more. */
     failure;
-    constructor(upstream, handover, nesting, settings, segmenting) {
+    constructor(upstream, handover, layers, 
+    /** All that are connected. */
+    sessions, settings, segmenting) {
         this.upstream = upstream;
         this.handover = handover;
-        this.nesting = nesting;
+        this.layers = layers;
+        this.sessions = sessions;
         this.settings = settings;
         this.segmenting = segmenting;
     }
@@ -23681,9 +23693,9 @@ class Boundary {
         const begin = () => this.#lend(() => segmenting.begin(), 'T', then);
         if (!this.#isInside)
             return begin();
-        if (!mayEnd || upstream.status !== 'T' || !segmenting.isDue(this.nesting.isEmpty))
+        if (!mayEnd || upstream.status !== 'T' || !segmenting.isDue(this.layers.isEmpty))
             return then();
-        const obstacle = this.nesting.obstacleToCommit();
+        const obstacle = this.#obstacleToCommit();
         if (!obstacle)
             return this.#commit(segmenting, begin);
         const failure = new Failure('not-transactional', `A transaction has to end before the next revision, and it cannot: ${obstacle}.`, { advice: 'Let env.py run the migrations outside of that.' });
@@ -23695,7 +23707,7 @@ class Boundary {
         const goOn = () => this.#setUp(session, segmenting, sql, then);
         if (!this.#isInside)
             return goOn();
-        const obstacle = this.nesting.obstacleToCommit({ everything: true });
+        const obstacle = this.#obstacleToCommit({ everything: true });
         if (!obstacle)
             return this.#commit(segmenting, goOn);
         then({ refusal: `this statement needs a COMMIT before it, and there can be none: ${obstacle}` });
@@ -23714,9 +23726,27 @@ class Boundary {
     }
     #commit(segmenting, then) {
         this.handover.leave(() => {
-            this.nesting.committed();
+            for (const { transaction } of this.sessions)
+                transaction.goOn();
+            this.layers.clear();
             this.#lend(() => segmenting.commit(), 'I', then);
         });
+    }
+    /** Why a COMMIT upstream would commit what a client can still undo; with `everything`, also what only goes on later. */
+    #obstacleToCommit({ everything = false } = {}) {
+        for (const { transaction } of this.sessions) {
+            const { status, savepoints, prepared } = transaction.now;
+            if (status === 'E')
+                return 'a connection is in a failed transaction';
+            if (prepared.length > 0)
+                return 'a PREPARE TRANSACTION awaits its COMMIT PREPARED';
+            if (status === 'T' && savepoints.length > 0)
+                return 'a connection has a savepoint open';
+        }
+        const open = this.layers.owners;
+        return open.length > (everything ? 0 : 1)
+            ? 'another connection is inside a transaction that has written'
+            : undefined;
     }
     /** Lends the connection to pg; `status` is what the server says when it comes back. */
     #lend(action, status, then) {
@@ -23859,11 +23889,13 @@ function greet(socket, reception) {
     const authenticate = (message, wished) => {
         const given = message.type === 'p' ? readCString(message.body).bytes : Buffer.alloc(0);
         const wanted = Buffer.from(reception.password);
-        if (given.length !== wanted.length || !(0,external_node_crypto_.timingSafeEqual)(given, wanted))
+        const [, number] = /^\.(\d{1,9})$/.exec(given.toString('latin1', wanted.length)) ?? [];
+        const isRight = given.length === wanted.length || number !== undefined;
+        if (!isRight || !(0,external_node_crypto_.timingSafeEqual)(given.subarray(0, wanted.length), wanted))
             return refuse('28P01', 'this is the gate of Atomic Upgrade, and the password is wrong');
         if (reception.refusal)
             return refuse('08006', `Atomic Upgrade: ${reception.refusal}`);
-        session = reception.welcome(socket, reader, wished);
+        session = reception.welcome(socket, reader, wished, number === undefined ? undefined : Number(number));
         session.work();
     };
     const read = () => {
@@ -23925,7 +23957,49 @@ const leavings_close = ({ kind, name }) => kind === 'table'
     : { bytes: kind === 'cursor' ? closePortal(name) : closeStatement(name), expected: [{ ends: '3' }] };
 const dropTable = ({ name }) => `DROP TABLE IF EXISTS pg_temp.${request_identifier(name)} CASCADE`;
 
+;// CONCATENATED MODULE: ./src/postgres/gate/survey.ts
+
+/** The first oid that is not one of PostgreSQL's own (FirstNormalObjectId in transam.h). */
+const firstOfUsers = 16384;
+const changes = `pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
+  + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)`;
+/** The counters of pg_stat_xact_user_tables, those of the indexes among them. */
+const readsOf = (oid) => `pg_catalog.pg_stat_get_xact_numscans(${oid})
+  + pg_catalog.pg_stat_get_xact_tuples_returned(${oid}) + pg_catalog.pg_stat_get_xact_tuples_fetched(${oid})`;
+const tables = (reads) => `SELECT pg_catalog.json_agg(pg_catalog.json_build_array(oid, name, changes, reads))
+  FROM (SELECT c.oid, c.oid::pg_catalog.regclass::text AS name, ${changes} AS changes, ${reads} AS reads
+        FROM pg_catalog.pg_class c WHERE c.oid >= ${firstOfUsers} AND c.relkind IN ('r', 'm')) AS counted
+  WHERE changes + reads > 0`;
+const written = `SELECT pg_catalog.count(*) - 1 FROM pg_catalog.pg_locks
+  WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted`;
+const everything = `SELECT pg_catalog.json_build_object('written', (${written}), 'tables', (${tables(`${readsOf('c.oid')} + (SELECT coalesce(pg_catalog.sum(${readsOf('i.indexrelid')}), 0)::bigint
+                          FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)`)}))::text`;
+const changesOnly = `SELECT pg_catalog.json_build_object('written', 0, 'tables', (${tables('0')}))::text`;
+const asking = (sql) => (seen, error) => statement(sql, { row: ([json]) => seen(read(json ?? '{}')), ...(error && { error }) });
+/** Asks who has written and read what; the transaction itself has an id already. */
+const survey = asking(everything);
+/** Asks for the tables that were changed, and for nothing else. */
+const surveyOfChanges = asking(changesOnly);
+function read(json) {
+    const { written, tables } = JSON.parse(json);
+    const counted = (tables ?? []).map(([oid, name, changes, reads]) => {
+        return [String(oid), { name, changes, reads }];
+    });
+    return { written, tables: new Map(counted) };
+}
+const nothing = { written: 0, tables: new Map() };
+/** What has grown between two surveys, by oid with the tables' names. */
+function grown(before, after, what) {
+    const found = new Map();
+    for (const [oid, counters] of after.tables) {
+        if (counters[what] > (before.tables.get(oid)?.[what] ?? 0))
+            found.set(oid, counters.name);
+    }
+    return found;
+}
+
 ;// CONCATENATED MODULE: ./src/postgres/gate/handover.ts
+
 
 
 
@@ -23934,26 +24008,29 @@ class Handover {
     upstream;
     savepoints;
     settings;
-    nesting;
+    layers;
+    isolation;
     /** Whose settings the connection has now; nobody's after a session has gone. */
     #current;
     /** Whether a session has left settings, cursors or temporary tables behind. */
     #littered = false;
-    constructor(upstream, savepoints, settings, nesting) {
+    constructor(upstream, savepoints, settings, layers, isolation) {
         this.upstream = upstream;
         this.savepoints = savepoints;
         this.settings = settings;
-        this.nesting = nesting;
+        this.layers = layers;
+        this.isolation = isolation;
     }
     /** Gives the connection to the session; `begin` gets the reason why it cannot be used, if so. */
     give(session, begin) {
-        const refusal = this.nesting.makeRoom(session);
-        if (refusal || this.#current === session)
-            return begin(refusal);
+        if (this.upstream.status === 'T')
+            this.upstream.send(this.layers.settle());
+        if (this.#current === session)
+            return begin();
         if (this.upstream.status === 'T')
             return this.#switchTo(session, begin);
         // In a failed transaction only its ROLLBACK goes through, and that brings back the settings of its start.
-        this.#current = this.nesting.has(session) ? session : undefined;
+        this.#current = session;
         begin();
     }
     #switchTo(session, begin) {
@@ -23967,7 +24044,7 @@ class Handover {
         const error = (message) => {
             refused = readFields(message.body).M ?? refused;
         };
-        this.upstream.send(join(request_statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), request_statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
+        this.upstream.send(join(request_statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), surveyOfChanges(before => this.isolation.begins(before), error), request_statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
             if (status === 'T')
                 return begin();
             this.#current = undefined;
@@ -23995,12 +24072,12 @@ class Handover {
     /** A client has gone: its transaction is rolled back, and whatever it left is cleared. `others` are still connected. */
     tidyAfter(session, others, done) {
         const failed = this.upstream.status === 'E';
-        const savepoint = session.transaction.outermostSavepoint;
+        const farewell = session.nested.farewell();
+        if (this.upstream.doom)
+            return done();
         const staying = this.#current && others.has(this.#current) ? this.#current : undefined;
         this.#current = undefined;
         this.#littered = true;
-        this.nesting.loseAbove(session);
-        this.nesting.closed(session);
         const { reset } = this.settings;
         // By now: another client may come while this one is tidied after.
         const isLast = others.size === 0;
@@ -24011,11 +24088,11 @@ class Handover {
             else
                 this.savepoints.attempt(tables.length > 0 ? [reset, tables] : [], done);
         };
-        this.upstream.send(join(staying && !failed ? this.#save(staying) : join(), session.nested.farewell(), ...session.statements.farewell(), syncPoint(status => {
+        this.upstream.send(join(staying && !failed ? this.#save(staying) : join(), farewell?.request ?? join(), ...session.statements.farewell(), syncPoint(status => {
             if (status === 'T')
                 tidy();
-            else if (savepoint)
-                this.savepoints.undo(savepoint, tidy);
+            else if (farewell)
+                this.savepoints.undo(farewell.savepoint, tidy);
             // The failed transaction is another session's.
             else
                 done();
@@ -24025,79 +24102,156 @@ class Handover {
 /** What DISCARD ALL does, which PostgreSQL does not allow inside a transaction. */
 const discard = ['CLOSE ALL', 'DEALLOCATE ALL', 'UNLISTEN *', 'SELECT pg_catalog.pg_advisory_unlock_all()'];
 
-;// CONCATENATED MODULE: ./src/postgres/gate/nesting.ts
-/** The sessions' transactions inside of one another, last in, first out: each is a savepoint upstream. */
-class Nesting {
-    upstream;
-    /** Outermost first. */
-    #open = [];
-    constructor(upstream) {
-        this.upstream = upstream;
+;// CONCATENATED MODULE: ./src/postgres/gate/isolation.ts
+
+/**
+ * Which tables each client's open transaction has changed, and who reads of them. One transaction cannot keep a client
+ * from seeing what another has not committed; but PostgreSQL counts what is read, functions and triggers included.
+ */
+class Isolation {
+    layers;
+    #changes = nothing;
+    #reads = nothing;
+    constructor(layers) {
+        this.layers = layers;
+    }
+    /** What was changed until now is nobody's any more: it is committed, or undone. */
+    begins(before) {
+        this.#changes = before;
+    }
+    /** What has been changed since the survey before is the owner's. */
+    attribute(owner, survey) {
+        for (const [oid, name] of grown(this.#changes, survey, 'changes'))
+            owner.changed.set(oid, name);
+        this.#changes = this.#reads = survey;
+    }
+    /** What has been changed since the survey before was undone. */
+    forget(survey) {
+        this.#changes = this.#reads = survey;
+    }
+    /** What has been read since the survey before, and is `dirty`. */
+    firstOf(dirty, survey) {
+        const read = grown(this.#reads, survey, 'reads');
+        return [...dirty].find(([oid]) => read.has(oid))?.[1];
+    }
+    /** What the owner must not read now, by oid. */
+    dirtyFor(owner) {
+        const dirty = new Map();
+        for (const changedBy of this.layers.othersOpen(owner)) {
+            for (const [oid, table] of changedBy.changed)
+                dirty.set(oid, { table, changedBy });
+        }
+        return dirty;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/layers.ts
+
+/** What was done in layers of one owner. */
+function deedOf([first, ...more]) {
+    const { deed } = [first, ...more].find(layer => layer.deed?.writes) ?? first;
+    return { who: first.owner.who, place: first.owner.place, sql: deed?.sql ?? '' };
+}
+/** The transactions of all clients as they lie on top of one another upstream, by the answers that have come. */
+class Layers {
+    /** The lowest first. */
+    #stack = [];
+    /** Whether PostgreSQL was asked what was written since the owner of the top layer had the turn. */
+    isSurveyed = true;
+    get top() {
+        return this.#stack.at(-1);
+    }
+    get height() {
+        return this.#stack.length;
     }
     get isEmpty() {
-        return this.#open.length === 0;
+        return this.#stack.length === 0;
     }
-    opened(session) {
-        if (!this.#open.includes(session))
-            this.#open.push(session);
+    /** Whose transactions are open, the one that lies lowest first. */
+    get owners() {
+        return [...new Set(this.#stack.filter(({ status }) => status !== 'committed').map(({ owner }) => owner))];
     }
-    closed(session) {
-        this.#open = this.#open.filter(other => other !== session);
+    push(layer) {
+        this.#stack.push(layer);
     }
-    has(session) {
-        return this.#open.includes(session);
+    /** Whether nothing of another's lies on top of it; so it is also for one that is only about to be there. */
+    isUncovered(layer) {
+        const at = this.#stack.indexOf(layer);
+        return (at < 0 || this.#stack.slice(at).every(({ owner, status }) => owner === layer.owner && status === layer.status));
     }
-    isOutermost(session) {
-        return this.#open.every(other => other === session);
-    }
-    /** Sees to it that the session's transaction is the innermost one; says why it cannot be. */
-    makeRoom(session) {
-        if (session.transaction.now.status === 'E') {
-            // Only a ROLLBACK is of use now, and it takes the inner ones along.
-            this.loseAbove(session);
+    /** What keeps it from being rolled back: what another transaction has written since; undefined where nothing does. */
+    obstacle(layer) {
+        const at = this.#stack.indexOf(layer);
+        if (at < 0)
             return undefined;
-        }
-        if (this.upstream.status === 'E')
-            return 'another connection of this migration is in a failed transaction, which has to be rolled back first';
-        const above = this.#above(session);
-        if (!above.every(inner => inner.transaction.canStepAside))
-            return 'this connection cannot be used while a newer one is inside a transaction that has written: both are part of the same transaction, and the newer one has to end first';
-        for (const inner of above.reverse())
-            this.upstream.send(inner.nested.stepAside());
-        this.#open = this.#open.filter(other => !above.includes(other));
-        return undefined;
-    }
-    /** Why a COMMIT upstream would commit what a client can still undo; with `everything`, also what only goes on later. */
-    obstacleToCommit({ everything = false } = {}) {
-        for (const [depth, { transaction }] of this.#open.entries()) {
-            const { status, savepoints, prepared } = transaction.now;
-            if (status === 'E')
-                return 'a connection is in a failed transaction';
-            if (prepared.length > 0)
-                return 'a PREPARE TRANSACTION awaits its COMMIT PREPARED';
-            if (savepoints.length > 0)
-                return 'a connection has a savepoint open';
-            if ((depth > 0 || everything) && !transaction.canStepAside)
-                return 'another connection is inside a transaction that has written';
+        for (const other of this.#stack.slice(at)) {
+            if (other.carries)
+                return other.carries;
+            if (other.owner !== layer.owner || other.status !== layer.status)
+                return deedOf([other]);
         }
         return undefined;
     }
-    /** Everything was committed upstream: what clients have open goes on in the next transaction. */
-    committed() {
-        for (const { transaction } of this.#open)
-            transaction.goOn();
-        this.#open = [];
+    /** How many layers lie below the owner's open ones on top. */
+    floorOf(owner) {
+        return this.#stack.findLastIndex(layer => layer.owner !== owner || layer.status !== 'open') + 1;
     }
-    /** The transactions inside of the session's go with it. */
-    loseAbove(session) {
-        const above = this.#above(session);
-        this.#open = this.#open.filter(other => !above.includes(other));
-        for (const lost of above)
-            lost.lose();
+    /** Whether what the owner releases becomes part of what another can still roll back. */
+    isAboveOthers(owner) {
+        const below = this.#stack[this.floorOf(owner) - 1];
+        return below !== undefined && below.status !== 'committed';
     }
-    #above(session) {
-        const at = this.#open.indexOf(session);
-        return at < 0 ? [] : this.#open.slice(at + 1);
+    /** The open transactions of others, which have written. */
+    othersOpen(owner) {
+        return this.owners.filter(other => other !== owner);
+    }
+    /** What the owner has done in its open transaction, for people. */
+    deedOf(owner) {
+        const [first, ...more] = this.#stack.filter(layer => layer.owner === owner && layer.status !== 'committed');
+        return first ? deedOf([first, ...more]) : { who: owner.who, place: owner.place, sql: '' };
+    }
+    /** The layers were rolled back, or released without having written. */
+    remove(layers) {
+        this.#stack = this.#stack.filter(layer => !layers.includes(layer));
+    }
+    /** They were committed, and those that are uncovered were released; `wrote`: something was written in those. */
+    commit(layers, wrote) {
+        const released = layers.filter(layer => this.isUncovered(layer));
+        for (const layer of layers)
+            layer.status = 'committed';
+        this.remove(released);
+        if (wrote)
+            this.#load(released);
+    }
+    /** Everything was committed upstream. */
+    clear() {
+        this.#stack = [];
+    }
+    /** Releases what is committed, as far as it is on top. */
+    settle() {
+        const open = this.#stack.findLastIndex(({ status }) => status !== 'committed');
+        const released = this.#stack.splice(open + 1);
+        const [lowest] = released;
+        if (!lowest)
+            return join();
+        this.#load(released);
+        return statement(`RELEASE SAVEPOINT ${lowest.savepoint}`);
+    }
+    /** What was found at a survey: only so many layers of the stack have an id, and with it anything written. */
+    keep(written) {
+        this.isSurveyed = true;
+        const dropped = this.#stack.splice(written);
+        const [lowest] = dropped;
+        if (!lowest)
+            return join();
+        lowest.owner.dropped(dropped);
+        return statement(`RELEASE SAVEPOINT ${lowest.savepoint}`);
+    }
+    /** What is released is part of the layer below from then on. */
+    #load([lowest, ...more]) {
+        const { top } = this;
+        if (lowest && top && top.status !== 'committed')
+            top.carries ??= deedOf([lowest, ...more]);
     }
 }
 
@@ -24118,17 +24272,24 @@ class Savepoints {
         return `atomic_upgrade_${this.#nonce}_${++this.#counter}`;
     }
     /** Rolls a savepoint back and away; a connection on which that cannot be done is given up. */
-    undo(savepoint, done, attempts = 10) {
+    undo(savepoint, done) {
+        this.#rollBack([`ROLLBACK TO SAVEPOINT ${savepoint}`, `RELEASE SAVEPOINT ${savepoint}`], done);
+    }
+    /** Rolls back to a savepoint, which stays; a connection on which that cannot be done is given up. */
+    backTo(savepoint, done) {
+        this.#rollBack([`ROLLBACK TO SAVEPOINT ${savepoint}`], done);
+    }
+    #rollBack(sql, done, attempts = 10) {
         let refused = '';
         const error = (message) => {
             refused = readFields(message.body).M ?? '';
         };
-        this.upstream.send(join(statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error }), statement(`RELEASE SAVEPOINT ${savepoint}`, { error }), syncPoint(status => {
+        this.upstream.send(join(...sql.map(text => statement(text, { error })), syncPoint(status => {
             if (status === 'T')
                 done();
             // A cancellation or a statement_timeout may have hit it.
             else if (attempts > 1)
-                this.undo(savepoint, done, attempts - 1);
+                this.#rollBack(sql, done, attempts - 1);
             else
                 this.upstream.abandon(new Error(`PostgreSQL would not roll back to a savepoint: ${refused}`));
         })));
@@ -24184,6 +24345,8 @@ class Upstream {
     #queue = [];
     /** Why the connection was lost, if it was. */
     lost;
+    /** Why nothing of it may be committed, and nothing more be run, though it is not lost. */
+    doom;
     /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed, `I` between two. */
     status = 'T';
     constructor(client, listener) {
@@ -24239,7 +24402,7 @@ class Upstream {
     }
     /** Ends the connection: its state is not what we think, and PostgreSQL then rolls back. */
     abandon(error) {
-        this.#lose(error);
+        this.#lose(this.doom ?? error);
         this.#socket.destroy();
     }
     #onClose = (error) => {
@@ -24316,6 +24479,8 @@ class ClientSocket {
     /** The client does not read, or PostgreSQL does not. */
     #clogged = false;
     #congested = false;
+    /** What the client may not have yet. */
+    #held;
     constructor(socket, reader, upstream, hearer) {
         this.socket = socket;
         this.reader = reader;
@@ -24358,7 +24523,24 @@ class ClientSocket {
         });
         return true;
     }
+    /** Keeps back what is written from now on, until `release`. */
+    hold() {
+        this.#held ??= [];
+    }
+    /** Hands on what was kept back. */
+    release() {
+        const held = this.#held;
+        this.#held = undefined;
+        if (held && held.length > 0)
+            this.write(Buffer.concat(held));
+    }
+    /** What was kept back is never told. */
+    forget() {
+        this.#held = undefined;
+    }
     write(bytes) {
+        if (this.#held)
+            return void this.#held.push(bytes);
         if (this.ended || this.socket.destroyed)
             return;
         if (writeTogether(this.socket, bytes) || this.#clogged)
@@ -24380,6 +24562,32 @@ class ClientSocket {
         this.socket.end();
     }
 }
+
+;// CONCATENATED MODULE: ./src/postgres/gate/conflict.ts
+/** What several connections do that one transaction cannot say: the batch fails, and this is why. */
+
+const oneConnection = 'Let the script do both on one connection, such as op.get_bind(), or end the first transaction before the other one begins.';
+/** A transaction is rolled back after another one has written. */
+const cannotUndo = (undone, written, revision) => conflict(`${phrase(undone)} was rolled back after ${phrase(written)} in a transaction of its own. Both are part of the one transaction of the batch, where the first cannot be undone without the second.`, [undone, written], revision);
+/** A transaction reads rows that another one has changed and not committed. */
+const readsUncommitted = (reader, writer, table, revision) => conflict(`${phrase(reader)} has to do with rows of ${table} that ${phrase(writer)} has changed and not committed. Two connections of their own would not see that of each other; in the one transaction of the batch they do.`, [reader, writer], revision);
+/** A thread has waited for the open transaction of another one. */
+const waitedInVain = (waiting, open, milliseconds, revision) => conflict(`${phrase(waiting)} waited for the transaction of another thread, ${phrase(open)}, which is still open and has sent nothing for ${milliseconds / 1_000} s. In the one transaction of the batch, threads that write take turns.`, [waiting, open], revision, 'Let each thread end its transaction before it waits for another one, or raise lock-timeout.');
+/** What is told when a connection looks into the catalog, where no counter tells what it has seen. */
+const seesUncommitted = (reader, writer) => `${phrase(reader)} looks into the catalog while ${phrase(writer)} is not committed, and sees it; two connections of their own would not.`;
+function conflict(message, deeds, revision, advice = oneConnection) {
+    const place = deeds.find(deed => deed.place)?.place;
+    return new Failure('migration-failed', message, {
+        advice,
+        ...(revision !== null && { revision }),
+        ...(place && { place }),
+    });
+}
+const phrase = ({ who, sql }) => `“${shortened(sql)}” by ${who}`;
+const shortened = (sql) => {
+    const text = sql.replace(/\s+/g, ' ').trim();
+    return text.length > 200 ? `${text.slice(0, 200)} …` : text;
+};
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/copy.ts
 
@@ -24509,16 +24717,16 @@ class CoveredSettings {
 ;// CONCATENATED MODULE: ./src/postgres/gate/transaction.ts
 const idle = () => ({
     status: 'I',
-    base: null,
+    layers: [],
     savepoints: [],
-    wrote: false,
     covered: [],
     fleeting: [],
     prepared: [],
 });
 const copyOf = (transaction) => ({
     ...transaction,
-    savepoints: [...transaction.savepoints],
+    layers: [...transaction.layers],
+    savepoints: transaction.savepoints.map(savepoint => ({ ...savepoint })),
     covered: [...transaction.covered],
     fleeting: [...transaction.fleeting],
     prepared: [...transaction.prepared],
@@ -24538,28 +24746,25 @@ class TransactionViews {
     settle() {
         this.ahead = copyOf(this.now);
     }
-    /** The transaction is gone upstream; a client that was in it has to roll it back. */
-    lose() {
-        this.now = { ...idle(), status: this.now.status === 'I' ? 'I' : 'E' };
-        this.settle();
+    /** These layers are gone, with nothing written in them; what comes next is in new ones. */
+    dropped(layers) {
+        this.change(transaction => {
+            transaction.layers = transaction.layers.filter(layer => !layers.includes(layer));
+            for (const savepoint of transaction.savepoints) {
+                savepoint.at = Math.min(savepoint.at, transaction.layers.length);
+            }
+        });
     }
     /** What it has done is committed upstream; it stays open for its client and begins anew there when it is used again. */
     goOn() {
         this.change(transaction => {
-            Object.assign(transaction, { base: null, wrote: false, fleeting: [] });
+            Object.assign(transaction, { layers: [], fleeting: [] });
         });
-    }
-    get outermostSavepoint() {
-        return this.now.prepared.find(({ base }) => base)?.base ?? this.now.base;
-    }
-    /** Whether it only read, so that it can end unseen and open anew. */
-    get canStepAside() {
-        const { status, base, wrote, savepoints, prepared } = this.now;
-        return status !== 'E' && base !== null && !wrote && savepoints.length === 0 && prepared.length === 0;
     }
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/nested.ts
+
 
 
 
@@ -24580,7 +24785,7 @@ class NestedTransaction {
         this.savepoints = savepoints;
         this.nest = nest;
     }
-    /** Makes sure that what follows is inside this transaction's savepoint, and refuses it in a failed one. */
+    /** Makes sure that what follows is inside of this transaction's savepoint, and refuses it in a failed one. */
     enter(finish) {
         if (this.views.ahead.status === 'E')
             this.unit.refuse('25P02', aborted, finish);
@@ -24588,22 +24793,41 @@ class NestedTransaction {
             this.open();
     }
     open() {
-        if (this.views.ahead.base || this.unit.failed || this.isOutside)
+        if (this.unit.failed || this.isOutside || this.isInside)
             return;
-        const base = this.savepoints.newName();
-        this.views.ahead.base = base;
-        const done = () => {
-            this.views.now.base = base;
-            this.nest.opened();
-        };
-        this.unit.send(statement(`SAVEPOINT ${base}`, { error: this.unit.deliver, done }));
+        // A statement outside of a transaction needs no look at what was changed before: nobody else speaks until it is over.
+        if (this.views.ahead.status === 'T') {
+            this.unit.send(surveyOfChanges(before => this.nest.begins(before), this.unit.deliver));
+        }
+        this.#push();
     }
-    willWrite() {
-        this.views.change(transaction => {
-            transaction.wrote = true;
-            for (const prepared of transaction.prepared)
-                prepared.followed = true;
-        });
+    /** What the client is about to do, for people, should it stand in another's way. */
+    note({ text: sql }) {
+        const layer = this.views.ahead.layers.at(-1);
+        if (!layer || layer.deed?.writes)
+            return;
+        const writes = !/^\s*(select|fetch|declare|show|set|with)\b/i.test(sql);
+        if (!layer.deed || writes)
+            layer.deed = { sql, writes };
+    }
+    /** Whether the next statement belongs into the layer on top. */
+    get isInside() {
+        const { layers, savepoints } = this.views.ahead;
+        const top = layers.at(-1);
+        if (!top || top.carries || !this.nest.layers.isUncovered(top))
+            return false;
+        return savepoints.every(({ at }) => at < layers.length);
+    }
+    #push() {
+        const { owner } = this.nest;
+        const savepoint = this.savepoints.newName();
+        const layer = { savepoint, owner, status: 'open', deed: undefined, carries: undefined };
+        this.views.ahead.layers.push(layer);
+        const done = () => {
+            this.views.now.layers.push(layer);
+            this.nest.layers.push(layer);
+        };
+        this.unit.send(statement(`SAVEPOINT ${savepoint}`, { error: this.unit.deliver, done }));
     }
     begin(tag, finish) {
         this.complete(tag, finish, transaction => {
@@ -24611,62 +24835,105 @@ class NestedTransaction {
         });
     }
     commit(chain, finish) {
-        this.unit.send(this.#commitment(this.views.ahead));
-        this.complete('COMMIT', finish, transaction => this.#leave(transaction, chain));
+        const { request, ended } = this.#commitment(this.views.ahead);
+        this.unit.send(request);
+        this.complete('COMMIT', finish, transaction => {
+            if (transaction === this.views.now)
+                ended(transaction.layers);
+            leave(transaction, chain);
+        });
     }
     rollBack(chain, finish) {
-        const { base } = this.views.ahead;
-        if (base)
-            this.unit.send(this.#toAndAway(base));
-        this.complete('ROLLBACK', finish, transaction => this.#leave(transaction, chain));
+        const { layers, fleeting } = this.views.ahead;
+        if (this.#canUndo(layers) && layers[0])
+            this.unit.send(this.#toAndAway(layers[0]));
+        // Those of a time when it had only read, and its savepoint was released.
+        for (const cursor of fleeting.filter(({ kind }) => kind === 'cursor'))
+            this.unit.send(leavings_close(cursor));
+        this.complete('ROLLBACK', finish, transaction => {
+            if (transaction === this.views.now)
+                this.#undone(transaction.layers);
+            leave(transaction, chain);
+        });
     }
     savepoint(name, finish) {
         this.enter(finish);
         if (this.unit.failed)
             return;
-        this.willWrite();
-        const upstream = this.savepoints.newName();
-        this.unit.send(statement(`SAVEPOINT ${upstream}`, { error: this.unit.deliver }));
+        const at = this.views.ahead.layers.length;
+        this.#push();
         this.complete('SAVEPOINT', finish, transaction => {
             const { covered, fleeting } = copyOf(transaction);
-            transaction.savepoints.push({ name, upstream, covered, fleeting });
+            transaction.savepoints.push({ name, at, covered, fleeting });
         });
     }
-    toSavepoint(kind, at, finish) {
-        const words = kind === 'release' ? 'RELEASE SAVEPOINT' : 'ROLLBACK TO SAVEPOINT';
-        const { upstream } = this.views.ahead.savepoints[at];
-        this.unit.send(statement(`${words} ${upstream}`, { error: this.unit.deliver }));
-        this.complete(kind === 'release' ? 'RELEASE' : 'ROLLBACK', finish, transaction => {
-            const { covered, fleeting } = transaction.savepoints[at];
-            if (kind === 'rollback-to')
-                Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting] });
-            transaction.savepoints.length = kind === 'release' ? at : at + 1;
-            transaction.status = 'T';
+    toSavepoint(kind, which, finish) {
+        const { layers, savepoints } = this.views.ahead;
+        const { at } = savepoints[which];
+        const inside = layers.slice(at);
+        if (kind === 'release')
+            return this.#release(which, inside, finish);
+        const [lowest] = inside;
+        if (this.#canUndo(inside) && lowest) {
+            this.unit.send(statement(`ROLLBACK TO SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }));
+        }
+        this.complete('ROLLBACK', finish, transaction => {
+            const { covered, fleeting } = transaction.savepoints[which];
+            if (transaction === this.views.now)
+                this.nest.layers.remove(transaction.layers.slice(at + 1));
+            transaction.layers.length = Math.min(transaction.layers.length, at + 1);
+            Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting], status: 'T' });
+            transaction.savepoints.length = which + 1;
+        });
+    }
+    /** What stays is part of the layer below, or stands in a savepoint of its own where another has written since. */
+    #release(which, inside, finish) {
+        const { savepoints } = this.views.ahead;
+        const { at } = savepoints[which];
+        const [lowest] = inside;
+        const isAlone = savepoints.slice(0, which).every(other => other.at < at);
+        const goes = isAlone && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer));
+        if (lowest && goes) {
+            this.unit.send(statement(`RELEASE SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }));
+        }
+        this.complete('RELEASE', finish, transaction => {
+            if (goes && transaction === this.views.now)
+                this.nest.layers.remove(inside);
+            if (goes)
+                transaction.layers.length = Math.min(transaction.layers.length, at);
+            transaction.savepoints.length = which;
         });
     }
     /** PREPARE TRANSACTION: the savepoint stays, so that ROLLBACK PREPARED can still undo it. */
     prepare(gid, finish) {
-        const { base } = this.views.ahead;
-        // Only what a COMMIT does beside the RELEASE: the savepoint that it releases is one inside.
-        if (base) {
-            const inner = this.savepoints.newName();
-            this.unit.send(statement(`SAVEPOINT ${inner}`, { error: this.unit.deliver }));
-            this.unit.send(this.#commitment({ ...this.views.ahead, base: inner }));
-        }
-        const prepared = { gid, base, followed: false };
+        this.unit.send(this.#asACommitDoes(this.views.ahead));
         this.complete('PREPARE TRANSACTION', finish, transaction => {
-            Object.assign(transaction, idle(), { prepared: [...transaction.prepared, prepared] });
+            const { layers, prepared } = transaction;
+            if (transaction === this.views.now)
+                for (const layer of layers)
+                    layer.status = 'prepared';
+            Object.assign(transaction, idle(), { prepared: [...prepared, { gid, layers }] });
         });
     }
+    canUndoPrepared(at) {
+        return this.views.ahead.prepared[at].layers.every(layer => !this.nest.layers.obstacle(layer));
+    }
     finishPrepared(words, at, finish) {
-        const { base } = this.views.ahead.prepared[at];
-        // What is committed stays as a savepoint that nobody will go back to.
-        if (base && words === 'ROLLBACK PREPARED')
-            this.unit.send(this.#toAndAway(base));
+        const { layers } = this.views.ahead.prepared[at];
+        const undoes = words === 'ROLLBACK PREPARED';
+        if (undoes && layers[0])
+            this.unit.send(this.#toAndAway(layers[0]));
         this.complete(words, finish, transaction => {
             transaction.prepared.splice(at, 1);
-            if (transaction === this.views.now)
-                this.#wasClosed();
+            if (transaction !== this.views.now)
+                return;
+            if (undoes)
+                this.#undone(layers);
+            else
+                for (const layer of layers)
+                    layer.status = 'committed';
+            if (!undoes)
+                this.nest.ended();
         });
     }
     /** Answers in the server's place; `change` is what has become of the transaction. */
@@ -24680,71 +24947,101 @@ class NestedTransaction {
             finish(tag);
         });
     }
-    /** Ends it upstream, where it only read, so that an outer one can go on; it opens anew when it is used again. */
-    stepAside() {
-        const { base } = this.views.now;
-        this.views.change(transaction => {
-            transaction.base = null;
-        });
-        return request_statements(`RELEASE SAVEPOINT ${base}`);
-    }
-    /** Rolls it back, when its client has gone. */
+    /** Rolls back what is open when its client has gone, prepared transactions too. */
     farewell() {
-        const base = this.views.outermostSavepoint;
-        return base ? request_statements(`ROLLBACK TO SAVEPOINT ${base}`, `RELEASE SAVEPOINT ${base}`) : join();
+        const { layers, prepared } = this.views.now;
+        let lowest;
+        const newestFirst = [...prepared.map(each => each.layers), layers].reverse();
+        for (const undone of newestFirst) {
+            if (!this.#canUndo(undone))
+                return undefined;
+            this.#undone(undone);
+            lowest = undone[0] ?? lowest;
+        }
+        return lowest && { request: this.#toAndAway(lowest), savepoint: lowest.savepoint };
     }
     /** A unit has ended: what it was outside of a transaction is committed, or undone, and returned as what is still to do. */
     conclude(failed) {
         const { now } = this.views;
-        const { base } = now;
-        if (failed && (now.status === 'I' || this.#committing)) {
+        const { layers, status } = now;
+        if (failed && (status === 'I' || this.#committing)) {
             // Outside of a transaction, or in its COMMIT, a failure undoes what PostgreSQL would have undone.
             this.#committing = false;
-            this.#leave(now, false);
-            return base ? { undo: base } : undefined;
+            const canUndo = this.#canUndo(layers);
+            this.#undone(layers);
+            leave(now, false);
+            return canUndo && layers[0] ? { undo: layers[0].savepoint } : undefined;
         }
         if (failed)
             now.status = 'E';
-        if (now.status !== 'I' || !base)
+        if (now.status !== 'I' || layers.length === 0)
             return undefined;
         // A statement outside of a transaction commits by itself.
+        const { request, ended } = this.#commitment(now);
         const committed = () => {
             this.#committing = false;
-            this.#leave(now, false);
+            ended(now.layers);
+            leave(now, false);
         };
-        return { commit: join(this.#commitment(now), afterwards(committed)) };
+        return { commit: join(request, afterwards(committed)) };
     }
-    /** What stands for a COMMIT upstream. */
-    #commitment({ base, covered, fleeting }) {
-        if (!base)
-            return join();
-        const values = covered.map(({ name, key }) => `(${literal(name)}, pg_catalog.current_setting('${key}', true))`);
-        const restore = `SELECT pg_catalog.set_config(name, pg_catalog.substr(value, 2), false)
-      FROM (VALUES ${values.join(', ')}) AS covered (name, value) WHERE pg_catalog.starts_with(value, '=')`;
+    #canUndo(layers) {
+        const obstructed = layers.find(layer => this.nest.layers.obstacle(layer));
+        if (obstructed)
+            this.nest.cannotUndo(obstructed);
+        return obstructed === undefined;
+    }
+    #undone(layers) {
+        this.nest.layers.remove(layers);
+        this.nest.ended();
+    }
+    /** What stands for a COMMIT upstream, and what to do about the layers when it has succeeded. */
+    #commitment(transaction) {
+        const { owner, layers } = this.nest;
+        const released = transaction.layers.find(layer => layers.isUncovered(layer));
+        const error = this.unit.deliver;
+        // Whether it has written matters only to who is below.
+        const floor = layers.floorOf(owner);
+        let wrote = false;
+        const look = survey(({ written }) => {
+            wrote = written > floor;
+        });
+        const request = join(this.#asACommitDoes(transaction), released && layers.isAboveOthers(owner) ? look : join(), released ? statement(`RELEASE SAVEPOINT ${released.savepoint}`, { error }) : join(), this.#uncovered(transaction));
+        const ended = (committed) => {
+            layers.commit(committed, wrote);
+            this.nest.ended();
+        };
+        return { request, ended };
+    }
+    /** What else a COMMIT does: checks, and what ends with it. */
+    #asACommitDoes({ layers, fleeting }) {
+        const { owner, canCheckConstraints } = this.nest;
+        const checks = layers.length > 0 && canCheckConstraints && this.nest.layers.othersOpen(owner).length === 0;
         const sql = [
-            ...(this.nest.checksConstraints() ? [checkDeferredConstraints] : []),
+            ...(checks ? [checkDeferredConstraints] : []),
             ...fleeting.filter(({ kind }) => kind === 'table').map(dropTable),
-            `RELEASE SAVEPOINT ${base}`,
-            ...(covered.length > 0 ? [restore] : []),
         ];
         return join(afterwards(() => {
             this.#committing = true;
         }), ...fleeting.filter(({ kind }) => kind === 'cursor').map(leavings_close), ...sql.map(text => statement(text, { error: this.unit.deliver })));
     }
-    #toAndAway(savepoint) {
+    /** Settings that a SET LOCAL has covered are what they were. */
+    #uncovered({ covered }) {
+        if (covered.length === 0)
+            return join();
+        const values = covered.map(({ name, key }) => `(${literal(name)}, pg_catalog.current_setting('${key}', true))`);
+        const restore = `SELECT pg_catalog.set_config(name, pg_catalog.substr(value, 2), false)
+      FROM (VALUES ${values.join(', ')}) AS covered (name, value) WHERE pg_catalog.starts_with(value, '=')`;
+        return statement(restore, { error: this.unit.deliver });
+    }
+    #toAndAway({ savepoint }) {
         const error = this.unit.deliver;
         return join(statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error }), statement(`RELEASE SAVEPOINT ${savepoint}`, { error }));
     }
-    #leave(transaction, chain) {
-        const { base, prepared } = transaction;
-        Object.assign(transaction, idle(), { status: chain ? 'T' : 'I', prepared });
-        if (transaction === this.views.now && base)
-            this.#wasClosed();
-    }
-    #wasClosed() {
-        if (!this.views.outermostSavepoint)
-            this.nest.closed();
-    }
+}
+function leave(transaction, chain) {
+    const { prepared } = transaction;
+    Object.assign(transaction, idle(), { status: chain ? 'T' : 'I', prepared });
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/control.ts
@@ -24821,16 +25118,16 @@ class TransactionControl {
     }
     #finishPrepared(kind, gid, finish) {
         const words = kind === 'commit-prepared' ? 'COMMIT PREPARED' : 'ROLLBACK PREPARED';
-        const { status, base, prepared } = this.transaction.views.ahead;
+        const { status, layers, prepared } = this.transaction.views.ahead;
         const refuse = (code, message) => this.unit.refuse(code, message, finish);
         const at = prepared.findIndex(other => other.gid === gid);
         if (status === 'E')
             refuse('25P02', aborted);
-        else if (status === 'T' || base)
+        else if (status === 'T' || layers.length > 0)
             refuse('25001', `${words} cannot run inside a transaction block`);
         else if (at < 0)
             refuse('42704', `prepared transaction with identifier "${gid}" does not exist`);
-        else if (kind === 'rollback-prepared' && (at < prepared.length - 1 || prepared[at].followed))
+        else if (kind === 'rollback-prepared' && !this.transaction.canUndoPrepared(at))
             refuse('0A000', 'Atomic Upgrade: this prepared transaction cannot be undone without what was written after it');
         else
             this.transaction.finishPrepared(words, at, finish);
@@ -24874,21 +25171,25 @@ class Execution {
     statements;
     settings;
     copy;
+    watch;
     #control;
-    constructor(unit, upstream, transaction, statements, settings, copy) {
+    constructor(unit, upstream, transaction, statements, settings, copy, 
+    /** Told of each statement before it is carried out upstream. */
+    watch) {
         this.unit = unit;
         this.upstream = upstream;
         this.transaction = transaction;
         this.statements = statements;
         this.settings = settings;
         this.copy = copy;
+        this.watch = watch;
         this.#control = new TransactionControl(unit, transaction, statements);
     }
     /** `ahead` goes before the Execute message, where the statement goes upstream at all. */
-    run(statement, ahead, execute, finish) {
+    run(statement, ahead, execute, finish, portal) {
         if (this.#control.carryOut(statement, finish))
             return;
-        this.enter(statement, finish);
+        this.enter(statement, finish, portal);
         this.unit.send(ahead);
         const answer = {
             ends: 'CIs',
@@ -24905,9 +25206,9 @@ class Execution {
      * has to be sent before it whose failure would make the server skip it, for then it would not be answered.
      */
     canPass({ bytes, effect, configured }) {
-        const { status, base } = this.transaction.views.ahead;
+        const { status } = this.transaction.views.ahead;
         const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0;
-        const isInside = status === 'T' && base !== null && !this.unit.failed;
+        const isInside = status === 'T' && this.transaction.isInside && !this.unit.failed;
         return isOrdinary && isInside && this.upstream.idle && !bytes.includes(semicolon);
     }
     /** The server answers with a ReadyForQuery of its own. */
@@ -24917,12 +25218,12 @@ class Execution {
         this.unit.send({ bytes: query, expected: [{ ends: 'CI', deliver: this.unit.deliverTo(finish), done }] });
     }
     /** Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done. */
-    enter(statement, finish) {
+    enter(statement, finish, portal) {
         this.transaction.enter(finish);
         if (this.unit.failed)
             return;
-        if (statement.effect.kind !== 'read')
-            this.transaction.willWrite();
+        this.transaction.note(statement);
+        this.watch(statement, portal);
         this.settings.prepare(statement);
         if (statement.leaves && isFleeting(statement.leaves))
             this.transaction.views.ahead.fleeting.push(statement.leaves);
@@ -24945,6 +25246,7 @@ const unknown = {
     leaves: undefined,
     configured: [],
     alone: false,
+    fetches: undefined,
 };
 /**
  * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
@@ -24961,8 +25263,8 @@ function understand(bytes) {
     try {
         const statements = splitStatements(text);
         if (statements.length === 1)
-            return [read(bytes, text, statements[0].tree)];
-        return statements.map(({ sql, tree }) => read(Buffer.from(sql, encoding), sql, tree));
+            return [understand_read(bytes, text, statements[0].tree)];
+        return statements.map(({ sql, tree }) => understand_read(Buffer.from(sql, encoding), sql, tree));
     }
     catch {
         // Not in our parser's grammar, or too big for it: the server decides, unless it might be transaction control.
@@ -24988,13 +25290,14 @@ const understand_controls = new Set([
     'deallocate',
     'refuse',
 ]);
-function read(bytes, text, tree) {
+function understand_read(bytes, text, tree) {
     const configured = [...text.slice(0, 100_000).matchAll(setConfig)].map(([, name, local]) => ({
         name: name,
         local: /^t/i.test(local),
     }));
     const alone = standsAlone(forbiddenForm(tree));
-    return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured, alone });
+    const fetches = 'FetchStmt' in tree ? tree.FetchStmt.portalname : undefined;
+    return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured, alone, fetches });
 }
 const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis;
 function gateEffectOf(tree) {
@@ -25166,7 +25469,7 @@ class ExtendedProtocol {
         const { statement = unknown, parameters } = this.statements.portals.get(name.text) ?? {};
         const finish = this.unit.record(statement.text, parameters);
         const upstreamPortal = cstring(this.statements.upstreamPortal(name.text));
-        this.execution.run(statement, join(), wire_frame('E', upstreamPortal, body.subarray(name.next)), finish);
+        this.execution.run(statement, join(), wire_frame('E', upstreamPortal, body.subarray(name.next)), finish, name.text);
     }
     #close({ body }) {
         const { unit, statements } = this;
@@ -25391,7 +25694,7 @@ const onlyErrors = (deliver) => (message) => {
 const mostNotices = 1_000;
 /** How much of a refused statement, of any other, and of a parameter is kept, in characters; the rest is only counted. */
 const kept = { refused: 100_000, sql: 10_000, parameter: 10_000 };
-function shortened(text, limit) {
+function tape_shortened(text, limit) {
     if (text.length <= limit)
         return text;
     // A copy: V8's slice of a string would keep all of it.
@@ -25421,8 +25724,8 @@ class Tape {
             this.#last = now;
             this.entries.push({
                 revision,
-                sql: shortened(sql, error ? kept.refused : kept.sql),
-                parameters: parameters().map(value => value && shortened(value, kept.parameter)),
+                sql: tape_shortened(sql, error ? kept.refused : kept.sql),
+                parameters: parameters().map(value => value && tape_shortened(value, kept.parameter)),
                 since,
                 duration: now - since,
                 tag,
@@ -25433,7 +25736,7 @@ class Tape {
     }
     notice(severity, message) {
         if (this.#notices.length < mostNotices)
-            this.#notices.push(`${severity}: ${shortened(message, kept.parameter)}`);
+            this.#notices.push(`${severity}: ${tape_shortened(message, kept.parameter)}`);
         else
             this.#noticesDropped++;
     }
@@ -25494,6 +25797,7 @@ function serverError(fields) {
         ...(fields.H && { hint: fields.H }),
         ...(fields.P && { position: Number(fields.P) }),
         ...(fields.W && { context: fields.W }),
+        ...(fields.t && { table: fields.t }),
         ...(fields.n && { constraint: fields.n }),
     };
 }
@@ -25509,6 +25813,8 @@ class Unit {
     client;
     onFailure;
     failed = false;
+    /** What PostgreSQL said last in refusal. */
+    refusal;
     constructor(upstream, tape, client, onFailure) {
         this.upstream = upstream;
         this.tape = tape;
@@ -25546,9 +25852,14 @@ class Unit {
         this.failed = true;
     }
     deliver = (message) => {
+        // The client has to send the data of a COPY before anything can be said of what it did.
+        if (message.type === 'G')
+            this.client.release();
         this.client.write(message.frame);
-        if (message.type === 'E')
-            this.#fail();
+        if (message.type !== 'E')
+            return;
+        this.refusal = serverError(readFields(message.body));
+        this.#fail();
     };
     deliverTo(finish) {
         return message => {
@@ -25579,6 +25890,10 @@ class Unit {
 
 
 
+
+
+/** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
+const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i;
 /**
  * One client connection inside the gate, past its startup.
  *
@@ -25586,7 +25901,14 @@ class Unit {
  * a unit under way upstream, and a unit outside of a transaction is wrapped in a savepoint of its own.
  */
 class Session {
+    number;
     shared;
+    /** The tables that its open transaction has changed. */
+    changed = new Map();
+    /** What it has told the catalog there. */
+    definition = '';
+    /** When its last unit has ended, as `performance.now()` counts. */
+    quietSince = performance.now();
     /** The session's settings while another session has the connection. */
     saved;
     /** Who knows it may cancel the session's statement. */
@@ -25609,13 +25931,33 @@ class Session {
     #skipping = false;
     /** The client asked for the answers so far, and has them. */
     #flushed = 'no';
-    constructor(socket, reader, id, startup, shared) {
+    /** What others have changed and not committed, by oid: of that nothing may be read. */
+    #dirty = new Map();
+    /** What of it the unit's statements would see; one that has looked for it knows. */
+    #visible = new Map();
+    /** The same for a cursor or portal, as of the time when it was declared. */
+    #cursors = new Map();
+    /** The last statement, for people. */
+    #statement = '';
+    constructor(socket, reader, id, startup, 
+    /** The number that the driver has given the connection. */
+    number, shared) {
+        this.number = number;
         this.shared = shared;
-        const { upstream, tape, nesting, savepoints, canCheckConstraints } = shared;
+        const { upstream, tape, layers, isolation, savepoints, canCheckConstraints } = shared;
         const nest = {
-            opened: () => nesting.opened(this),
-            closed: () => nesting.closed(this),
-            checksConstraints: () => canCheckConstraints && nesting.isOutermost(this),
+            owner: this,
+            layers,
+            canCheckConstraints,
+            begins: (before) => isolation.begins(before),
+            ended: () => {
+                this.changed.clear();
+                this.definition = '';
+            },
+            cannotUndo: (layer) => {
+                const undone = layers.deedOf(this);
+                upstream.doom ??= cannotUndo(undone, layers.obstacle(layer) ?? undone, tape.revision);
+            },
         };
         this.saved = startup;
         this.#client = new ClientSocket(socket, reader, upstream, this);
@@ -25624,12 +25966,24 @@ class Session {
         this.statements = new PreparedStatements(id, this.transaction);
         this.#copy = new CopyIn(this.#unit, upstream, () => this.#copyData(), () => this.#copyEnded());
         const settings = new CoveredSettings(this.#unit, this.transaction, savepoints, shared.settings, startup);
-        const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy);
+        const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy, (statement, portal) => this.#watch(statement, portal));
         this.#simple = new SimpleProtocol(this.#unit, execution, this.#copy, options => this.#endUnit(options));
         this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements);
     }
     get transaction() {
         return this.nested.views;
+    }
+    get who() {
+        return this.shared.speakers.nameOf(this);
+    }
+    get place() {
+        return this.shared.speakers.placeOf(this);
+    }
+    get #deed() {
+        return { who: this.who, place: this.place, sql: this.#statement };
+    }
+    dropped(layers) {
+        this.transaction.dropped(layers);
     }
     // ── What comes from the client ────────────────────────────────────────────────────────────────────────────────────
     /** New bytes are in the reader. */
@@ -25686,12 +26040,17 @@ class Session {
     write(bytes) {
         this.#client.write(bytes);
     }
+    /** Says a last word, in place of what was kept back. */
+    lastWord(bytes) {
+        this.#client.forget();
+        this.write(bytes);
+    }
     /** Says a last word and closes the connection. */
     end(fatal) {
         if (this.#client.ended)
             return;
         if (fatal)
-            this.write(errorResponse('FATAL', fatal.code, fatal.message));
+            this.lastWord(errorResponse('FATAL', fatal.code, fatal.message));
         this.#client.end();
         this.#simple.drop();
         if (this.#turn !== 'mine' && this.#turn !== 'yielding')
@@ -25710,6 +26069,10 @@ class Session {
         if (this.#client.ended)
             return this.shared.turns.end(this);
         this.#turn = 'mine';
+        this.#dirty = this.shared.isolation.dirtyFor(this);
+        this.#visible.clear();
+        if (this.#dirty.size > 0)
+            this.#client.hold();
         if (refusal)
             this.#unit.refuse('0A000', `Atomic Upgrade: ${refusal}`);
         this.nested.isOutside = alone !== undefined;
@@ -25723,6 +26086,15 @@ class Session {
         const statement = held && this.transaction.now.status === 'I' ? statementOf(held, this.statements) : undefined;
         return statement?.alone ? statement.text : undefined;
     }
+    /** Whether the message that waits for the turn needs nothing of PostgreSQL. */
+    get onlyBeginsOrEnds() {
+        const held = this.#held && statementOf(this.#held, this.statements);
+        return held !== undefined && ['begin', 'commit', 'rollback'].includes(held.effect.kind);
+    }
+    /** What waits for the turn, for people. */
+    get heldStatement() {
+        return (this.#held && statementOf(this.#held, this.statements)?.text) ?? 'a statement';
+    }
     /** Another session waits: the turn is given up where the client waits as well, between a Flush and its Sync. */
     offerTurn() {
         const { turns, upstream } = this.shared;
@@ -25733,8 +26105,13 @@ class Session {
     }
     #flush() {
         this.#underWay = true;
-        this.shared.upstream.send({ bytes: flush, expected: [] });
         this.#flushed = 'asked';
+        const { upstream } = this.shared;
+        if (this.#dirty.size > 0 && !this.#unit.failed) {
+            const look = survey(found => this.#isClean(found) && this.#client.release(), this.#unit.deliver);
+            this.#unit.send(look);
+        }
+        upstream.send({ bytes: flush, expected: [] });
         if (this.#unit.failed)
             return this.#hasFlushed();
         this.#unit.inOrder(() => this.#hasFlushed());
@@ -25742,7 +26119,10 @@ class Session {
     #hasFlushed() {
         if (this.#flushed === 'no')
             return;
+        this.#client.release();
         this.#flushed = 'yes';
+        if (this.#dirty.size > 0)
+            this.#client.hold();
         this.offerTurn();
     }
     // ── The unit ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -25769,12 +26149,88 @@ class Session {
         const request = syncPoint(status => this.#ready(status));
         this.shared.upstream.send(sync ? request : { ...request, bytes: Buffer.alloc(0) });
     }
+    /** The unit is answered; what it has read is looked at before the client gets to know. */
     #ready(status) {
         const failed = status === 'E' || this.#unit.failed;
+        if (this.#dirty.size === 0)
+            return this.#ended(failed);
+        const { upstream, layers, savepoints } = this.shared;
+        let found;
+        const look = () => upstream.send(join(survey(seen => {
+            found = seen;
+        }), syncPoint(() => {
+            // A cancellation or a statement_timeout may have hit it.
+            if (!found)
+                return upstream.status === 'E' ? back() : look();
+            if (!this.#isClean(found))
+                return;
+            this.#dirty.clear();
+            this.#client.release();
+            this.#ended(failed);
+        })));
+        const back = () => {
+            const { top } = layers;
+            if (top?.owner === this)
+                savepoints.backTo(top.savepoint, look);
+            else
+                upstream.abandon(new Error('the transaction failed where no savepoint was set'));
+        };
+        if (status === 'E')
+            back();
+        else
+            look();
+    }
+    /** Whether the unit has seen nothing that another has not committed; otherwise the batch has failed. */
+    #isClean(found) {
+        const { isolation, layers, tape, upstream } = this.shared;
+        const seen = isolation.firstOf(this.#visible, found) ?? this.#stumbledOver();
+        isolation.attribute(this, found);
+        if (!seen)
+            return true;
+        const { table, changedBy } = seen;
+        upstream.abandon(readsUncommitted(this.#deed, layers.deedOf(changedBy), table, tape.revision));
+        return false;
+    }
+    /** A row that is not committed was in the way of one to be inserted: no counter tells, and PostgreSQL would have waited. */
+    #stumbledOver() {
+        const { code, table } = this.#unit.refusal ?? {};
+        const isDuplicate = code === '23505' || code === '23P01';
+        const resolves = /\bon\s+conflict\b/i.test(this.#statement);
+        return [...this.#visible.values()].find(dirty => {
+            const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '');
+            return (isDuplicate && table === name) || (resolves && this.#statement.includes(name));
+        });
+    }
+    #watch({ text, leaves, fetches }, portal) {
+        const { upstream } = this.shared;
+        if (upstream.doom)
+            return upstream.abandon(upstream.doom);
+        this.#statement = text;
+        this.definition ||= /^\s*(create|alter|drop)\b/i.test(text) ? text : '';
+        if (looksIntoCatalog.test(text))
+            this.#looksIntoCatalog();
+        const cursor = fetches ?? portal;
+        const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty;
+        for (const [oid, dirty] of seen)
+            this.#visible.set(oid, dirty);
+        if (leaves?.kind === 'cursor')
+            this.#cursors.set(leaves.name, new Map(this.#dirty));
+        else if (portal)
+            this.#cursors.set(portal, seen);
+    }
+    #looksIntoCatalog() {
+        const { layers, onCatalogRead } = this.shared;
+        for (const { who, place, definition } of layers.othersOpen(this)) {
+            if (definition)
+                onCatalogRead(seesUncommitted(this.#deed, { who, place, sql: definition }));
+        }
+    }
+    #ended(failed) {
         if (this.#turn === 'yielding' && !failed)
             return this.#finish();
         this.#skipping = this.#turn === 'yielding';
         this.#unit.failed = false;
+        this.#unit.refusal = undefined;
         if (failed) {
             this.statements.fallBack();
             this.#simple.drop();
@@ -25796,9 +26252,13 @@ class Session {
     #finish() {
         const yielding = this.#turn === 'yielding';
         this.transaction.settle();
-        const { status, base } = this.transaction.now;
-        if (status === 'I' && !base)
-            this.statements.portals.clear();
+        const { layers } = this.shared;
+        const { status } = this.transaction.now;
+        if (status === 'I' && this.transaction.now.layers.length === 0)
+            this.#forgetPortals();
+        if (layers.top?.owner === this)
+            layers.isSurveyed = false;
+        this.quietSince = performance.now();
         this.#turn = 'none';
         this.#flushed = 'no';
         this.nested.isOutside = false;
@@ -25813,41 +26273,68 @@ class Session {
         this.shared.turns.end(this);
         this.#client.work();
     }
-    /** The transaction upstream is gone because an outer one was rolled back. */
-    lose() {
-        if (this.#underWay && !this.#skipping) {
-            const words = 'Atomic Upgrade: the transaction around this one was rolled back';
-            this.write(errorResponse('ERROR', '40000', words));
-            this.#skipping = true;
-        }
-        this.transaction.lose();
+    #forgetPortals() {
+        this.statements.portals.clear();
+        this.#cursors.clear();
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/gate/speakers.ts
+/** Who uses the connections, by the numbers that the driver has given them. */
+class Speakers {
+    #known = new Map();
+    #own;
+    tell(number, speaker) {
+        this.#known.set(number, speaker);
+    }
+    /** The connection that Alembic itself runs the scripts on. */
+    tellOwn(number) {
+        this.#own = number;
+    }
+    isOwn({ number }) {
+        return number !== undefined && number === this.#own;
+    }
+    #of({ number }) {
+        return number === undefined ? undefined : this.#known.get(number);
+    }
+    /** Whether the two are used at the same time. In one thread, or one task, what waits for the other would wait for ever. */
+    areConcurrent(one, other) {
+        const [a, b] = [this.#of(one), this.#of(other)];
+        if (!a || !b || this.isOwn(one) || this.isOwn(other))
+            return false;
+        return a.thread !== b.thread || (a.task !== null && b.task !== null && a.task !== b.task);
+    }
+    nameOf(session) {
+        const { file, line } = this.#of(session)?.place ?? {};
+        if (this.isOwn(session))
+            return 'Alembic’s own connection';
+        return file ? `the connection that was opened at ${file}:${line}` : 'another connection';
+    }
+    /** Where it was taken; for Alembic's own that is env.py, which nobody wants to be sent to. */
+    placeOf(session) {
+        return this.isOwn(session) ? undefined : (this.#of(session)?.place ?? undefined);
     }
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/turns.ts
+
+
+
 /** Whose turn it is with the one connection upstream, for a unit at a time. */
 class Turns {
-    upstream;
-    nesting;
-    handover;
-    boundary;
-    cancelStatement;
-    sessions = new Set();
+    places;
     holder;
     #waiting = [];
     /** Sessions whose client has gone and that are still to be tidied after. */
     #departed = [];
     /** Cancellations that are on their way: nothing starts that they might hit. */
     #cancelling = 0;
+    /** PostgreSQL is being asked what the last holder has written. */
+    #isSurveying = false;
     #whenQuiet;
-    constructor(upstream, nesting, handover, boundary, 
-    /** Cancels the statement that runs upstream. */
-    cancelStatement) {
-        this.upstream = upstream;
-        this.nesting = nesting;
-        this.handover = handover;
-        this.boundary = boundary;
-        this.cancelStatement = cancelStatement;
+    #alarm;
+    constructor(places) {
+        this.places = places;
     }
     /** Asks for the turn; `session.begin` follows. */
     request(session) {
@@ -25866,7 +26353,7 @@ class Turns {
     }
     /** A client has gone: it is tidied after before another session's turn. */
     ended(session) {
-        if (!this.sessions.delete(session))
+        if (!this.places.sessions.delete(session))
             return;
         this.#waiting = this.#waiting.filter(other => other !== session);
         this.#departed.push(session);
@@ -25880,49 +26367,134 @@ class Turns {
             done?.();
             this.#next();
         };
-        this.cancelStatement().then(settled, settled);
+        this.places.cancelStatement().then(settled, settled);
     }
     /** Resolves when nothing is under way and nobody waits, or the connection is lost. */
     quiet() {
+        const { upstream } = this.places;
         const waiting = this.#waiting.length + this.#departed.length + this.#cancelling;
-        if (this.upstream.lost || (!this.holder && waiting === 0 && this.upstream.idle))
+        const isBusy = this.holder || this.#isSurveying || waiting > 0 || !upstream.idle;
+        if (upstream.lost || !isBusy)
             return Promise.resolve();
         return new Promise(resolve => {
             this.#whenQuiet = resolve;
         });
     }
     lose() {
+        clearTimeout(this.#alarm);
         this.#whenQuiet?.();
     }
     #next() {
-        if (this.holder || this.upstream.lost || this.#cancelling > 0)
+        const { upstream, layers } = this.places;
+        if (this.holder || this.#isSurveying || upstream.lost || this.#cancelling > 0)
             return;
         // A statement_timeout of a millisecond or a cancellation may hit even a SAVEPOINT; without one there is no way back.
-        if (this.upstream.status === 'E' && this.nesting.isEmpty)
-            return this.upstream.abandon(new Error('the transaction failed where no savepoint was set'));
-        const departed = this.#departed.shift();
-        this.holder = departed ?? this.#waiting.shift();
-        if (departed)
-            this.#tidyAfter(departed);
-        else if (this.holder)
-            this.#begin(this.holder);
+        if (upstream.status === 'E' && layers.isEmpty && !upstream.doom)
+            return upstream.abandon(new Error('the transaction failed where no savepoint was set'));
+        const [departed] = this.#departed;
+        const wanting = departed ? [departed] : this.#waiting;
+        if (!upstream.doom && wanting.some(session => this.#isUnknownTo(session)))
+            return this.#survey();
+        if (departed) {
+            this.#departed.shift();
+            this.holder = departed;
+            return this.#tidyAfter(departed);
+        }
+        const next = this.#waiting.find(session => !this.#blockerOf(session));
+        if (next) {
+            this.#waiting = this.#waiting.filter(other => other !== next);
+            this.holder = next;
+            return this.#begin(next);
+        }
+        if (this.#waiting.length > 0)
+            this.#watchPatience();
         else
             this.#whenQuiet?.();
     }
     #begin(session) {
-        const sql = this.boundary.standingAlone(session);
+        const { boundary, handover } = this.places;
+        const sql = boundary.standingAlone(session);
         if (sql !== undefined)
-            return this.boundary.outside(session, sql, start => session.begin(start));
-        const give = () => this.handover.give(session, refusal => session.begin({ refusal }));
-        this.boundary.inside(give, { mayEnd: true });
+            return boundary.outside(session, sql, start => session.begin(start));
+        const give = () => handover.give(session, refusal => session.begin({ refusal }));
+        boundary.inside(give, { mayEnd: true });
     }
     #tidyAfter(departed) {
-        const tidy = () => this.handover.tidyAfter(departed, this.sessions, () => this.end(departed));
-        this.boundary.inside(tidy, { mayEnd: false });
+        const { boundary, handover, sessions } = this.places;
+        const tidy = () => handover.tidyAfter(departed, sessions, () => this.end(departed));
+        boundary.inside(tidy, { mayEnd: false });
+    }
+    // ── What the last holder has written ──────────────────────────────────────────────────────────────────────────────
+    /** Whether it matters to the session what was written in the layer on top, and that is not known yet. */
+    #isUnknownTo(session) {
+        const { top, isSurveyed } = this.places.layers;
+        return !isSurveyed && top !== undefined && top.status === 'open' && top.owner !== session;
+    }
+    /** Asks PostgreSQL; a failed statement is undone first, as its client will have to do. */
+    #survey() {
+        const { upstream, layers, isolation, savepoints } = this.places;
+        const top = layers.top;
+        const hasFailed = upstream.status === 'E';
+        this.#isSurveying = true;
+        let found;
+        const look = () => upstream.send(join(survey(seen => {
+            found = seen;
+        }), syncPoint(status => {
+            // A cancellation or a statement_timeout may have hit it.
+            if (!found)
+                return status === 'E' ? back() : look();
+            if (hasFailed && layers.floorOf(top.owner) === layers.height - 1)
+                isolation.forget(found);
+            else
+                isolation.attribute(top.owner, found);
+            upstream.send(layers.keep(found.written));
+            this.#isSurveying = false;
+            this.#next();
+        })));
+        const back = () => savepoints.backTo(top.savepoint, look);
+        if (hasFailed)
+            back();
+        else
+            look();
+    }
+    // ── Threads ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    /** The session of another thread that has written, and whose transaction has to end before this one may go on. */
+    #blockerOf(session) {
+        const { layers, speakers, sessions } = this.places;
+        const others = layers.othersOpen(session);
+        if (others.length === 0 || layers.owners.includes(session))
+            return undefined;
+        const blocker = [...sessions].find(other => others.includes(other) && speakers.areConcurrent(session, other));
+        return blocker && !session.onlyBeginsOrEnds ? blocker : undefined;
+    }
+    /** Those who wait for a thread that sends nothing do so for a while only. */
+    #watchPatience() {
+        const { patience, upstream, layers, tape } = this.places;
+        clearTimeout(this.#alarm);
+        if (patience === 0)
+            return;
+        const now = performance.now();
+        const waits = this.#waiting.flatMap(session => {
+            const blocker = this.#blockerOf(session);
+            return blocker ? [{ session, blocker, left: blocker.quietSince + patience - now }] : [];
+        });
+        const [worst] = waits.sort((a, b) => a.left - b.left);
+        if (!worst)
+            return;
+        if (worst.left > 0) {
+            this.#alarm = setTimeout(() => this.#next(), worst.left);
+            return;
+        }
+        const { session, blocker } = worst;
+        const waiting = { who: session.who, place: session.place, sql: session.heldStatement };
+        upstream.abandon(waitedInVain(waiting, layers.deedOf(blocker), patience, tape.revision));
     }
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/gate.ts
+
+
+
 
 
 
@@ -25953,6 +26525,7 @@ class Gate {
     /** What clients are told of the server as they connect. */
     #parameters;
     #pid;
+    #sessions = new Set();
     #sockets = new Set();
     /** Those that have not said the password, the oldest first. */
     #strangers = new Set();
@@ -25980,7 +26553,7 @@ class Gate {
             throw error;
         }
     }
-    constructor({ client, tape, settings: own, cancel, segmenting }, server, known) {
+    constructor({ client, tape, settings: own, cancel, segmenting, patience = 0, onCatalogRead = () => { } }, server, known) {
         this.#pid = Number(known.get('atomic_upgrade.pid'));
         this.#parameters = [...known].filter(([name]) => !name.startsWith('atomic_upgrade.'));
         this.#server = server;
@@ -25995,18 +26568,27 @@ class Gate {
         });
         const savepoints = new Savepoints(upstream);
         const settings = new Settings(own, JSON.parse(known.get('atomic_upgrade.settings') ?? '{}'));
-        const nesting = new Nesting(upstream);
-        const handover = new Handover(upstream, savepoints, settings, nesting);
-        this.#boundary = new Boundary(upstream, handover, nesting, settings, segmenting);
-        this.#turns = new Turns(upstream, nesting, handover, this.#boundary, cancel);
+        const layers = new Layers();
+        const isolation = new Isolation(layers);
+        const speakers = new Speakers();
+        const handover = new Handover(upstream, savepoints, settings, layers, isolation);
+        const boundary = new Boundary(upstream, handover, layers, this.#sessions, settings, segmenting);
+        const shared = { upstream, tape, layers, isolation, savepoints, speakers };
+        this.#turns = new Turns({
+            ...shared,
+            handover,
+            boundary,
+            sessions: this.#sessions,
+            patience,
+            cancelStatement: cancel,
+        });
+        this.#boundary = boundary;
         this.#upstream = upstream;
         this.#shared = {
-            upstream,
-            tape,
+            ...shared,
             turns: this.#turns,
-            nesting,
-            savepoints,
             settings,
+            onCatalogRead,
             canCheckConstraints: known.has('atomic_upgrade.plpgsql'),
         };
         server.on('connection', socket => this.#accept(socket));
@@ -26017,9 +26599,21 @@ class Gate {
     get lost() {
         return this.#upstream.lost;
     }
-    /** Why one transaction could not be ended or the next one not begun, if so. */
+    /** Why the batch cannot go on, if so: what several connections do, or a transaction that could not be ended or begun. */
     get failure() {
-        return this.#boundary.failure;
+        return this.#boundary.failure ?? (this.lost instanceof Failure ? this.lost : undefined);
+    }
+    /** Why nothing of the batch may be committed, though no statement met it: where Python fails by itself, that is the cause. */
+    get doom() {
+        return this.#upstream.doom;
+    }
+    /** The driver tells who uses the connection of that number from now on. */
+    tell(number, speaker) {
+        this.#shared.speakers.tell(number, speaker);
+    }
+    /** The driver tells which connection is the one that Alembic runs the scripts on. */
+    tellOwn(number) {
+        this.#shared.speakers.tellOwn(number);
     }
     /**
      * Closes the gate: rolls back what clients left open, clears their sessions, and gives the connection back to pg.
@@ -26031,7 +26625,7 @@ class Gate {
     }
     async #close() {
         this.#server.close();
-        for (const session of [...this.#turns.sessions])
+        for (const session of [...this.#sessions])
             session.end({ code: '57P01', message: 'the gate of Atomic Upgrade has closed' });
         for (const socket of this.#sockets)
             socket.destroySoon();
@@ -26064,7 +26658,7 @@ class Gate {
                     return `the connection to PostgreSQL was lost: ${gate.lost.message}`;
                 return gate.#closed && 'the gate has closed';
             },
-            welcome: (socket, reader, settings) => this.#welcome(socket, reader, settings),
+            welcome: (socket, reader, settings, number) => this.#welcome(socket, reader, settings, number),
             cancel: (pid, secret, done) => {
                 if (pid === this.#pid && this.#turns.holder?.secret.equals(secret))
                     this.#turns.cancel(done);
@@ -26073,9 +26667,9 @@ class Gate {
             },
         };
     }
-    #welcome(socket, reader, settings) {
-        const session = new Session(socket, reader, ++this.#counter, settings, this.#shared);
-        this.#turns.sessions.add(session);
+    #welcome(socket, reader, settings, number) {
+        const session = new Session(socket, reader, ++this.#counter, settings, number, this.#shared);
+        this.#sessions.add(session);
         this.#strangers.delete(socket);
         socket.write(Buffer.concat([
             authenticationOk,
@@ -26094,10 +26688,10 @@ class Gate {
         this.#turns.holder?.write(message.frame);
     }
     #lose(error, frame) {
-        const words = `the connection to PostgreSQL was lost: ${error.message}`;
+        const words = error instanceof Failure ? error.message : `the connection to PostgreSQL was lost: ${error.message}`;
         const lastWord = frame ?? errorResponse('FATAL', '08006', words);
-        for (const session of this.#turns.sessions)
-            session.write(lastWord);
+        for (const session of this.#sessions)
+            session.lastWord(lastWord);
         for (const socket of this.#sockets)
             socket.destroySoon();
         this.#turns.lose();
@@ -26181,15 +26775,25 @@ async function runThroughGates(step, run) {
     const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, through_gates_batchOf(passage)]));
     let error;
     try {
-        await step.driver.run({ direction, target, databases }, (bind, id) => {
-            for (const { target, progress } of passages) {
-                if (target.state.bind === bind) {
-                    progress.start(id);
-                    run?.revisionStarts(id);
+        await step.driver.run({ direction, target, databases }, {
+            revision(bind, id) {
+                for (const { target, progress } of passages) {
+                    if (target.state.bind === bind) {
+                        progress.start(id);
+                        run?.revisionStarts(id);
+                    }
+                    else
+                        progress.finish();
                 }
-                else
-                    progress.finish();
-            }
+            },
+            own(connection) {
+                for (const { gate } of passages)
+                    gate.tellOwn(connection);
+            },
+            speaker(connection, speaker) {
+                for (const { gate } of passages)
+                    gate.tell(connection, speaker);
+            },
         });
     }
     catch (thrown) {
@@ -26215,6 +26819,9 @@ async function runThroughGates(step, run) {
         throw blame(error, passages, run !== undefined);
     if (error)
         throw error;
+    const [doom] = passages.flatMap(({ gate }) => gate.doom ?? []);
+    if (doom)
+        throw doom;
 }
 async function through_gates_open(step, target, run) {
     const { log } = step.surroundings;
@@ -26222,7 +26829,15 @@ async function through_gates_open(step, target, run) {
     const cancel = () => cancelStatement(pid, () => target.connect());
     const tape = new Tape(target.versionTable.name);
     run?.begins(tape);
-    const gate = await Gate.open({ client, tape, settings, cancel, segmenting: run });
+    const gate = await Gate.open({
+        client,
+        tape,
+        settings,
+        cancel,
+        segmenting: run,
+        patience: lockTimeout,
+        onCatalogRead: log.info,
+    });
     const watch = new LockWatch({
         pid,
         quietSince: () => tape.quietSince,

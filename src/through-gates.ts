@@ -46,14 +46,25 @@ export async function runThroughGates(step: Step, run?: SegmentedRun): Promise<v
   const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, batchOf(passage)]))
   let error: unknown
   try {
-    await step.driver.run({ direction, target, databases }, (bind, id) => {
-      for (const { target, progress } of passages) {
-        if (target.state.bind === bind) {
-          progress.start(id)
-          run?.revisionStarts(id)
-        } else progress.finish()
-      }
-    })
+    await step.driver.run(
+      { direction, target, databases },
+      {
+        revision(bind, id) {
+          for (const { target, progress } of passages) {
+            if (target.state.bind === bind) {
+              progress.start(id)
+              run?.revisionStarts(id)
+            } else progress.finish()
+          }
+        },
+        own(connection) {
+          for (const { gate } of passages) gate.tellOwn(connection)
+        },
+        speaker(connection, speaker) {
+          for (const { gate } of passages) gate.tell(connection, speaker)
+        },
+      },
+    )
   } catch (thrown) {
     error = thrown
   }
@@ -72,6 +83,8 @@ export async function runThroughGates(step: Step, run?: SegmentedRun): Promise<v
   if (lost) throw connectionLost(lost.gate.lost, lost.tape.revision === null ? {} : { revision: lost.tape.revision })
   if (error instanceof ScriptError) throw blame(error, passages, run !== undefined)
   if (error) throw error
+  const [doom] = passages.flatMap(({ gate }) => gate.doom ?? [])
+  if (doom) throw doom
 }
 
 async function open(step: Step, target: Target, run: SegmentedRun | undefined): Promise<Passage> {
@@ -80,7 +93,15 @@ async function open(step: Step, target: Target, run: SegmentedRun | undefined): 
   const cancel = () => cancelStatement(pid, () => target.connect())
   const tape = new Tape(target.versionTable.name)
   run?.begins(tape)
-  const gate = await Gate.open({ client, tape, settings, cancel, segmenting: run })
+  const gate = await Gate.open({
+    client,
+    tape,
+    settings,
+    cancel,
+    segmenting: run,
+    patience: lockTimeout,
+    onCatalogRead: log.info,
+  })
   const watch = new LockWatch({
     pid,
     quietSince: () => tape.quietSince,

@@ -87,6 +87,9 @@ interface Answer {
   planned?: Record<string, PlannedBatch>
   read?: Node[]
   revision?: { bind: string; id: string }
+  /** The number of the connection that Alembic runs the scripts on. */
+  own?: number
+  speaker?: { connection: number; thread: string; task: string | null; place: { file: string; line: number } | null }
   ran?: true
   failed?: {
     kind: string
@@ -98,6 +101,16 @@ interface Answer {
     database?: boolean
     path?: string
   }
+}
+
+/** Who hears what Python tells while the batch runs. */
+export interface Listener {
+  /** A revision is about to start. */
+  revision(bind: string, id: string): void
+  /** Alembic runs the scripts on the connection of that number. */
+  own(connection: number): void
+  /** From now on the connection is used by that thread, and task, and was taken at that place of the user's. */
+  speaker(connection: number, speaker: { thread: string; task: string | null; place: Place | null }): void
 }
 
 interface PlannedBatch {
@@ -260,8 +273,8 @@ export class Driver {
     return read
   }
 
-  /** Runs the batches online through the gates; `onRevision` is told of each revision before it starts. */
-  async run(request: Request<Batch>, onRevision: (bind: string, id: string) => void): Promise<void> {
+  /** Runs the batches online through the gates. */
+  async run(request: Request<Batch>, listener: Listener): Promise<void> {
     this.#send({ run: request })
     for (;;) {
       const answer = await this.#answer().catch(error => {
@@ -269,8 +282,13 @@ export class Driver {
         throw new Failure('migration-failed', error.message, { advice: 'What it printed is in the log above.' })
       })
       if (answer.ran) return
-      if (!answer.revision) throw this.#unexpected()
-      onRevision(answer.revision.bind, answer.revision.id)
+      const { revision, own, speaker } = answer
+      if (revision) listener.revision(revision.bind, revision.id)
+      else if (own !== undefined) listener.own(own)
+      else if (speaker) {
+        const { connection, thread, task, place } = speaker
+        listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } })
+      } else throw this.#unexpected()
       this.#send({ go: true })
     }
   }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 
 class Channel:
@@ -13,6 +14,14 @@ class Channel:
         os.dup2(nothing, 0)
         os.close(nothing)
         self.nonce = ""
+        # A script's threads tell of their connections while the main one tells of revisions.
+        self.lock = threading.Lock()
+
+    def ask(self, **question):
+        """Says something and waits until the action has taken it in."""
+        with self.lock:
+            self.send(**question)
+            return self.receive()
 
     def receive(self):
         line = self.input.readline()

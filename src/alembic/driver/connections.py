@@ -1,9 +1,17 @@
 """Connections of the app: to the gate or not at all."""
 
+import asyncio
 import contextlib
 import importlib.util
+import itertools
+import sys
+import threading
 
-from atomic_upgrade.failures import Failed, NotRenderable
+from atomic_upgrade.channel import channel
+from atomic_upgrade.failures import Failed, NotRenderable, is_users
+
+# Where SQLAlchemy keeps the number of a connection, which the gate knows as well, and who was told to use it.
+numbered, told = "atomic_upgrade.number", "atomic_upgrade.told"
 
 
 class Gates:
@@ -14,7 +22,9 @@ class Gates:
         self.bind_of = None
         self.loading = False
         self.opening = False
-        self.approved = set()
+        # The numbers of connections that were just made, by their id().
+        self.approved = {}
+        self.numbers = itertools.count(1)
 
     def open(self, addresses, bind_of):
         """`addresses` by bind; `bind_of` tells the bind of a dialect and its arguments, or None."""
@@ -54,11 +64,13 @@ class Gates:
             cparams.pop(name, None)
         for name in [name for name in cparams if name.startswith(("ssl", "gss"))]:
             del cparams[name]
+        number = next(self.numbers)
+        tell(number, speaker())
         cparams.update(
             host=address["host"],
             port=address["port"],
             user=address["user"],
-            password=address["password"],
+            password="%s.%d" % (address["password"], number),
         )
         cparams["database" if dialect.driver in ("asyncpg", "pg8000") else "dbname"] = address["database"]
         if dialect.driver == "asyncpg":
@@ -72,13 +84,13 @@ class Gates:
             connection = dialect.connect(**cparams)
         finally:
             self.opening = False
-        self.approved.add(id(connection))
+        self.approved[id(connection)] = number
         return connection
 
     def check(self, connection, record):
         """SQLAlchemy's pool connect event: a connection that `reroute` did not make fails closed."""
         if id(connection) in self.approved:
-            self.approved.discard(id(connection))
+            record.info[numbered] = self.approved.pop(id(connection))
             return
         if type(connection).__module__.split(".")[0] in ("sqlite3", "pysqlite2", "aiosqlite"):
             return
@@ -90,6 +102,13 @@ class Gates:
                 "pool), so it cannot be part of the transaction of Atomic Upgrade and was closed. "
                 "Let SQLAlchemy connect by a URL when it runs migrations."
             )
+
+    def taken(self, connection, record, proxy):
+        """SQLAlchemy's pool checkout event: a pooled connection may be another thread's now."""
+        number, now = record.info.get(numbered), speaker()
+        if number is not None and record.info.get(told) != now and self.addresses:
+            record.info[told] = now
+            tell(number, now)
 
     def guard(self, connect):
         """Wraps a driver's own connect(), which a script may call past SQLAlchemy."""
@@ -108,6 +127,27 @@ class Gates:
 gates = Gates()
 
 
+def tell(number, now):
+    """The gate needs to know who speaks before it hears it."""
+    thread, task, place = now
+    channel.ask(speaker={"connection": number, "thread": thread, "task": task, "place": place})
+
+
+def speaker():
+    """The thread, the task of an event loop, and the place in the user's code."""
+    task = None
+    with contextlib.suppress(RuntimeError):
+        task = asyncio.current_task()
+    frame = sys._getframe(1)
+    while frame is not None and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    if frame is None and task is not None:
+        # SQLAlchemy's greenlet does not know who awaits it.
+        frame = next((each for each in reversed(task.get_stack()) if is_users(each.f_code.co_filename)), None)
+    place = frame and {"file": frame.f_code.co_filename, "line": frame.f_lineno}
+    return str(threading.get_ident()), task and str(id(task)), place
+
+
 def watch_connections():
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
@@ -115,6 +155,7 @@ def watch_connections():
 
     event.listen(Engine, "do_connect", gates.reroute)
     event.listen(Pool, "connect", gates.check)
+    event.listen(Pool, "checkout", gates.taken)
 
 
 def guard_drivers():

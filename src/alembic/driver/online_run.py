@@ -1,7 +1,7 @@
 """The online run, through the gates."""
 
 from atomic_upgrade.channel import channel
-from atomic_upgrade.connections import gates
+from atomic_upgrade.connections import gates, numbered
 from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, frames_of, is_database_error, line_in, one_line
 from atomic_upgrade.graph import steps_to
@@ -23,6 +23,9 @@ class OnlineRun:
 
     def begins(self, bind, context):
         self.bind = bind
+        number = context.connection.info.get(numbered)
+        if number is not None:
+            channel.ask(own=number)
 
     def applied(self, bind, heads):
         pass
@@ -39,8 +42,7 @@ class OnlineRun:
                 told = "The script of revision %s has changed since the batch was planned."
                 raise Failed("plan-changed", told % revision["id"], path=step.revision.path)
             self.path, self.id = step.revision.path, step.revision.revision
-            channel.send(revision={"bind": bind, "id": self.id})
-            channel.receive()
+            channel.ask(revision={"bind": bind, "id": self.id})
             yield step
 
     def where(self, error):
