@@ -24776,8 +24776,6 @@ class NestedTransaction {
     savepoints;
     nest;
     views = new TransactionViews();
-    /** The unit at hand runs outside of any transaction upstream. */
-    isOutside = false;
     /** A COMMIT is under way: a failure in it undoes the transaction. */
     #committing = false;
     constructor(unit, savepoints, nest) {
@@ -24793,7 +24791,7 @@ class NestedTransaction {
             this.open();
     }
     open() {
-        if (this.unit.failed || this.isOutside || this.isInside)
+        if (this.unit.failed || this.nest.isOutside() || this.isInside)
             return;
         // A statement outside of a transaction needs no look at what was changed before: nobody else speaks until it is over.
         if (this.views.ahead.status === 'T') {
@@ -25610,6 +25608,90 @@ class PreparedStatements {
     }
 }
 
+;// CONCATENATED MODULE: ./src/postgres/gate/sight.ts
+
+/** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
+const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i;
+/** What a session sees of what others have changed and not committed. */
+class Sight {
+    owner;
+    view;
+    /** By oid: of that nothing may be read. */
+    #dirty = new Map();
+    /** What of it the unit's statements would see; one that has looked for it knows. */
+    #visible = new Map();
+    /** The same for a cursor or portal, as of the time when it was declared. */
+    #cursors = new Map();
+    /** The last statement, for people. */
+    #statement = '';
+    constructor(owner, view) {
+        this.owner = owner;
+        this.view = view;
+    }
+    /** Whether there is anything that must not be seen, so that answers have to be looked at before they are handed on. */
+    get isClouded() {
+        return this.#dirty.size > 0;
+    }
+    /** A unit begins. */
+    begin() {
+        this.#dirty = this.view.isolation.dirtyFor(this.owner);
+        this.#visible.clear();
+    }
+    /** Its answers were looked at. */
+    clear() {
+        this.#dirty.clear();
+    }
+    /** The cursors and portals have gone. */
+    forget() {
+        this.#cursors.clear();
+    }
+    /** A statement is about to be carried out. */
+    watch({ text, leaves, fetches }, portal) {
+        this.#statement = text;
+        if (looksIntoCatalog.test(text))
+            this.#tellOfCatalog();
+        const cursor = fetches ?? portal;
+        const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty;
+        for (const [oid, dirty] of seen)
+            this.#visible.set(oid, dirty);
+        if (leaves?.kind === 'cursor')
+            this.#cursors.set(leaves.name, new Map(this.#dirty));
+        else if (portal)
+            this.#cursors.set(portal, seen);
+    }
+    /** Whether nothing was seen that another has not committed; otherwise the batch has failed. `refusal`: the unit's error. */
+    isClean(found, refusal) {
+        const { isolation, layers, tape, upstream } = this.view;
+        const seen = isolation.firstOf(this.#visible, found) ?? this.#stumbledOver(refusal);
+        isolation.attribute(this.owner, found);
+        if (!seen)
+            return true;
+        const { table, changedBy } = seen;
+        upstream.abandon(readsUncommitted(this.#deed, layers.deedOf(changedBy), table, tape.revision));
+        return false;
+    }
+    /** A row that is not committed was in the way of one to be inserted: no counter tells, and PostgreSQL would have waited. */
+    #stumbledOver({ code, table } = {}) {
+        const isDuplicate = code === '23505' || code === '23P01';
+        const resolves = /\bon\s+conflict\b/i.test(this.#statement);
+        return [...this.#visible.values()].find(dirty => {
+            const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '');
+            return (isDuplicate && table === name) || (resolves && this.#statement.includes(name));
+        });
+    }
+    #tellOfCatalog() {
+        const { layers, onCatalogRead } = this.view;
+        for (const { who, place, definition } of layers.othersOpen(this.owner)) {
+            if (definition)
+                onCatalogRead(seesUncommitted(this.#deed, { who, place, sql: definition }));
+        }
+    }
+    get #deed() {
+        const { who, place } = this.owner;
+        return { who, place, sql: this.#statement };
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/postgres/gate/simple.ts
 
 
@@ -25620,8 +25702,6 @@ class SimpleProtocol {
     execution;
     copy;
     endUnit;
-    /** Whether the client awaits ReadyForQuery without a Sync of its own. */
-    isUnderWay = false;
     /** Pieces of a Query message that wait until a COPY before them is done. */
     #rest = [];
     constructor(unit, execution, copy, endUnit) {
@@ -25631,7 +25711,6 @@ class SimpleProtocol {
         this.endUnit = endUnit;
     }
     query({ body, frame }) {
-        this.isUnderWay = true;
         this.#rest = understand(readCString(body).bytes);
         const [first, ...more] = this.#rest;
         if (first && more.length === 0 && this.execution.canPass(first))
@@ -25892,8 +25971,7 @@ class Unit {
 
 
 
-/** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
-const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i;
+
 /**
  * One client connection inside the gate, past its startup.
  *
@@ -25903,13 +25981,9 @@ const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclas
 class Session {
     number;
     shared;
-    /** The tables that its open transaction has changed. */
     changed = new Map();
-    /** What it has told the catalog there. */
     definition = '';
-    /** When its last unit has ended, as `performance.now()` counts. */
     quietSince = performance.now();
-    /** The session's settings while another session has the connection. */
     saved;
     /** Who knows it may cancel the session's statement. */
     secret = (0,external_node_crypto_.randomBytes)(4);
@@ -25920,28 +25994,9 @@ class Session {
     #copy;
     #simple;
     #extended;
-    /** A message that waits for the turn. */
-    #held;
-    #turn = 'none';
-    /** The unit has begun, by a message of the extended protocol. */
-    #underWay = false;
-    /** A Sync is under way: the next unit waits for ReadyForQuery. */
-    #synced = false;
-    /** The unit has failed and its turn was given up: what comes is skipped up to the Sync. */
-    #skipping = false;
-    /** The client asked for the answers so far, and has them. */
-    #flushed = 'no';
-    /** What others have changed and not committed, by oid: of that nothing may be read. */
-    #dirty = new Map();
-    /** What of it the unit's statements would see; one that has looked for it knows. */
-    #visible = new Map();
-    /** The same for a cursor or portal, as of the time when it was declared. */
-    #cursors = new Map();
-    /** The last statement, for people. */
-    #statement = '';
-    constructor(socket, reader, id, startup, 
-    /** The number that the driver has given the connection. */
-    number, shared) {
+    #sight;
+    #state = { name: 'idle' };
+    constructor(socket, reader, id, startup, number, shared) {
         this.number = number;
         this.shared = shared;
         const { upstream, tape, layers, isolation, savepoints, canCheckConstraints } = shared;
@@ -25949,6 +26004,7 @@ class Session {
             owner: this,
             layers,
             canCheckConstraints,
+            isOutside: () => this.#state.name === 'running' && this.#state.isOutside,
             begins: (before) => isolation.begins(before),
             ended: () => {
                 this.changed.clear();
@@ -25960,13 +26016,15 @@ class Session {
             },
         };
         this.saved = startup;
+        this.#sight = new Sight(this, shared);
         this.#client = new ClientSocket(socket, reader, upstream, this);
         this.#unit = new Unit(upstream, tape, this.#client, () => this.#failed());
         this.nested = new NestedTransaction(this.#unit, savepoints, nest);
         this.statements = new PreparedStatements(id, this.transaction);
         this.#copy = new CopyIn(this.#unit, upstream, () => this.#copyData(), () => this.#copyEnded());
         const settings = new CoveredSettings(this.#unit, this.transaction, savepoints, shared.settings, startup);
-        const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy, (statement, portal) => this.#watch(statement, portal));
+        const watch = (statement, portal) => this.#watch(statement, portal);
+        const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy, watch);
         this.#simple = new SimpleProtocol(this.#unit, execution, this.#copy, options => this.#endUnit(options));
         this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements);
     }
@@ -25979,9 +26037,6 @@ class Session {
     get place() {
         return this.shared.speakers.placeOf(this);
     }
-    get #deed() {
-        return { who: this.who, place: this.place, sql: this.#statement };
-    }
     dropped(layers) {
         this.transaction.dropped(layers);
     }
@@ -25991,7 +26046,7 @@ class Session {
         this.#client.work();
     }
     get waits() {
-        return this.#turn === 'asked' || this.#turn === 'yielding' || this.#synced || this.#copy.state === 'asked';
+        return ['waiting', 'ending', 'yielding'].includes(this.#state.name) || this.#copy.state === 'asked';
     }
     receive(message) {
         const { type } = message;
@@ -26001,35 +26056,37 @@ class Session {
             return this.#copy.pass(message);
         if (isCopyData(type))
             return; // left over from a COPY that failed: PostgreSQL ignores them as well
-        if (this.#skipping) {
-            if (type !== 'S')
-                return;
-            this.#skipping = false;
-            this.#underWay = false;
-            return this.write(readyForQuery(this.transaction.now.status));
-        }
-        if (this.#turn !== 'mine') {
-            this.#turn = 'asked';
-            this.#held = message;
-            return this.shared.turns.request(this);
-        }
-        this.#flushed = 'no';
+        const state = this.#state;
+        if (state.name === 'running')
+            return this.#carryOut(message, state);
+        if (state.name === 'skipping')
+            return type === 'S' ? this.#endSkipping() : undefined;
+        this.#state = { name: 'waiting', message, resumes: state.name === 'paused' };
+        this.shared.turns.request(this);
+    }
+    #endSkipping() {
+        this.#state = { name: 'idle' };
+        this.write(readyForQuery(this.transaction.now.status));
+    }
+    #carryOut(message, state) {
+        const { type } = message;
+        state.flushed = 'no';
         if (type === 'S')
             return this.#endUnit();
         if (type === 'H')
-            return this.#flush();
+            return this.#flush(state);
         // PostgreSQL, too, skips everything up to the Sync; a message that is a unit by itself is refused and ended.
-        if (this.#unit.failed && this.#underWay)
+        if (this.#unit.failed && state.unit === 'extended')
             return;
-        if (this.nested.isOutside && 'PBDEF'.includes(type) && !statementOf(message, this.statements)?.alone) {
-            this.#underWay = true;
+        if (state.isOutside && 'PBDEF'.includes(type) && !statementOf(message, this.statements)?.alone) {
+            state.unit = 'extended';
             return this.#unit.refuse('0A000', 'Atomic Upgrade: this statement comes too soon behind one that runs alone');
         }
+        state.unit = type === 'Q' || type === 'F' ? 'simple' : 'extended';
         if (type === 'Q')
             return this.#simple.query(message);
         if (type === 'F')
             return this.#simple.call(message);
-        this.#underWay = true;
         if (!this.#unit.failed)
             this.#extended.receive(message);
     }
@@ -26053,82 +26110,90 @@ class Session {
             this.lastWord(errorResponse('FATAL', fatal.code, fatal.message));
         this.#client.end();
         this.#simple.drop();
-        if (this.#turn !== 'mine' && this.#turn !== 'yielding')
+        const { name } = this.#state;
+        if (name !== 'running' && name !== 'ending' && name !== 'yielding')
             return this.shared.turns.ended(this);
         // A unit under way is brought to its end first; nobody hears its answers.
         if (this.#copy.state === 'data')
             this.#copy.giveUp();
-        else if (this.#turn === 'mine' && !this.#synced && this.#copy.state === 'no')
+        else if (name === 'running' && this.#copy.state === 'no')
             this.#endUnit();
         this.shared.turns.cancel();
     }
     // ── The turn ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    /** The turn is this session's. */
     begin({ refusal, alone }) {
         // The client may have gone while its settings were being set.
-        if (this.#client.ended)
+        const state = this.#state;
+        if (this.#client.ended || state.name !== 'waiting')
             return this.shared.turns.end(this);
-        this.#turn = 'mine';
-        this.#dirty = this.shared.isolation.dirtyFor(this);
-        this.#visible.clear();
-        if (this.#dirty.size > 0)
+        const { message, resumes } = state;
+        this.#state = {
+            name: 'running',
+            unit: resumes ? 'extended' : 'none',
+            flushed: 'no',
+            isOutside: alone !== undefined,
+        };
+        this.#sight.begin();
+        if (this.#sight.isClouded)
             this.#client.hold();
         if (refusal)
             this.#unit.refuse('0A000', `Atomic Upgrade: ${refusal}`);
-        this.nested.isOutside = alone !== undefined;
-        const message = this.#held;
-        this.#held = undefined;
-        this.#client.work(message && alone !== undefined ? withSql(message, alone) : message);
+        this.#client.work(alone === undefined ? message : withSql(message, alone));
     }
-    /** The statement of the message that waits for the turn, if it is one that runs outside of a transaction only. */
+    get #held() {
+        return this.#state.name === 'waiting' ? statementOf(this.#state.message, this.statements) : undefined;
+    }
     get standsAlone() {
-        const held = this.#held;
-        const statement = held && this.transaction.now.status === 'I' ? statementOf(held, this.statements) : undefined;
+        const statement = this.transaction.now.status === 'I' ? this.#held : undefined;
         return statement?.alone ? statement.text : undefined;
     }
-    /** Whether the message that waits for the turn needs nothing of PostgreSQL. */
     get onlyBeginsOrEnds() {
-        const held = this.#held && statementOf(this.#held, this.statements);
-        return held !== undefined && ['begin', 'commit', 'rollback'].includes(held.effect.kind);
+        const { kind } = this.#held?.effect ?? {};
+        return kind === 'begin' || kind === 'commit' || kind === 'rollback';
     }
-    /** What waits for the turn, for people. */
     get heldStatement() {
-        return (this.#held && statementOf(this.#held, this.statements)?.text) ?? 'a statement';
+        return this.#held?.text ?? '';
     }
-    /** Another session waits: the turn is given up where the client waits as well, between a Flush and its Sync. */
+    /** Between a Flush and its Sync. */
     offerTurn() {
         const { turns, upstream } = this.shared;
-        if (this.#turn !== 'mine' || this.#flushed !== 'yes' || this.#synced || !turns.areWanted)
+        const state = this.#state;
+        if (state.name !== 'running' || state.flushed !== 'yes' || !turns.areWanted)
             return;
-        this.#turn = 'yielding';
-        upstream.send(syncPoint(status => this.#ready(status)));
+        this.#state = { name: 'yielding' };
+        upstream.send(syncPoint(status => this.#answered(status)));
     }
-    #flush() {
-        this.#underWay = true;
-        this.#flushed = 'asked';
-        const { upstream } = this.shared;
-        if (this.#dirty.size > 0 && !this.#unit.failed) {
-            const look = survey(found => this.#isClean(found) && this.#client.release(), this.#unit.deliver);
-            this.#unit.send(look);
-        }
-        upstream.send({ bytes: flush, expected: [] });
+    #flush(state) {
+        state.unit = 'extended';
+        state.flushed = 'asked';
+        if (this.#sight.isClouded)
+            this.#unit.send(survey(found => void this.#isClean(found), this.#unit.deliver));
+        this.shared.upstream.send({ bytes: flush, expected: [] });
         if (this.#unit.failed)
             return this.#hasFlushed();
         this.#unit.inOrder(() => this.#hasFlushed());
     }
     #hasFlushed() {
-        if (this.#flushed === 'no')
+        const state = this.#state;
+        if (state.name !== 'running' || state.flushed === 'no')
             return;
+        state.flushed = 'yes';
         this.#client.release();
-        this.#flushed = 'yes';
-        if (this.#dirty.size > 0)
+        if (this.#sight.isClouded)
             this.#client.hold();
         this.offerTurn();
     }
     // ── The unit ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    #watch(statement, portal) {
+        const { upstream } = this.shared;
+        if (upstream.doom)
+            return upstream.abandon(upstream.doom);
+        this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : '';
+        this.#sight.watch(statement, portal);
+    }
     #failed() {
         this.#copy.end();
-        if (this.#flushed === 'asked')
+        if (this.#state.name === 'running' && this.#state.flushed === 'asked')
             this.#hasFlushed();
     }
     #copyData() {
@@ -26139,35 +26204,41 @@ class Session {
     }
     /** The Sync behind a COPY is the client's by the extended protocol, else ours. */
     #copyEnded() {
-        if (this.#simple.isUnderWay || this.#client.ended)
+        const isOurs = this.#state.name === 'running' && this.#state.unit === 'simple';
+        if (isOurs || this.#client.ended)
             this.#endUnit();
         else
             this.#client.work();
     }
     #endUnit({ sync = true } = {}) {
-        this.#synced = true;
-        const request = syncPoint(status => this.#ready(status));
+        const state = this.#state;
+        this.#state = { name: 'ending', unit: state.name === 'running' ? state.unit : 'none' };
+        const request = syncPoint(status => this.#answered(status));
         this.shared.upstream.send(sync ? request : { ...request, bytes: Buffer.alloc(0) });
     }
     /** The unit is answered; what it has read is looked at before the client gets to know. */
-    #ready(status) {
+    #answered(status) {
         const failed = status === 'E' || this.#unit.failed;
-        if (this.#dirty.size === 0)
+        if (!this.#sight.isClouded)
             return this.#ended(failed);
         const { upstream, layers, savepoints } = this.shared;
         let found;
-        const look = () => upstream.send(join(survey(seen => {
-            found = seen;
-        }), syncPoint(() => {
+        const look = () => {
+            const seen = (survey) => {
+                found = survey;
+            };
+            upstream.send(join(survey(seen), syncPoint(judge)));
+        };
+        const judge = (status) => {
             // A cancellation or a statement_timeout may have hit it.
             if (!found)
-                return upstream.status === 'E' ? back() : look();
+                return status === 'E' ? back() : look();
             if (!this.#isClean(found))
                 return;
-            this.#dirty.clear();
+            this.#sight.clear();
             this.#client.release();
             this.#ended(failed);
-        })));
+        };
         const back = () => {
             const { top } = layers;
             if (top?.owner === this)
@@ -26180,55 +26251,13 @@ class Session {
         else
             look();
     }
-    /** Whether the unit has seen nothing that another has not committed; otherwise the batch has failed. */
     #isClean(found) {
-        const { isolation, layers, tape, upstream } = this.shared;
-        const seen = isolation.firstOf(this.#visible, found) ?? this.#stumbledOver();
-        isolation.attribute(this, found);
-        if (!seen)
-            return true;
-        const { table, changedBy } = seen;
-        upstream.abandon(readsUncommitted(this.#deed, layers.deedOf(changedBy), table, tape.revision));
-        return false;
-    }
-    /** A row that is not committed was in the way of one to be inserted: no counter tells, and PostgreSQL would have waited. */
-    #stumbledOver() {
-        const { code, table } = this.#unit.refusal ?? {};
-        const isDuplicate = code === '23505' || code === '23P01';
-        const resolves = /\bon\s+conflict\b/i.test(this.#statement);
-        return [...this.#visible.values()].find(dirty => {
-            const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '');
-            return (isDuplicate && table === name) || (resolves && this.#statement.includes(name));
-        });
-    }
-    #watch({ text, leaves, fetches }, portal) {
-        const { upstream } = this.shared;
-        if (upstream.doom)
-            return upstream.abandon(upstream.doom);
-        this.#statement = text;
-        this.definition ||= /^\s*(create|alter|drop)\b/i.test(text) ? text : '';
-        if (looksIntoCatalog.test(text))
-            this.#looksIntoCatalog();
-        const cursor = fetches ?? portal;
-        const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty;
-        for (const [oid, dirty] of seen)
-            this.#visible.set(oid, dirty);
-        if (leaves?.kind === 'cursor')
-            this.#cursors.set(leaves.name, new Map(this.#dirty));
-        else if (portal)
-            this.#cursors.set(portal, seen);
-    }
-    #looksIntoCatalog() {
-        const { layers, onCatalogRead } = this.shared;
-        for (const { who, place, definition } of layers.othersOpen(this)) {
-            if (definition)
-                onCatalogRead(seesUncommitted(this.#deed, { who, place, sql: definition }));
-        }
+        return this.#sight.isClean(found, this.#unit.refusal);
     }
     #ended(failed) {
-        if (this.#turn === 'yielding' && !failed)
-            return this.#finish();
-        this.#skipping = this.#turn === 'yielding';
+        const yields = this.#state.name === 'yielding';
+        if (yields && !failed)
+            return this.#finish({ name: 'paused' });
         this.#unit.failed = false;
         this.#unit.refusal = undefined;
         if (failed) {
@@ -26236,46 +26265,38 @@ class Session {
             this.#simple.drop();
         }
         else if (this.#simple.hasMore) {
-            this.#synced = false;
+            this.#state = { name: 'running', unit: 'simple', flushed: 'no', isOutside: false };
             return this.#simple.goOn();
         }
+        const next = { name: yields ? 'skipping' : 'idle' };
         if (this.#client.ended)
-            return this.#finish();
+            return this.#finish(next);
         const rest = this.nested.conclude(failed);
         if (!rest)
-            this.#finish();
+            this.#finish(next);
         else if ('undo' in rest)
-            this.shared.savepoints.undo(rest.undo, () => this.#finish());
+            this.shared.savepoints.undo(rest.undo, () => this.#finish(next));
         else
-            this.shared.upstream.send(join(rest.commit, syncPoint(after => this.#ready(after))));
+            this.shared.upstream.send(join(rest.commit, syncPoint(status => this.#answered(status))));
     }
-    #finish() {
-        const yielding = this.#turn === 'yielding';
+    #finish(next) {
+        const { layers, turns } = this.shared;
         this.transaction.settle();
-        const { layers } = this.shared;
         const { status } = this.transaction.now;
-        if (status === 'I' && this.transaction.now.layers.length === 0)
-            this.#forgetPortals();
+        if (status === 'I' && this.transaction.now.layers.length === 0) {
+            this.statements.portals.clear();
+            this.#sight.forget();
+        }
         if (layers.top?.owner === this)
             layers.isSurveyed = false;
         this.quietSince = performance.now();
-        this.#turn = 'none';
-        this.#flushed = 'no';
-        this.nested.isOutside = false;
-        if (!yielding) {
-            this.#synced = false;
-            this.#simple.isUnderWay = false;
-            this.#underWay = false;
+        this.#state = next;
+        if (next.name === 'idle')
             this.write(readyForQuery(status));
-        }
         if (this.#client.ended)
-            this.shared.turns.ended(this);
-        this.shared.turns.end(this);
+            turns.ended(this);
+        turns.end(this);
         this.#client.work();
-    }
-    #forgetPortals() {
-        this.statements.portals.clear();
-        this.#cursors.clear();
     }
 }
 
@@ -26649,6 +26670,9 @@ class Gate {
                 oldest.destroy();
         greet(socket, this.#reception);
     }
+    get #holder() {
+        return [...this.#sessions].find(session => session === this.#turns.holder);
+    }
     get #reception() {
         const gate = this;
         return {
@@ -26660,7 +26684,7 @@ class Gate {
             },
             welcome: (socket, reader, settings, number) => this.#welcome(socket, reader, settings, number),
             cancel: (pid, secret, done) => {
-                if (pid === this.#pid && this.#turns.holder?.secret.equals(secret))
+                if (pid === this.#pid && this.#holder?.secret.equals(secret))
                     this.#turns.cancel(done);
                 else
                     done();
@@ -26685,7 +26709,7 @@ class Gate {
             const { V: severity = '', M: text = '' } = readFields(message.body);
             tape.notice(severity, text);
         }
-        this.#turns.holder?.write(message.frame);
+        this.#holder?.write(message.frame);
     }
     #lose(error, frame) {
         const words = error instanceof Failure ? error.message : `the connection to PostgreSQL was lost: ${error.message}`;

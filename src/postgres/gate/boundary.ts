@@ -1,8 +1,8 @@
 import { Failure } from '../../failure'
 import type { Handover } from './handover'
 import type { Layers } from './layers'
+import type { Participant, Start } from './participant'
 import { join, statement, syncPoint } from './request'
-import type { Session } from './session'
 import type { Settings } from './settings'
 import type { Upstream } from './upstream'
 import * as wire from './wire'
@@ -18,14 +18,6 @@ export interface Segmenting {
   begin(): Promise<void>
 }
 
-/** How a session's unit begins. */
-export interface Start {
-  /** Why it cannot. */
-  refusal?: string | undefined
-  /** It runs outside of any transaction, and this is its statement. */
-  alone?: string
-}
-
 /** Where the transaction upstream ends and the next one begins, between two units; without `segmenting` nowhere. */
 export class Boundary {
   #isInside = true
@@ -37,13 +29,13 @@ export class Boundary {
     private readonly handover: Handover,
     private readonly layers: Layers,
     /** All that are connected. */
-    private readonly sessions: Set<Session>,
+    private readonly sessions: Set<Participant>,
     private readonly settings: Settings,
     private readonly segmenting: Segmenting | undefined,
   ) {}
 
   /** The statement of the unit that the session is about to begin, if it is one to run outside of any transaction. */
-  standingAlone(session: Session): string | undefined {
+  standingAlone(session: Participant): string | undefined {
     return this.segmenting && session.standsAlone
   }
 
@@ -65,7 +57,7 @@ export class Boundary {
   }
 
   /** Sees to it that the statement of the session, which is idle, runs outside of any transaction. */
-  outside(session: Session, sql: string, then: (start: Start) => void): void {
+  outside(session: Participant, sql: string, then: (start: Start) => void): void {
     const segmenting = this.segmenting!
     const goOn = () => this.#setUp(session, segmenting, sql, then)
     if (!this.#isInside) return goOn()
@@ -75,7 +67,7 @@ export class Boundary {
   }
 
   /** The session's settings hold for its statement as they do in its transactions. */
-  #setUp(session: Session, segmenting: Segmenting, sql: string, then: (start: Start) => void): void {
+  #setUp(session: Participant, segmenting: Segmenting, sql: string, then: (start: Start) => void): void {
     let refusal: string | undefined
     const error = (message: wire.Message) => {
       refusal = wire.readFields(message.body).M

@@ -194,6 +194,10 @@ export class Gate {
     greet(socket, this.#reception)
   }
 
+  get #holder(): Session | undefined {
+    return [...this.#sessions].find(session => session === this.#turns.holder)
+  }
+
   get #reception(): Reception {
     const gate = this
     return {
@@ -204,7 +208,7 @@ export class Gate {
       },
       welcome: (socket, reader, settings, number) => this.#welcome(socket, reader, settings, number),
       cancel: (pid, secret, done) => {
-        if (pid === this.#pid && this.#turns.holder?.secret.equals(secret)) this.#turns.cancel(done)
+        if (pid === this.#pid && this.#holder?.secret.equals(secret)) this.#turns.cancel(done)
         else done()
       },
     }
@@ -231,7 +235,7 @@ export class Gate {
       const { V: severity = '', M: text = '' } = wire.readFields(message.body)
       tape.notice(severity, text)
     }
-    this.#turns.holder?.write(message.frame)
+    this.#holder?.write(message.frame)
   }
 
   #lose(error: Error, frame?: Buffer): void {

@@ -1,9 +1,9 @@
 import type { Isolation } from './isolation'
 import type { Layers } from './layers'
 import { dropTable } from './leavings'
+import type { Participant } from './participant'
 import { join, statements, syncPoint } from './request'
 import type { Savepoints } from './savepoints'
-import type { Session } from './session'
 import type { Settings } from './settings'
 import { surveyOfChanges } from './survey'
 import type { Request, Upstream } from './upstream'
@@ -12,7 +12,7 @@ import * as wire from './wire'
 /** What is done between two turns: each session finds its own settings, and nothing of those that have gone. */
 export class Handover {
   /** Whose settings the connection has now; nobody's after a session has gone. */
-  #current: Session | undefined
+  #current: Participant | undefined
   /** Whether a session has left settings, cursors or temporary tables behind. */
   #littered = false
 
@@ -25,7 +25,7 @@ export class Handover {
   ) {}
 
   /** Gives the connection to the session; `begin` gets the reason why it cannot be used, if so. */
-  give(session: Session, begin: (refusal?: string) => void): void {
+  give(session: Participant, begin: (refusal?: string) => void): void {
     if (this.upstream.status === 'T') this.upstream.send(this.layers.settle())
     if (this.#current === session) return begin()
     if (this.upstream.status === 'T') return this.#switchTo(session, begin)
@@ -34,7 +34,7 @@ export class Handover {
     begin()
   }
 
-  #switchTo(session: Session, begin: (refusal?: string) => void): void {
+  #switchTo(session: Participant, begin: (refusal?: string) => void): void {
     const leaving = this.#current
     this.#current = session
     if (!leaving && !this.#littered && Object.keys(session.saved).length === 0) return begin()
@@ -77,14 +77,14 @@ export class Handover {
     )
   }
 
-  #save(session: Session): Request {
+  #save(session: Participant): Request {
     return this.settings.save(values => {
       session.saved = values
     })
   }
 
   /** A client has gone: its transaction is rolled back, and whatever it left is cleared. `others` are still connected. */
-  tidyAfter(session: Session, others: Set<Session>, done: () => void): void {
+  tidyAfter(session: Participant, others: Set<Participant>, done: () => void): void {
     const failed = this.upstream.status === 'E'
     const farewell = session.nested.farewell()
     if (this.upstream.doom) return done()

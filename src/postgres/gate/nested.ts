@@ -15,6 +15,8 @@ export interface Nest {
   readonly layers: Layers
   /** Whether a COMMIT shall check the deferred constraints. */
   readonly canCheckConstraints: boolean
+  /** Whether the unit at hand runs outside of any transaction upstream. */
+  isOutside(): boolean
   /** What is written from now on is this transaction's; `before` was not. */
   begins(before: Survey): void
   /** It has ended, with nothing left to be undone. */
@@ -28,8 +30,6 @@ export const aborted = 'current transaction is aborted, commands ignored until e
 /** The client's transaction as savepoints upstream: BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO. */
 export class NestedTransaction {
   readonly views = new TransactionViews()
-  /** The unit at hand runs outside of any transaction upstream. */
-  isOutside = false
   /** A COMMIT is under way: a failure in it undoes the transaction. */
   #committing = false
 
@@ -46,7 +46,7 @@ export class NestedTransaction {
   }
 
   open(): void {
-    if (this.unit.failed || this.isOutside || this.isInside) return
+    if (this.unit.failed || this.nest.isOutside() || this.isInside) return
     // A statement outside of a transaction needs no look at what was changed before: nobody else speaks until it is over.
     if (this.views.ahead.status === 'T') {
       this.unit.send(surveyOfChanges(before => this.nest.begins(before), this.unit.deliver))

@@ -1,50 +1,69 @@
 import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { Place } from '../../failure'
-import type { Start } from './boundary'
 import { ClientSocket } from './client'
-import { cannotUndo, readsUncommitted, seesUncommitted } from './conflict'
+import { cannotUndo } from './conflict'
 import { CopyIn, isCopyData } from './copy'
 import { CoveredSettings } from './covered'
 import { Execution } from './execution'
 import { ExtendedProtocol } from './extended'
-import type { Dirty, Isolation } from './isolation'
-import type { Deed, Layer, Layers, Owner } from './layers'
+import type { Layer } from './layers'
 import { statementOf, withSql } from './messages'
 import { NestedTransaction } from './nested'
+import type { Participant, Start } from './participant'
 import { PreparedStatements } from './prepared'
 import { join, syncPoint } from './request'
 import type { Savepoints } from './savepoints'
 import type { Settings, Values } from './settings'
+import { Sight, type View } from './sight'
 import { SimpleProtocol } from './simple'
 import type { Speakers } from './speakers'
 import { type Survey, survey } from './survey'
-import type { Tape } from './tape'
 import type { TransactionViews } from './transaction'
 import type { Turns } from './turns'
 import type { Understood } from './understand'
 import { Unit } from './unit'
-import type { Upstream } from './upstream'
 import * as wire from './wire'
 
 /** What the sessions of a gate share. */
-export interface Shared {
-  readonly upstream: Upstream
-  readonly tape: Tape
+export interface Shared extends View {
   readonly turns: Turns
-  readonly layers: Layers
-  readonly isolation: Isolation
   readonly speakers: Speakers
   readonly savepoints: Savepoints
   readonly settings: Settings
   /** The check is a DO block, for which some databases have no language. */
   readonly canCheckConstraints: boolean
-  /** Told when a client sees the catalog as another has changed it and not committed. */
-  onCatalogRead(words: string): void
 }
 
-/** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
-const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i
+/**
+ * What a session is doing.
+ *
+ * | state | what it is | what ends it |
+ * | --- | --- | --- |
+ * | `idle` | between two units | a message: `waiting` |
+ * | `waiting` | has a message, and no turn | `begin()`: `running` |
+ * | `running` | has the turn, and a unit that is carried out | a Sync, the end of a Query: `ending`; another session between a Flush and its Sync: `yielding` |
+ * | `ending` | the Sync is under way, and the next unit waits for ReadyForQuery | that: `idle` |
+ * | `yielding` | gives the turn up in the middle of the unit | a Sync of ours: `paused`, or `skipping` where the unit has failed |
+ * | `paused` | in the middle of a unit, without the turn | a message: `waiting` |
+ * | `skipping` | the unit has failed, and the turn is given up | the client's Sync: `idle` |
+ */
+type State =
+  | { name: 'idle' | 'yielding' | 'paused' | 'skipping' }
+  /** `resumes`: in the middle of a unit. */
+  | { name: 'waiting'; message: wire.Message; resumes: boolean }
+  | Running
+  | { name: 'ending'; unit: Running['unit'] }
+
+interface Running {
+  name: 'running'
+  /** By which protocol it has begun, if it has. By `simple` the client awaits ReadyForQuery without a Sync of its own. */
+  unit: 'none' | 'simple' | 'extended'
+  /** The client has asked for the answers so far, and has them. */
+  flushed: 'no' | 'asked' | 'yes'
+  /** What is carried out runs outside of any transaction. */
+  isOutside: boolean
+}
 
 /**
  * One client connection inside the gate, past its startup.
@@ -52,14 +71,10 @@ const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclas
  * Messages are passed on as they come. A *unit* is what runs up to a Sync (or one Query message); only one session has
  * a unit under way upstream, and a unit outside of a transaction is wrapped in a savepoint of its own.
  */
-export class Session implements Owner {
-  /** The tables that its open transaction has changed. */
+export class Session implements Participant {
   readonly changed = new Map<string, string>()
-  /** What it has told the catalog there. */
   definition = ''
-  /** When its last unit has ended, as `performance.now()` counts. */
   quietSince = performance.now()
-  /** The session's settings while another session has the connection. */
   saved: Values
   /** Who knows it may cancel the session's statement. */
   readonly secret = randomBytes(4)
@@ -70,32 +85,14 @@ export class Session implements Owner {
   readonly #copy: CopyIn
   readonly #simple: SimpleProtocol
   readonly #extended: ExtendedProtocol
-  /** A message that waits for the turn. */
-  #held: wire.Message | undefined
-  #turn: 'none' | 'asked' | 'mine' | 'yielding' = 'none'
-  /** The unit has begun, by a message of the extended protocol. */
-  #underWay = false
-  /** A Sync is under way: the next unit waits for ReadyForQuery. */
-  #synced = false
-  /** The unit has failed and its turn was given up: what comes is skipped up to the Sync. */
-  #skipping = false
-  /** The client asked for the answers so far, and has them. */
-  #flushed: 'no' | 'asked' | 'yes' = 'no'
-  /** What others have changed and not committed, by oid: of that nothing may be read. */
-  #dirty = new Map<string, Dirty>()
-  /** What of it the unit's statements would see; one that has looked for it knows. */
-  #visible = new Map<string, Dirty>()
-  /** The same for a cursor or portal, as of the time when it was declared. */
-  readonly #cursors = new Map<string, Map<string, Dirty>>()
-  /** The last statement, for people. */
-  #statement = ''
+  readonly #sight: Sight
+  #state: State = { name: 'idle' }
 
   constructor(
     socket: Socket,
     reader: wire.MessageReader,
     id: number,
     startup: Values,
-    /** The number that the driver has given the connection. */
     readonly number: number | undefined,
     private readonly shared: Shared,
   ) {
@@ -104,6 +101,7 @@ export class Session implements Owner {
       owner: this,
       layers,
       canCheckConstraints,
+      isOutside: () => this.#state.name === 'running' && this.#state.isOutside,
       begins: (before: Survey) => isolation.begins(before),
       ended: () => {
         this.changed.clear()
@@ -115,6 +113,7 @@ export class Session implements Owner {
       },
     }
     this.saved = startup
+    this.#sight = new Sight(this, shared)
     this.#client = new ClientSocket(socket, reader, upstream, this)
     this.#unit = new Unit(upstream, tape, this.#client, () => this.#failed())
     this.nested = new NestedTransaction(this.#unit, savepoints, nest)
@@ -126,15 +125,8 @@ export class Session implements Owner {
       () => this.#copyEnded(),
     )
     const settings = new CoveredSettings(this.#unit, this.transaction, savepoints, shared.settings, startup)
-    const execution = new Execution(
-      this.#unit,
-      upstream,
-      this.nested,
-      this.statements,
-      settings,
-      this.#copy,
-      (statement, portal) => this.#watch(statement, portal),
-    )
+    const watch = (statement: Understood, portal?: string) => this.#watch(statement, portal)
+    const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy, watch)
     this.#simple = new SimpleProtocol(this.#unit, execution, this.#copy, options => this.#endUnit(options))
     this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements)
   }
@@ -151,10 +143,6 @@ export class Session implements Owner {
     return this.shared.speakers.placeOf(this)
   }
 
-  get #deed(): Deed {
-    return { who: this.who, place: this.place, sql: this.#statement }
-  }
-
   dropped(layers: Layer[]): void {
     this.transaction.dropped(layers)
   }
@@ -167,7 +155,7 @@ export class Session implements Owner {
   }
 
   get waits(): boolean {
-    return this.#turn === 'asked' || this.#turn === 'yielding' || this.#synced || this.#copy.state === 'asked'
+    return ['waiting', 'ending', 'yielding'].includes(this.#state.name) || this.#copy.state === 'asked'
   }
 
   receive(message: wire.Message): void {
@@ -175,29 +163,32 @@ export class Session implements Owner {
     if (type === 'X') return this.end()
     if (this.#copy.state === 'data') return this.#copy.pass(message)
     if (isCopyData(type)) return // left over from a COPY that failed: PostgreSQL ignores them as well
-    if (this.#skipping) {
-      if (type !== 'S') return
-      this.#skipping = false
-      this.#underWay = false
-      return this.write(wire.readyForQuery(this.transaction.now.status))
-    }
-    if (this.#turn !== 'mine') {
-      this.#turn = 'asked'
-      this.#held = message
-      return this.shared.turns.request(this)
-    }
-    this.#flushed = 'no'
+    const state = this.#state
+    if (state.name === 'running') return this.#carryOut(message, state)
+    if (state.name === 'skipping') return type === 'S' ? this.#endSkipping() : undefined
+    this.#state = { name: 'waiting', message, resumes: state.name === 'paused' }
+    this.shared.turns.request(this)
+  }
+
+  #endSkipping(): void {
+    this.#state = { name: 'idle' }
+    this.write(wire.readyForQuery(this.transaction.now.status))
+  }
+
+  #carryOut(message: wire.Message, state: Running): void {
+    const { type } = message
+    state.flushed = 'no'
     if (type === 'S') return this.#endUnit()
-    if (type === 'H') return this.#flush()
+    if (type === 'H') return this.#flush(state)
     // PostgreSQL, too, skips everything up to the Sync; a message that is a unit by itself is refused and ended.
-    if (this.#unit.failed && this.#underWay) return
-    if (this.nested.isOutside && 'PBDEF'.includes(type) && !statementOf(message, this.statements)?.alone) {
-      this.#underWay = true
+    if (this.#unit.failed && state.unit === 'extended') return
+    if (state.isOutside && 'PBDEF'.includes(type) && !statementOf(message, this.statements)?.alone) {
+      state.unit = 'extended'
       return this.#unit.refuse('0A000', 'Atomic Upgrade: this statement comes too soon behind one that runs alone')
     }
+    state.unit = type === 'Q' || type === 'F' ? 'simple' : 'extended'
     if (type === 'Q') return this.#simple.query(message)
     if (type === 'F') return this.#simple.call(message)
-    this.#underWay = true
     if (!this.#unit.failed) this.#extended.receive(message)
   }
 
@@ -222,82 +213,90 @@ export class Session implements Owner {
     if (fatal) this.lastWord(wire.errorResponse('FATAL', fatal.code, fatal.message))
     this.#client.end()
     this.#simple.drop()
-    if (this.#turn !== 'mine' && this.#turn !== 'yielding') return this.shared.turns.ended(this)
+    const { name } = this.#state
+    if (name !== 'running' && name !== 'ending' && name !== 'yielding') return this.shared.turns.ended(this)
     // A unit under way is brought to its end first; nobody hears its answers.
     if (this.#copy.state === 'data') this.#copy.giveUp()
-    else if (this.#turn === 'mine' && !this.#synced && this.#copy.state === 'no') this.#endUnit()
+    else if (name === 'running' && this.#copy.state === 'no') this.#endUnit()
     this.shared.turns.cancel()
   }
 
   // ── The turn ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The turn is this session's. */
   begin({ refusal, alone }: Start): void {
     // The client may have gone while its settings were being set.
-    if (this.#client.ended) return this.shared.turns.end(this)
-    this.#turn = 'mine'
-    this.#dirty = this.shared.isolation.dirtyFor(this)
-    this.#visible.clear()
-    if (this.#dirty.size > 0) this.#client.hold()
+    const state = this.#state
+    if (this.#client.ended || state.name !== 'waiting') return this.shared.turns.end(this)
+    const { message, resumes } = state
+    this.#state = {
+      name: 'running',
+      unit: resumes ? 'extended' : 'none',
+      flushed: 'no',
+      isOutside: alone !== undefined,
+    }
+    this.#sight.begin()
+    if (this.#sight.isClouded) this.#client.hold()
     if (refusal) this.#unit.refuse('0A000', `Atomic Upgrade: ${refusal}`)
-    this.nested.isOutside = alone !== undefined
-    const message = this.#held
-    this.#held = undefined
-    this.#client.work(message && alone !== undefined ? withSql(message, alone) : message)
+    this.#client.work(alone === undefined ? message : withSql(message, alone))
   }
 
-  /** The statement of the message that waits for the turn, if it is one that runs outside of a transaction only. */
+  get #held(): Understood | undefined {
+    return this.#state.name === 'waiting' ? statementOf(this.#state.message, this.statements) : undefined
+  }
+
   get standsAlone(): string | undefined {
-    const held = this.#held
-    const statement = held && this.transaction.now.status === 'I' ? statementOf(held, this.statements) : undefined
+    const statement = this.transaction.now.status === 'I' ? this.#held : undefined
     return statement?.alone ? statement.text : undefined
   }
 
-  /** Whether the message that waits for the turn needs nothing of PostgreSQL. */
   get onlyBeginsOrEnds(): boolean {
-    const held = this.#held && statementOf(this.#held, this.statements)
-    return held !== undefined && ['begin', 'commit', 'rollback'].includes(held.effect.kind)
+    const { kind } = this.#held?.effect ?? {}
+    return kind === 'begin' || kind === 'commit' || kind === 'rollback'
   }
 
-  /** What waits for the turn, for people. */
   get heldStatement(): string {
-    return (this.#held && statementOf(this.#held, this.statements)?.text) ?? 'a statement'
+    return this.#held?.text ?? ''
   }
 
-  /** Another session waits: the turn is given up where the client waits as well, between a Flush and its Sync. */
+  /** Between a Flush and its Sync. */
   offerTurn(): void {
     const { turns, upstream } = this.shared
-    if (this.#turn !== 'mine' || this.#flushed !== 'yes' || this.#synced || !turns.areWanted) return
-    this.#turn = 'yielding'
-    upstream.send(syncPoint(status => this.#ready(status)))
+    const state = this.#state
+    if (state.name !== 'running' || state.flushed !== 'yes' || !turns.areWanted) return
+    this.#state = { name: 'yielding' }
+    upstream.send(syncPoint(status => this.#answered(status)))
   }
 
-  #flush(): void {
-    this.#underWay = true
-    this.#flushed = 'asked'
-    const { upstream } = this.shared
-    if (this.#dirty.size > 0 && !this.#unit.failed) {
-      const look = survey(found => this.#isClean(found) && this.#client.release(), this.#unit.deliver)
-      this.#unit.send(look)
-    }
-    upstream.send({ bytes: wire.flush, expected: [] })
+  #flush(state: Running): void {
+    state.unit = 'extended'
+    state.flushed = 'asked'
+    if (this.#sight.isClouded) this.#unit.send(survey(found => void this.#isClean(found), this.#unit.deliver))
+    this.shared.upstream.send({ bytes: wire.flush, expected: [] })
     if (this.#unit.failed) return this.#hasFlushed()
     this.#unit.inOrder(() => this.#hasFlushed())
   }
 
   #hasFlushed(): void {
-    if (this.#flushed === 'no') return
+    const state = this.#state
+    if (state.name !== 'running' || state.flushed === 'no') return
+    state.flushed = 'yes'
     this.#client.release()
-    this.#flushed = 'yes'
-    if (this.#dirty.size > 0) this.#client.hold()
+    if (this.#sight.isClouded) this.#client.hold()
     this.offerTurn()
   }
 
   // ── The unit ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  #watch(statement: Understood, portal: string | undefined): void {
+    const { upstream } = this.shared
+    if (upstream.doom) return upstream.abandon(upstream.doom)
+    this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : ''
+    this.#sight.watch(statement, portal)
+  }
+
   #failed(): void {
     this.#copy.end()
-    if (this.#flushed === 'asked') this.#hasFlushed()
+    if (this.#state.name === 'running' && this.#state.flushed === 'asked') this.#hasFlushed()
   }
 
   #copyData(): void {
@@ -307,38 +306,38 @@ export class Session implements Owner {
 
   /** The Sync behind a COPY is the client's by the extended protocol, else ours. */
   #copyEnded(): void {
-    if (this.#simple.isUnderWay || this.#client.ended) this.#endUnit()
+    const isOurs = this.#state.name === 'running' && this.#state.unit === 'simple'
+    if (isOurs || this.#client.ended) this.#endUnit()
     else this.#client.work()
   }
 
   #endUnit({ sync = true } = {}): void {
-    this.#synced = true
-    const request = syncPoint(status => this.#ready(status))
+    const state = this.#state
+    this.#state = { name: 'ending', unit: state.name === 'running' ? state.unit : 'none' }
+    const request = syncPoint(status => this.#answered(status))
     this.shared.upstream.send(sync ? request : { ...request, bytes: Buffer.alloc(0) })
   }
 
   /** The unit is answered; what it has read is looked at before the client gets to know. */
-  #ready(status: string): void {
+  #answered(status: string): void {
     const failed = status === 'E' || this.#unit.failed
-    if (this.#dirty.size === 0) return this.#ended(failed)
+    if (!this.#sight.isClouded) return this.#ended(failed)
     const { upstream, layers, savepoints } = this.shared
     let found: Survey | undefined
-    const look = () =>
-      upstream.send(
-        join(
-          survey(seen => {
-            found = seen
-          }),
-          syncPoint(() => {
-            // A cancellation or a statement_timeout may have hit it.
-            if (!found) return upstream.status === 'E' ? back() : look()
-            if (!this.#isClean(found)) return
-            this.#dirty.clear()
-            this.#client.release()
-            this.#ended(failed)
-          }),
-        ),
-      )
+    const look = () => {
+      const seen = (survey: Survey) => {
+        found = survey
+      }
+      upstream.send(join(survey(seen), syncPoint(judge)))
+    }
+    const judge = (status: string) => {
+      // A cancellation or a statement_timeout may have hit it.
+      if (!found) return status === 'E' ? back() : look()
+      if (!this.#isClean(found)) return
+      this.#sight.clear()
+      this.#client.release()
+      this.#ended(failed)
+    }
     const back = () => {
       const { top } = layers
       if (top?.owner === this) savepoints.backTo(top.savepoint, look)
@@ -348,97 +347,50 @@ export class Session implements Owner {
     else look()
   }
 
-  /** Whether the unit has seen nothing that another has not committed; otherwise the batch has failed. */
   #isClean(found: Survey): boolean {
-    const { isolation, layers, tape, upstream } = this.shared
-    const seen = isolation.firstOf(this.#visible, found) ?? this.#stumbledOver()
-    isolation.attribute(this, found)
-    if (!seen) return true
-    const { table, changedBy } = seen
-    upstream.abandon(readsUncommitted(this.#deed, layers.deedOf(changedBy), table, tape.revision))
-    return false
-  }
-
-  /** A row that is not committed was in the way of one to be inserted: no counter tells, and PostgreSQL would have waited. */
-  #stumbledOver(): Dirty | undefined {
-    const { code, table } = this.#unit.refusal ?? {}
-    const isDuplicate = code === '23505' || code === '23P01'
-    const resolves = /\bon\s+conflict\b/i.test(this.#statement)
-    return [...this.#visible.values()].find(dirty => {
-      const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '')
-      return (isDuplicate && table === name) || (resolves && this.#statement.includes(name))
-    })
-  }
-
-  #watch({ text, leaves, fetches }: Understood, portal: string | undefined): void {
-    const { upstream } = this.shared
-    if (upstream.doom) return upstream.abandon(upstream.doom)
-    this.#statement = text
-    this.definition ||= /^\s*(create|alter|drop)\b/i.test(text) ? text : ''
-    if (looksIntoCatalog.test(text)) this.#looksIntoCatalog()
-    const cursor = fetches ?? portal
-    const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty
-    for (const [oid, dirty] of seen) this.#visible.set(oid, dirty)
-    if (leaves?.kind === 'cursor') this.#cursors.set(leaves.name, new Map(this.#dirty))
-    else if (portal) this.#cursors.set(portal, seen)
-  }
-
-  #looksIntoCatalog(): void {
-    const { layers, onCatalogRead } = this.shared
-    for (const { who, place, definition } of layers.othersOpen(this)) {
-      if (definition) onCatalogRead(seesUncommitted(this.#deed, { who, place, sql: definition }))
-    }
+    return this.#sight.isClean(found, this.#unit.refusal)
   }
 
   #ended(failed: boolean): void {
-    if (this.#turn === 'yielding' && !failed) return this.#finish()
-    this.#skipping = this.#turn === 'yielding'
+    const yields = this.#state.name === 'yielding'
+    if (yields && !failed) return this.#finish({ name: 'paused' })
     this.#unit.failed = false
     this.#unit.refusal = undefined
     if (failed) {
       this.statements.fallBack()
       this.#simple.drop()
     } else if (this.#simple.hasMore) {
-      this.#synced = false
+      this.#state = { name: 'running', unit: 'simple', flushed: 'no', isOutside: false }
       return this.#simple.goOn()
     }
-    if (this.#client.ended) return this.#finish()
+    const next: State = { name: yields ? 'skipping' : 'idle' }
+    if (this.#client.ended) return this.#finish(next)
     const rest = this.nested.conclude(failed)
-    if (!rest) this.#finish()
-    else if ('undo' in rest) this.shared.savepoints.undo(rest.undo, () => this.#finish())
+    if (!rest) this.#finish(next)
+    else if ('undo' in rest) this.shared.savepoints.undo(rest.undo, () => this.#finish(next))
     else
       this.shared.upstream.send(
         join(
           rest.commit,
-          syncPoint(after => this.#ready(after)),
+          syncPoint(status => this.#answered(status)),
         ),
       )
   }
 
-  #finish(): void {
-    const yielding = this.#turn === 'yielding'
+  #finish(next: State): void {
+    const { layers, turns } = this.shared
     this.transaction.settle()
-    const { layers } = this.shared
     const { status } = this.transaction.now
-    if (status === 'I' && this.transaction.now.layers.length === 0) this.#forgetPortals()
+    if (status === 'I' && this.transaction.now.layers.length === 0) {
+      this.statements.portals.clear()
+      this.#sight.forget()
+    }
     if (layers.top?.owner === this) layers.isSurveyed = false
     this.quietSince = performance.now()
-    this.#turn = 'none'
-    this.#flushed = 'no'
-    this.nested.isOutside = false
-    if (!yielding) {
-      this.#synced = false
-      this.#simple.isUnderWay = false
-      this.#underWay = false
-      this.write(wire.readyForQuery(status))
-    }
-    if (this.#client.ended) this.shared.turns.ended(this)
-    this.shared.turns.end(this)
+    this.#state = next
+    if (next.name === 'idle') this.write(wire.readyForQuery(status))
+    if (this.#client.ended) turns.ended(this)
+    turns.end(this)
     this.#client.work()
-  }
-
-  #forgetPortals(): void {
-    this.statements.portals.clear()
-    this.#cursors.clear()
   }
 }

@@ -8,8 +8,6 @@ import * as wire from './wire'
 
 /** Query messages, passed on or each statement sent by the extended protocol, and FunctionCall: units by themselves. */
 export class SimpleProtocol {
-  /** Whether the client awaits ReadyForQuery without a Sync of its own. */
-  isUnderWay = false
   /** Pieces of a Query message that wait until a COPY before them is done. */
   #rest: Understood[] = []
 
@@ -21,7 +19,6 @@ export class SimpleProtocol {
   ) {}
 
   query({ body, frame }: wire.Message): void {
-    this.isUnderWay = true
     this.#rest = understand(wire.readCString(body).bytes)
     const [first, ...more] = this.#rest
     if (first && more.length === 0 && this.execution.canPass(first)) return this.#pass(first, frame)

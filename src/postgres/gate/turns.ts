@@ -3,9 +3,9 @@ import { waitedInVain } from './conflict'
 import type { Handover } from './handover'
 import type { Isolation } from './isolation'
 import type { Layers } from './layers'
+import type { Participant } from './participant'
 import { join, syncPoint } from './request'
 import type { Savepoints } from './savepoints'
-import type { Session } from './session'
 import type { Speakers } from './speakers'
 import { type Survey, survey } from './survey'
 import type { Tape } from './tape'
@@ -21,7 +21,7 @@ export interface Places {
   readonly speakers: Speakers
   readonly handover: Handover
   readonly boundary: Boundary
-  readonly sessions: Set<Session>
+  readonly sessions: Set<Participant>
   /** How long a thread waits for another one that sends nothing, in milliseconds; 0 is no limit. */
   readonly patience: number
   /** Cancels the statement that runs upstream. */
@@ -30,10 +30,10 @@ export interface Places {
 
 /** Whose turn it is with the one connection upstream, for a unit at a time. */
 export class Turns {
-  holder: Session | undefined
-  #waiting: Session[] = []
+  holder: Participant | undefined
+  #waiting: Participant[] = []
   /** Sessions whose client has gone and that are still to be tidied after. */
-  #departed: Session[] = []
+  #departed: Participant[] = []
   /** Cancellations that are on their way: nothing starts that they might hit. */
   #cancelling = 0
   /** PostgreSQL is being asked what the last holder has written. */
@@ -44,7 +44,7 @@ export class Turns {
   constructor(private readonly places: Places) {}
 
   /** Asks for the turn; `session.begin` follows. */
-  request(session: Session): void {
+  request(session: Participant): void {
     this.#waiting.push(session)
     this.#next()
     if (this.holder !== session) this.holder?.offerTurn()
@@ -54,13 +54,13 @@ export class Turns {
     return this.#waiting.length > 0
   }
 
-  end(session: Session): void {
+  end(session: Participant): void {
     if (this.holder === session) this.holder = undefined
     this.#next()
   }
 
   /** A client has gone: it is tidied after before another session's turn. */
-  ended(session: Session): void {
+  ended(session: Participant): void {
     if (!this.places.sessions.delete(session)) return
     this.#waiting = this.#waiting.filter(other => other !== session)
     this.#departed.push(session)
@@ -118,7 +118,7 @@ export class Turns {
     else this.#whenQuiet?.()
   }
 
-  #begin(session: Session): void {
+  #begin(session: Participant): void {
     const { boundary, handover } = this.places
     const sql = boundary.standingAlone(session)
     if (sql !== undefined) return boundary.outside(session, sql, start => session.begin(start))
@@ -126,7 +126,7 @@ export class Turns {
     boundary.inside(give, { mayEnd: true })
   }
 
-  #tidyAfter(departed: Session): void {
+  #tidyAfter(departed: Participant): void {
     const { boundary, handover, sessions } = this.places
     const tidy = () => handover.tidyAfter(departed, sessions, () => this.end(departed))
     boundary.inside(tidy, { mayEnd: false })
@@ -135,7 +135,7 @@ export class Turns {
   // ── What the last holder has written ──────────────────────────────────────────────────────────────────────────────
 
   /** Whether it matters to the session what was written in the layer on top, and that is not known yet. */
-  #isUnknownTo(session: Session): boolean {
+  #isUnknownTo(session: Participant): boolean {
     const { top, isSurveyed } = this.places.layers
     return !isSurveyed && top !== undefined && top.status === 'open' && top.owner !== session
   }
@@ -172,7 +172,7 @@ export class Turns {
   // ── Threads ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The session of another thread that has written, and whose transaction has to end before this one may go on. */
-  #blockerOf(session: Session): Session | undefined {
+  #blockerOf(session: Participant): Participant | undefined {
     const { layers, speakers, sessions } = this.places
     const others = layers.othersOpen(session)
     if (others.length === 0 || layers.owners.includes(session)) return undefined

@@ -1,0 +1,102 @@
+import { readsUncommitted, seesUncommitted } from './conflict'
+import type { Dirty, Isolation } from './isolation'
+import type { Deed, Layers, Owner } from './layers'
+import type { Survey } from './survey'
+import type { ServerError, Tape } from './tape'
+import type { Understood } from './understand'
+import type { Upstream } from './upstream'
+
+/** What of the gate it needs to know what a session may see. */
+export interface View {
+  readonly upstream: Upstream
+  readonly tape: Tape
+  readonly layers: Layers
+  readonly isolation: Isolation
+  /** Told when a client sees the catalog as another has changed it and not committed. */
+  onCatalogRead(words: string): void
+}
+
+/** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
+const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i
+
+/** What a session sees of what others have changed and not committed. */
+export class Sight {
+  /** By oid: of that nothing may be read. */
+  #dirty = new Map<string, Dirty>()
+  /** What of it the unit's statements would see; one that has looked for it knows. */
+  #visible = new Map<string, Dirty>()
+  /** The same for a cursor or portal, as of the time when it was declared. */
+  readonly #cursors = new Map<string, Map<string, Dirty>>()
+  /** The last statement, for people. */
+  #statement = ''
+
+  constructor(
+    private readonly owner: Owner,
+    private readonly view: View,
+  ) {}
+
+  /** Whether there is anything that must not be seen, so that answers have to be looked at before they are handed on. */
+  get isClouded(): boolean {
+    return this.#dirty.size > 0
+  }
+
+  /** A unit begins. */
+  begin(): void {
+    this.#dirty = this.view.isolation.dirtyFor(this.owner)
+    this.#visible.clear()
+  }
+
+  /** Its answers were looked at. */
+  clear(): void {
+    this.#dirty.clear()
+  }
+
+  /** The cursors and portals have gone. */
+  forget(): void {
+    this.#cursors.clear()
+  }
+
+  /** A statement is about to be carried out. */
+  watch({ text, leaves, fetches }: Understood, portal: string | undefined): void {
+    this.#statement = text
+    if (looksIntoCatalog.test(text)) this.#tellOfCatalog()
+    const cursor = fetches ?? portal
+    const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty
+    for (const [oid, dirty] of seen) this.#visible.set(oid, dirty)
+    if (leaves?.kind === 'cursor') this.#cursors.set(leaves.name, new Map(this.#dirty))
+    else if (portal) this.#cursors.set(portal, seen)
+  }
+
+  /** Whether nothing was seen that another has not committed; otherwise the batch has failed. `refusal`: the unit's error. */
+  isClean(found: Survey, refusal: ServerError | undefined): boolean {
+    const { isolation, layers, tape, upstream } = this.view
+    const seen = isolation.firstOf(this.#visible, found) ?? this.#stumbledOver(refusal)
+    isolation.attribute(this.owner, found)
+    if (!seen) return true
+    const { table, changedBy } = seen
+    upstream.abandon(readsUncommitted(this.#deed, layers.deedOf(changedBy), table, tape.revision))
+    return false
+  }
+
+  /** A row that is not committed was in the way of one to be inserted: no counter tells, and PostgreSQL would have waited. */
+  #stumbledOver({ code, table }: Partial<ServerError> = {}): Dirty | undefined {
+    const isDuplicate = code === '23505' || code === '23P01'
+    const resolves = /\bon\s+conflict\b/i.test(this.#statement)
+    return [...this.#visible.values()].find(dirty => {
+      const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '')
+      return (isDuplicate && table === name) || (resolves && this.#statement.includes(name))
+    })
+  }
+
+  #tellOfCatalog(): void {
+    const { layers, onCatalogRead } = this.view
+    for (const { who, place, definition } of layers.othersOpen(this.owner)) {
+      if (definition) onCatalogRead(seesUncommitted(this.#deed, { who, place, sql: definition }))
+    }
+  }
+
+  get #deed(): Deed {
+    const { who, place } = this.owner
+    return { who, place, sql: this.#statement }
+  }
+}
