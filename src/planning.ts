@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Project } from './alembic/driver'
 import { editedScripts } from './edited'
-import { readPlan, writePlan } from './from-plan-file'
+import { newEnumValues, readPlan, writePlan } from './from-plan-file'
 import { baseCommit, scriptsAt } from './git/base'
 import { abridged } from './plan/abridged'
 import { destructionsOf } from './plan/destructive'
@@ -25,10 +25,11 @@ import { allOf, type Step } from './step'
 export async function planBatch(step: Step): Promise<void> {
   const { inputs, result } = step
   const plans = inputs.planFile ? await readPlan(step) : await planScripts(step)
-  for (const { state } of step.targets) {
+  for (const target of step.targets) {
+    const { state } = target
     const plan = plans.get(state.bind)!
     state.plan = plan
-    state.obstacles = obstaclesOf(plan)
+    state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined)
     if (inputs.segments && !inputs.planFile) divide(step, plan, state)
     state.destructions = destructionsOf(plan)
     state.priorHeads = plan.priorHeads

@@ -1,7 +1,7 @@
 import { Failure, type Place, type StatementFailure } from '../failure'
 import type { Plan } from '../plan/plan'
 import { nameHeads, type Result } from '../plan/result'
-import type { Obstacle } from '../plan/transactional'
+import { isAboutTheTransaction, type Obstacle } from '../plan/transactional'
 import { halvesOf } from './segments'
 import { count } from './words'
 
@@ -42,7 +42,7 @@ export function failureOf(
       sentence(
         `${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`,
       ),
-      { ...details, advice: waysOut(inSegments) },
+      { ...details, advice: waysOut({ inSegments, ofTheTransaction: isAboutTheTransaction(sql, error.message) }) },
     )
   }
   if (isTransient(error.code)) {
@@ -64,7 +64,7 @@ export function notTransactionalFailure(
   [first, ...more]: [Obstacle, ...Obstacle[]],
   { inSegments = false } = {},
 ): Failure {
-  const { revision, line, text, why } = first
+  const { revision, line, text, why, ofTheTransaction } = first
   const name = `${revision.id}${revision.message && ` (${revision.message})`}`
   const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : ''
   return new Failure(
@@ -74,7 +74,7 @@ export function notTransactionalFailure(
       revision: revision.id,
       place: { file: revision.path, line },
       statement: { sql: text, code: '', message: '' },
-      advice: waysOut(inSegments),
+      advice: waysOut({ inSegments, ofTheTransaction }),
     },
   )
 }
@@ -96,8 +96,8 @@ export function warningsOf({ databases }: Pick<Result, 'databases'>): string[] {
   const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? [])
   const at = (path: string, line: number | null) => `${path}${line === null ? '' : `:${line}`}`
   const refused = obstacles.map(
-    ({ revision, line, why, inSegments }) =>
-      `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(inSegments)}`,
+    ({ revision, line, why, ...which }) =>
+      `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(which)}`,
   )
   const mentioned = revisions.flatMap(({ id, path, mentions = [] }) =>
     mentions.map(
@@ -109,10 +109,13 @@ export function warningsOf({ databases }: Pick<Result, 'databases'>): string[] {
 }
 
 /** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */
-const waysOut = (inSegments: boolean): string =>
-  inSegments
+function waysOut({ inSegments = false, ofTheTransaction = false }): string {
+  if (ofTheTransaction)
+    return 'The batch runs in a transaction of ours, in READ COMMITTED, which has begun before: take the statement out. Where rows have to stay as they are while the script reads them, it can lock them (`LOCK TABLE`, `SELECT … FOR UPDATE`).'
+  return inSegments
     ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in an earlier revision; where the preview does not see that a script uses it, apply the batch up to that one first (input `revision`).'
     : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.'
+}
 
 /** Ends with a full stop, whether or not the error's own words do. */
 const sentence = (text: string): string => (/[.!?…]$/.test(text) ? text : `${text}.`)
