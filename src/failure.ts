@@ -62,8 +62,10 @@ export class Failure extends Error {
 }
 
 /** Any thrown value as a Failure; what we did not foresee is `internal`. */
-export function asFailure(error: unknown): Failure {
-  if (error instanceof Failure) return error
+export const asFailure = (error: unknown): Failure => (error instanceof Failure ? error : asFault(error))
+
+/** What nobody foresaw, or nobody waited for. */
+export function asFault(error: unknown): Failure {
   return new Failure('internal', messageOf(error), {
     advice: 'This is a fault of Atomic Upgrade itself; please report it with the log of this step.',
     cause: error,

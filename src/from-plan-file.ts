@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Failure, messageOf } from './failure'
 import { digestOf } from './plan/digest'
@@ -36,8 +36,8 @@ export async function writePlan(step: Step): Promise<void> {
   const { label, direction } = inputs
   const { repository } = surroundings
   const plan = { repository, label, digest: digestOf(result.digested!), direction, databases }
-  result.planFile = step.fileFor('plan.json')
-  writeFileSync(result.planFile, writePlanFile(plan, inputs.planKey))
+  const file = step.write('plan.json', writePlanFile(plan, inputs.planKey), 'The plan file')
+  if (file) result.planFile = file
 }
 
 /**

@@ -1,4 +1,3 @@
-import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Project } from './alembic/driver'
 import { editedScripts } from './edited'
@@ -102,9 +101,9 @@ function writeSql(step: Step): void {
   const { result } = step
   const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []))
   if (!plans.every(({ plan }) => isRendered(plan))) return
-  result.sqlFile = step.fileFor('sql')
   const scripts = plans.filter(({ plan }) => plan.revisions.length > 0)
   const named = ({ bind, plan }: (typeof plans)[number]) =>
     plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan)
-  writeFileSync(result.sqlFile, scripts.map(named).join('\n'))
+  const file = step.write('sql', scripts.map(named).join('\n'), 'The file of the SQL')
+  if (file) result.sqlFile = file
 }
