@@ -2,10 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
-import { createInterface } from 'node:readline'
+import { setImmediate } from 'node:timers/promises'
 import { Failure, type FailureReason, type Place } from '../failure'
 import { explainHeads, type Node } from '../plan/heads'
-import type { Direction, PlaceInScript, Plan, RenderedStatement, Revision, Script } from '../plan/plan'
+import type { Direction, Plan, RenderedStatement, Revision, Script } from '../plan/plan'
+import { type Answer, type PlannedBatch, readAnswer } from './answer'
+import { type Line, readLines, textsOf } from './lines'
 
 /** How to start the user's Python and what it shall load. */
 export interface DriverOptions {
@@ -68,57 +70,12 @@ export class ScriptError extends Error {
   }
 }
 
-interface Answer {
-  loaded?: {
-    revisions: {
-      id: string
-      down: string[]
-      depends_on: string[]
-      labels: string[]
-      message: string
-      path: string
-      created: string
-    }[]
-    heads: string[]
-    databases: { bind: string; version_table: string; version_table_schema: string | null }[]
-  }
-  /** Comes before `planned`: one statement of a revision, in their order. */
-  statement?: RenderedStatement
-  planned?: Record<string, PlannedBatch>
-  read?: Node[]
-  revision?: { bind: string; id: string }
-  ran?: true
-  failed?: {
-    kind: string
-    message: string
-    frames?: { file: string; line: number; function: string }[]
-    bind?: string | null
-    revision?: string | null
-    line?: number | null
-    database?: boolean
-    path?: string
-  }
-}
-
-interface PlannedBatch {
-  prior: string[]
-  new: string[]
-  revisions: {
-    id: string
-    digest: string
-    /** Which of the statements that came before: from, and up to without that one. */
-    statements: [number, number]
-    reason: string | null
-    line: number | null
-    heads: string[]
-    concurrently?: PlaceInScript[]
-    mentions?: PlaceInScript[]
-    strings?: PlaceInScript[]
-  }[]
-}
+/** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
+const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000]
 
 /** The driver's modules, each behind those that it imports. */
 const modules = [
+  'lifeline',
   'failures',
   'channel',
   'connections',
@@ -158,6 +115,8 @@ export class Driver {
   readonly #child: ChildProcess
   readonly #nonce = randomBytes(12).toString('hex')
   #answers: Answer[] = []
+  /** Bytes since the last request. */
+  #answered = 0
   #wake: (() => void) | undefined
   /** Why no further answer will come. */
   #gone: Failure | undefined
@@ -181,8 +140,17 @@ export class Driver {
       else setTimeout(leave, 100)
     })
     this.#child.stdin!.on('error', () => {})
-    createInterface({ input: this.#child.stderr! }).on('line', options.print)
-    createInterface({ input: this.#child.stdout! }).on('line', line => this.#read(line))
+    const isAnswer = (start: Buffer) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce
+    readLines(
+      this.#child.stderr!,
+      () => 0,
+      line => this.#print(line),
+    )
+    readLines(
+      this.#child.stdout!,
+      start => (isAnswer(start) ? mostAtOnce : 0),
+      line => (isAnswer(line.bytes) ? this.#read(line) : this.#print(line)),
+    )
     options.signal.addEventListener('abort', () => this.kill())
     this.#child.stdin!.write(sources())
     const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options
@@ -262,16 +230,20 @@ export class Driver {
 
   /** Runs the batches online through the gates; `onRevision` is told of each revision before it starts. */
   async run(request: Request<Batch>, onRevision: (bind: string, id: string) => void): Promise<void> {
+    const left = new Map(Object.entries(request.databases).map(([bind, { revisions }]) => [bind, [...revisions]]))
     this.#send({ run: request })
-    for (;;) {
-      const answer = await this.#answer().catch(error => {
-        if (error !== this.#gone) throw error
-        throw new Failure('migration-failed', error.message, { advice: 'What it printed is in the log above.' })
-      })
-      if (answer.ran) return
-      if (!answer.revision) throw this.#unexpected()
-      onRevision(answer.revision.bind, answer.revision.id)
-      this.#send({ go: true })
+    try {
+      for (;;) {
+        const { ran, revision } = await this.#answer()
+        // What was printed before is in the pipe.
+        if (ran) return await setImmediate()
+        if (!revision || left.get(revision.bind)?.shift()?.id !== revision.id) throw this.#unexpected()
+        onRevision(revision.bind, revision.id)
+        this.#send({ go: true })
+      }
+    } catch (error) {
+      if (!(error instanceof Failure) || error !== this.#gone) throw error
+      throw new Failure('migration-failed', error.message, error.details)
     }
   }
 
@@ -291,16 +263,34 @@ export class Driver {
   }
 
   #send(request: object): void {
+    this.#answered = 0
     this.#child.stdin!.write(`${JSON.stringify(request)}\n`)
   }
 
-  #read(line: string): void {
-    if (!line.startsWith(this.#nonce)) {
-      if (line !== '') this.options.print(line)
-      return
-    }
-    this.#answers.push(JSON.parse(line.slice(this.#nonce.length)))
+  #print(line: Line): void {
+    for (const text of textsOf(line)) if (text !== '') this.options.print(text)
+  }
+
+  #read({ bytes, size }: Line): void {
+    this.#answered += size
+    const isTooLong = size > bytes.length || this.#answered > mostInAll
+    const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.#nonce.length))
+    if (answer) this.#answers.push(answer)
+    else this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers')
     this.#wake?.()
+  }
+
+  /** Somebody else has spoken in the driver's place: nothing more of it is believed, and Python ends. */
+  #distrust(why: string): Failure {
+    const told = `Python said something in the driver’s place that ${why}.`
+    this.#leave(
+      new Failure('render-failed', told, {
+        advice: 'See to it that nothing in the app, env.py or the scripts writes into what the driver has opened.',
+      }),
+    )
+    this.#answers = []
+    this.kill()
+    return this.#gone!
   }
 
   #leave(failure: Failure): void {
@@ -335,11 +325,12 @@ export class Driver {
             ? { file: this.#file(path), line: null }
             : script && { file: script.path, line: null }
     if (kind === 'script') return new ScriptError(message, bind, revision, place, database === true)
+    if (!kinds.has(kind)) return this.#unexpected()
     return new Failure(kind as FailureReason, message, { ...(place && { place }), ...adviceFor(kind) })
   }
 
   #unexpected(): Failure {
-    return new Failure('internal', 'The driver in the user’s Python answered out of turn.')
+    return this.#distrust('was not asked for')
   }
 
   #file(path: string): string {
@@ -348,6 +339,19 @@ export class Driver {
     return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/')
   }
 }
+
+/** How the driver itself says that something failed. */
+const kinds = new Set([
+  'invalid-input',
+  'unknown-revision',
+  'multiple-heads',
+  'render-failed',
+  'migration-failed',
+  'not-transactional',
+  'drift',
+  'plan-changed',
+  'untrusted',
+])
 
 function adviceFor(kind: string): { advice?: string } {
   switch (kind) {

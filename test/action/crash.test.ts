@@ -29,8 +29,7 @@ const thrower = (what: string) => ({
 })
 const faults = {
   'an exception in a listener': 'throw new Error("a fault of ours")',
-  'a rejection that nobody awaits': 'void Promise.reject(new Error("a fault of ours"))',
-  'something thrown that is no error': 'throw null',
+  'a rejection that nobody awaits, by what is no error': 'void Promise.reject(null)',
 }
 
 const isSleeping = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()`
@@ -106,8 +105,8 @@ describe('What the runner takes away:', () => {
     expect(step.exitCode).toBe(0)
   })
 
-  test.each([['/dev/null/nowhere'], ['/dev/full']])('the summary (%s): a warning, and applied', async path => {
-    const step = await start(project(), url, applying, { environment: { GITHUB_STEP_SUMMARY: path } })
+  test('the room for the summary: a warning, and applied', async () => {
+    const step = await start(project(), url, applying, { environment: { GITHUB_STEP_SUMMARY: '/dev/full' } })
     expect(step.outputs, step.log).toMatchObject({ outcome: 'applied' })
     expect(warnings(step)).toEqual([expect.stringContaining('The job summary could not be written')])
     expect(step.exitCode).toBe(0)
