@@ -34,6 +34,17 @@ export interface StatementFailure {
   hint?: string
   /** Characters from the start of `sql`, counted from 1. */
   position?: number
+  /** Where in functions it happened. */
+  context?: string
+}
+
+/** Words of others in a message of ours, which may repeat what rows and statements hold. */
+export interface Quotation {
+  /** PostgreSQL's error, a Python error as `Class: words`, what another session runs, a sentence with an enum's value. */
+  of: 'postgres' | 'python' | 'session' | 'value'
+  text: string
+  /** Whether PostgreSQL only passes on what a function says. */
+  raised?: boolean
 }
 
 export interface FailureDetails {
@@ -44,6 +55,8 @@ export interface FailureDetails {
   revision?: string
   place?: Place
   statement?: StatementFailure
+  /** What of the message is the words of others, besides those of `statement` and `cause`. */
+  quotes?: Quotation[]
   /** Whether the same batch may well succeed a little later: another session was in the way. */
   transient?: boolean
   cause?: unknown

@@ -6,6 +6,7 @@ import { log, openLog } from './log'
 import { outputsOf } from './outputs'
 import type { Result } from './plan/result'
 import { Publisher } from './publish'
+import { withoutConstants } from './report/discretion'
 import { explain, stateOf } from './report/words'
 import { run } from './run'
 
@@ -19,10 +20,12 @@ async function main(): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stopped.abort())
   const faults = watchFaults(stopped)
   const result: Result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] }
+  let hidesLiterals = false
   let opened: ReturnType<typeof openLog> | undefined
   try {
     const inputs = readInputs(process.env)
     const { mode, direction, label } = inputs
+    hidesLiterals = inputs.hideLiterals
     Object.assign(result, { mode, direction, label })
     const { PGPASSWORD = '' } = process.env
     const passwords = [...inputs.databases.values()].flatMap(database => database.secrets)
@@ -56,7 +59,10 @@ async function main(): Promise<void> {
     process.exitCode = 1
   }
   if (failure) {
-    log.error(explain({ ...result, failure }), `Atomic Upgrade: ${failure.reason}`, failure.details.place)
+    const told = explain(result)
+    const shown = hidesLiterals ? explain(withoutConstants(result)) : told
+    if (shown !== told) log.group('The error in full, which hide-literals keeps for the log', told.split('\n'))
+    log.error(shown, `Atomic Upgrade: ${failure.reason}`, failure.details.place)
     process.exitCode = 1
   }
 }

@@ -8,6 +8,7 @@ import { loadParser } from './plan/statements'
 import { planBatch } from './planning'
 import { lossOf } from './postgres/connection'
 import { notRehearsableFailure, notTransactionalFailure, warningsOf } from './report/blame'
+import { withoutConstants } from './report/discretion'
 import { goingOn, halvesOf } from './report/segments'
 import { stateOf } from './report/words'
 import { requireReview } from './review'
@@ -52,6 +53,8 @@ async function carryOut(step: Step): Promise<void> {
   const { inputs, result } = step
   const { publisher, log } = step.surroundings
   const { mode } = inputs
+  // A warning is an annotation, which the pull request shows.
+  const shown = () => (inputs.hideLiterals ? withoutConstants(result) : result)
   await step.checkTrust()
   // Python takes longest to start, so it goes first; everything else is done while the app imports.
   step.startPython()
@@ -67,10 +70,10 @@ async function carryOut(step: Step): Promise<void> {
   else if (mode === 'preview') {
     result.outcome = 'previewed'
     if (step.asksDatabases) await canPrepare(step)
-    for (const warning of warningsOf(result)) log.warning(warning)
+    for (const warning of warningsOf(shown())) log.warning(warning)
   } else {
     refuseObstacles(result)
-    for (const warning of halvesOf(result)) log.warning(warning)
+    for (const warning of halvesOf(shown())) log.warning(warning)
     await requireReview(step)
     result.commentUrl = await publisher.comment(result)
     result.outcome = await transact(step)

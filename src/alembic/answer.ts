@@ -25,6 +25,8 @@ export interface Answer {
   failed?: {
     kind: string
     message: string
+    /** What of the message is a Python error's. */
+    quoted?: string
     frames?: { file: string; line: number }[]
     bind?: string | null
     revision?: string | null
@@ -142,6 +144,7 @@ const isAnswer = fields({
     fields({
       kind: text,
       message: text,
+      quoted: or(text, undefined),
       frames: or(list(fields({ file: text, line })), undefined),
       bind: or(text, undefined, null),
       revision: or(text, undefined, null),

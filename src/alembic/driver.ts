@@ -312,7 +312,7 @@ export class Driver {
   }
 
   #failure(failed: NonNullable<Answer['failed']>): Error {
-    const { kind, message, frames = [], bind = null, revision = null, line = null, database, path } = failed
+    const { kind, message, quoted, frames = [], bind = null, revision = null, line = null, database, path } = failed
     if (kind === 'multiple-heads' && this.#project) return severalHeads(message, this.#project)
     const script = revision === null ? undefined : this.#project?.scripts.get(revision)
     const last = frames.at(-1)
@@ -326,7 +326,8 @@ export class Driver {
             : script && { file: script.path, line: null }
     if (kind === 'script') return new ScriptError(message, bind, revision, place, database === true)
     if (!kinds.has(kind)) return this.#unexpected()
-    return new Failure(kind as FailureReason, message, { ...(place && { place }), ...adviceFor(kind) })
+    const quotes = quoted ? [{ of: 'python', text: quoted } as const] : []
+    return new Failure(kind as FailureReason, message, { ...(place && { place }), quotes, ...adviceFor(kind) })
   }
 
   #unexpected(): Failure {

@@ -33,7 +33,10 @@ export function failureOf(
   const subject = name === null ? 'env.py' : `Revision ${name}`
   const at = { ...(revision && { revision }), ...(place && { place }) }
   const refused = fromDatabase ? last : undefined
-  if (!refused?.error) return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), at)
+  if (!refused?.error) {
+    const quotes = [{ of: 'python', text: message } as const]
+    return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), { ...at, quotes })
+  }
   const { sql, error } = refused
   const details = { ...at, statement: { sql, ...error } }
   if (notTransactional.has(error.code)) {
@@ -50,6 +53,7 @@ export function failureOf(
     return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
       ...details,
       transient: true,
+      quotes: blockers.map(text => ({ of: 'session', text })),
       advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
     })
   }
@@ -73,6 +77,7 @@ export function notTransactionalFailure(
     {
       revision: revision.id,
       place: { file: revision.path, line },
+      quotes: [{ of: 'value', text: why }],
       statement: { sql: text, code: '', message: '' },
       advice: waysOut({ inSegments, ofTheTransaction }),
     },

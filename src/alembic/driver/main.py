@@ -17,7 +17,8 @@ def answer(action):
     except Failed as error:
         channel.send(failed={"kind": error.kind, "message": str(error), **error.details})
     except BaseException as error:
-        channel.send(failed={"kind": "render-failed", "message": one_line(error), "frames": frames_of(error)})
+        told = one_line(error)
+        channel.send(failed={"kind": "render-failed", "message": told, "quoted": told, "frames": frames_of(error)})
 
 
 def tell(planned):
