@@ -16271,9 +16271,9 @@ class Failure extends Error {
     }
 }
 /** Any thrown value as a Failure; what we did not foresee is `internal`. */
-function asFailure(error) {
-    if (error instanceof Failure)
-        return error;
+const asFailure = (error) => (error instanceof Failure ? error : asFault(error));
+/** What nobody foresaw, or nobody waited for. */
+function asFault(error) {
     return new Failure('internal', messageOf(error), {
         advice: 'This is a fault of Atomic Upgrade itself; please report it with the log of this step.',
         cause: error,
@@ -16305,16 +16305,46 @@ function readEvent(environment) {
         payload: readPayload(environment.GITHUB_EVENT_PATH),
     };
 }
+/** GitHub cuts a payload at 25 MB. */
+const largest = 100_000_000;
+/** What cannot be read counts as a payload that says nothing: whom to trust, the event's name tells. */
 function readPayload(path) {
     if (!path)
         return {};
     try {
-        return JSON.parse((0,external_node_fs_.readFileSync)(path, 'utf8'));
+        const file = (0,external_node_fs_.statSync)(path);
+        return file.isFile() && file.size <= largest ? payloadOf(JSON.parse((0,external_node_fs_.readFileSync)(path, 'utf8'))) : {};
     }
     catch {
         return {};
     }
 }
+/** The fields of a payload that are what GitHub documents. */
+function payloadOf(value) {
+    const { pull_request, issue, merge_group, workflow_run } = fieldsOf(value);
+    const { number, base } = fieldsOf(pull_request);
+    const { sha } = fieldsOf(base);
+    const { head_ref } = fieldsOf(merge_group);
+    return {
+        ...(Number.isInteger(number) && {
+            pull_request: { number: number, ...(typeof sha === 'string' && { base: { sha } }) },
+        }),
+        ...(Number.isInteger(fieldsOf(issue).number) && { issue: issue }),
+        ...(typeof head_ref === 'string' && { merge_group: { head_ref } }),
+        ...(isRun(workflow_run) && { workflow_run }),
+    };
+}
+function isRun(value) {
+    const { event, head_sha, head_branch = null, head_repository, pull_requests = [] } = fieldsOf(value);
+    const { full_name, owner } = fieldsOf(head_repository);
+    return (typeof event === 'string' &&
+        typeof head_sha === 'string' &&
+        (head_branch === null || typeof head_branch === 'string') &&
+        (!head_repository || (typeof full_name === 'string' && typeof fieldsOf(owner).login === 'string')) &&
+        Array.isArray(pull_requests) &&
+        pull_requests.every(each => Number.isInteger(fieldsOf(each).number)));
+}
+const fieldsOf = (value) => typeof value === 'object' && value !== null ? value : {};
 /** The pull request that the event is about; undefined where it is about none. */
 function pullRequestOf({ name, sha, repository, payload }) {
     const { pull_request, issue, merge_group, workflow_run } = payload;
@@ -16922,7 +16952,7 @@ function betweenOf({ doubt, plan, priorHeads }, the, name) {
 }
 /** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
 function explain(result) {
-    const { message, details } = result.failure;
+    const { message = '', details = {} } = result.failure ?? {};
     const statement = details.statement && describeStatement(details.statement);
     return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n');
 }
@@ -17239,44 +17269,6 @@ function commentProblem(error) {
     return problem;
 }
 
-// EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
-var wasm = __nccwpck_require__(2627);
-;// CONCATENATED MODULE: ./src/plan/literals.ts
-
-/**
- * A statement with its constants replaced by `$1`, `$2` and so on: strings in any statement, and numbers where they are
- * data. In DDL numbers are lengths and scales, which tell nothing of anybody. Comments go. Needs the parser to be loaded.
- */
-function hideLiterals(sql) {
-    let tokens;
-    try {
-        tokens = (0,wasm.scanSync)(sql.replaceAll('\0', '')).tokens;
-    }
-    catch {
-        return '/* not shown: its constants cannot be told from the rest */';
-    }
-    const bytes = Buffer.from(sql.replaceAll('\0', ''));
-    const first = tokens.find(({ tokenType }) => !comments.has(tokenType));
-    const hidden = isData(first?.text ?? '') ? new Set([...strings, ...numbers]) : strings;
-    const pieces = [];
-    let [at, count] = [0, 0];
-    for (const { start, end, tokenType } of tokens) {
-        const comment = comments.has(tokenType);
-        if (!comment && !hidden.has(tokenType))
-            continue;
-        pieces.push(bytes.toString('utf8', at, start), comment ? '' : `$${++count}`);
-        at = end;
-    }
-    return [...pieces, bytes.toString('utf8', at)].join('').trim();
-}
-const isData = (word) => /^(select|insert|update|delete|merge|with|values|copy|call|execute)$/i.test(word);
-/** FCONST, SCONST, USCONST, BCONST, XCONST and ICONST of PostgreSQL 18's grammar. */
-const [literals_float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266];
-const strings = new Set([string, unicodeString, bits, hex]);
-const numbers = new Set([literals_float, integer]);
-/** Its SQL_COMMENT and C_COMMENT. */
-const comments = new Set([275, 276]);
-
 ;// CONCATENATED MODULE: ./src/report/batch.ts
 /** The revisions of all databases, in the order they are shown. */
 function batchOf({ databases }) {
@@ -17288,6 +17280,8 @@ function batchOf({ databases }) {
 
 ;// CONCATENATED MODULE: external "node:v8"
 const external_node_v8_namespaceObject = require("node:v8");
+// EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
+var wasm = __nccwpck_require__(2627);
 ;// CONCATENATED MODULE: ./src/plan/statements.ts
 
 
@@ -17378,30 +17372,55 @@ function isPlainSelect(select) {
 /**
  * What of the batch cannot be part of one transaction, by PostgreSQL's own parse tree of the dry run, and by Alembic's
  * arguments in scripts that could not be rendered. What a statement hides (a DO block, a function) is not seen.
- * Needs the parser to be loaded.
+ * `values` knows which new values of enums can be used. Needs the parser to be loaded.
  */
-function obstaclesOf(plan) {
-    const values = new NewEnumValues();
+function obstaclesOf(plan, values = new NewEnumValues()) {
     return plan.revisions.flatMap(revision => [
         ...(revision.concurrently ?? []).map(({ line, text }) => {
             return { revision, line, text, why: cannot('CONCURRENTLY') };
         }),
-        ...(revision.statements ?? []).flatMap(({ sql, line, own }) => own
-            ? []
-            : findingsIn(sql, values).flatMap(({ why }) => (why === undefined ? [] : [{ revision, line, text: sql, why }]))),
+        ...(revision.statements ?? []).flatMap(({ sql, line, own }) => own ? [] : findingsIn(sql, values).flatMap(finding => obstacleIn(finding, { revision, line, text: sql }) ?? [])),
     ]);
 }
+/** A finding as an obstacle, where it is a reason against one transaction. */
+function obstacleIn(finding, at) {
+    if (finding.kind === 'adds')
+        return undefined;
+    return { ...at, why: finding.why, ...(finding.kind === 'sets' && { ofTheTransaction: true }) };
+}
 /** Without these words no statement needs to be parsed. */
-const telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type/i;
+const telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|subscription|discard|add\s+value|create\s+type|transaction/i;
 /** Reads one statement of the batch, behind those that `values` has seen. */
 function findingsIn(sql, values) {
     if (!telling.test(sql) && !values.mayBeUsedIn(sql))
         return [];
     return treesOf(sql).flatMap(tree => {
         const form = forbiddenForm(tree);
-        return form ? [{ kind: 'forbidden', form, why: cannot(form) }] : values.read(tree);
+        if (form)
+            return [{ kind: 'forbidden', form, why: cannot(form) }];
+        const why = settingOf(tree);
+        return why ? [{ kind: 'sets', why }] : values.read(tree);
     });
 }
+/** PostgreSQL's words against a statement that sets something of a transaction which has begun before it. */
+function settingOf(tree) {
+    if (!('VariableSetStmt' in tree))
+        return undefined;
+    const { name, args = [] } = tree.VariableSetStmt;
+    if (name === 'TRANSACTION SNAPSHOT')
+        return 'SET TRANSACTION SNAPSHOT must be called before any query';
+    const level = name === 'TRANSACTION' ? optionOf(args, 'transaction_isolation') : undefined;
+    const set = name === 'transaction_isolation' && args[0] ? textOf(args[0]) : level;
+    // What it is already may be set again.
+    if (set !== undefined && !/^(read committed|default)$/i.test(set))
+        return 'SET TRANSACTION ISOLATION LEVEL must be called before any query';
+    if (name === 'transaction_deferrable' || optionOf(name === 'TRANSACTION' ? args : [], 'transaction_deferrable'))
+        return 'SET TRANSACTION [NOT] DEFERRABLE must be called before any query';
+    return undefined;
+}
+/** Whether an error of PostgreSQL's is about the transaction itself, by the statement, or by its words where a function has it. */
+const isAboutTheTransaction = (sql, message) => treesOf(sql).some(tree => settingOf(tree) !== undefined) ||
+    /SET TRANSACTION|transaction read-write mode/.test(message);
 /** The parse trees of SQL; none where it is not in our parser's grammar: the server will say. */
 function treesOf(sql) {
     try {
@@ -17471,24 +17490,42 @@ function optionOf(options, name) {
     for (const option of options ?? []) {
         if (!('DefElem' in option) || option.DefElem.defname !== name)
             continue;
-        const { arg } = option.DefElem;
-        if (arg && 'String' in arg)
-            return arg.String.sval ?? '';
-        if (arg && 'Integer' in arg)
-            return String(arg.Integer.ival ?? 0);
-        if (arg && 'Boolean' in arg)
-            return String(arg.Boolean.boolval ?? false);
-        return '';
+        return option.DefElem.arg ? textOf(option.DefElem.arg) : '';
     }
     return undefined;
 }
+/** The text of a constant; empty for anything else. */
+function textOf(node) {
+    if ('String' in node)
+        return node.String.sval ?? '';
+    if ('Integer' in node)
+        return String(node.Integer.ival ?? 0);
+    if ('Boolean' in node)
+        return String(node.Boolean.boolval ?? false);
+    if (!('A_Const' in node))
+        return '';
+    const { sval, ival } = node.A_Const;
+    return sval ? (sval.sval ?? '') : ival ? String(ival.ival ?? 0) : '';
+}
 const isFalse = (value) => /^(false|off|no|0)$/i.test(value ?? '');
-/** Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended. */
+/**
+ * Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended.
+ * Those of a type that the same transaction has made are no exception (measured on 14 to 18) but on PostgreSQL 17 and
+ * later, outside of savepoints; through the gate every statement of a script is in one.
+ */
 class NewEnumValues {
-    #made = new Set();
+    usesMade;
     #added = new Map();
+    /** Types that the transaction has made, with their values, and what leads to one: a table that has a column of it. */
+    #made = new Map();
+    #leading = new Set();
+    /** `usesMade`: values of a type that the transaction has made can be used. */
+    constructor(usesMade = false) {
+        this.usesMade = usesMade;
+    }
     mayBeUsedIn(sql) {
-        return [...this.#added.keys()].some(value => sql.includes(value.replaceAll("'", "''")));
+        // What makes a column of a new type is noted too.
+        return this.#made.size > 0 || [...this.#added.keys()].some(value => sql.includes(value.replaceAll("'", "''")));
     }
     /** The new value that a string of a script is, or holds as a constant of SQL. */
     mentionedIn(text) {
@@ -17496,31 +17533,65 @@ class NewEnumValues {
     }
     /** Notes what a statement makes, and says which new value it uses. */
     read(tree) {
-        if ('CreateEnumStmt' in tree)
-            this.#made.add(nameOf(tree.CreateEnumStmt.typeName));
-        else if ('AlterEnumStmt' in tree) {
-            const { typeName, newVal: value = '', oldVal } = tree.AlterEnumStmt;
-            const type = nameOf(typeName);
-            if (oldVal !== undefined || this.#made.has(type))
-                return [];
-            this.#added.set(value, type);
-            return [{ kind: 'adds', value }];
+        if ('CreateEnumStmt' in tree) {
+            const { typeName, vals = [] } = tree.CreateEnumStmt;
+            this.#made.set(nameOf(typeName), new Set(vals.map(textOf)));
+            this.#leading.add(nameOf(typeName));
+            return [];
         }
-        else if (this.#added.size > 0) {
-            const text = JSON.stringify(tree);
-            for (const [value, type] of this.#added) {
-                // A string constant; names are other nodes.
-                if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`))
-                    continue;
-                const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`;
-                return [{ kind: 'uses', value, why }];
-            }
+        if ('AlterEnumStmt' in tree)
+            return this.#alter(tree.AlterEnumStmt);
+        if ('RenameStmt' in tree && tree.RenameStmt.renameType === 'OBJECT_TYPE')
+            this.#rename(tree.RenameStmt);
+        const names = this.#made.size > 0 ? namesIn(tree) : [];
+        const leads = names.some(name => this.#leading.has(name));
+        if (leads)
+            for (const name of madeBy(tree))
+                this.#leading.add(name);
+        const text = this.#added.size > 0 ? JSON.stringify(tree) : '';
+        for (const [value, { type, isOfMade }] of this.#added) {
+            // A string constant; names are other nodes. A new type's is one only where something leads to that type.
+            if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`) || (isOfMade && !leads))
+                continue;
+            const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`;
+            const but = ' (by a plan file, PostgreSQL 17 and later can use it, since the batch makes the type as well)';
+            return [{ kind: 'uses', value, why: isOfMade ? why + but : why }];
         }
         return [];
+    }
+    #alter({ typeName, newVal: value = '', oldVal, skipIfNewValExists }) {
+        const type = nameOf(typeName);
+        const made = this.#made.get(type);
+        if (oldVal) {
+            // Under its new name it is as old as it was.
+            const added = this.#added.get(oldVal);
+            if (added?.type !== type)
+                return [];
+            this.#added.delete(oldVal);
+            this.#added.set(value, added);
+            return [{ kind: 'adds', value, was: oldVal }];
+        }
+        if (made && (this.usesMade || (skipIfNewValExists && made.has(value))))
+            return [];
+        this.#added.set(value, { type, isOfMade: made !== undefined });
+        return [{ kind: 'adds', value }];
+    }
+    #rename({ object, newname = '' }) {
+        const type = object && 'List' in object ? nameOf(object.List.items) : '';
+        const made = this.#made.get(type);
+        this.#made.delete(type);
+        if (made)
+            this.#made.set(newname, made);
+        if (this.#leading.delete(type))
+            this.#leading.add(newname);
+        for (const [value, added] of this.#added)
+            if (added.type === type)
+                this.#added.set(value, { ...added, type: newname });
     }
     /** The transaction ends: everything up to here can be used. */
     commit() {
         this.#made.clear();
+        this.#leading.clear();
         this.#added.clear();
     }
 }
@@ -17528,6 +17599,38 @@ class NewEnumValues {
 function nameOf(names) {
     const last = names?.at(-1);
     return last && 'String' in last ? (last.String.sval ?? '') : '';
+}
+/** The names of relations, types and functions in a statement, without their schemas. */
+function namesIn(tree) {
+    const names = [];
+    JSON.stringify(tree, (key, value) => {
+        if (key === 'relname')
+            names.push(value);
+        if (key === 'names' || key === 'funcname' || key === 'typeName')
+            names.push(nameOf(Array.isArray(value) ? value : []));
+        return value;
+    });
+    return names;
+}
+/** The names of what a statement makes or changes, as far as it can have a column, a field or a value of some type. */
+function madeBy(tree) {
+    if ('CreateStmt' in tree)
+        return [tree.CreateStmt.relation?.relname ?? ''];
+    if ('AlterTableStmt' in tree)
+        return [tree.AlterTableStmt.relation?.relname ?? ''];
+    if ('ViewStmt' in tree)
+        return [tree.ViewStmt.view?.relname ?? ''];
+    if ('CreateTableAsStmt' in tree)
+        return [tree.CreateTableAsStmt.into?.rel?.relname ?? ''];
+    if ('CompositeTypeStmt' in tree)
+        return [tree.CompositeTypeStmt.typevar?.relname ?? ''];
+    if ('CreateDomainStmt' in tree)
+        return [nameOf(tree.CreateDomainStmt.domainname)];
+    if ('CreateFunctionStmt' in tree)
+        return [nameOf(tree.CreateFunctionStmt.funcname)];
+    if ('RenameStmt' in tree)
+        return [tree.RenameStmt.newname ?? ''];
+    return [];
 }
 
 ;// CONCATENATED MODULE: ./src/plan/segments.ts
@@ -17633,11 +17736,15 @@ class Division {
         if (outside && finding?.kind === 'forbidden' && standsAlone(finding.form) && treesOf(statement.sql).length === 1)
             return this.#alone(revision, statement);
         for (const each of findings) {
-            if (each.kind === 'adds')
-                this.#added.set(each.value, { revision: revision.id, outside, standing: this.#done.length + 1 });
-            else if (each.kind === 'forbidden' || !this.#commitBefore(each.value, revision)) {
-                const { line, sql: text } = statement;
-                this.#obstacles.push({ revision, line, text, why: each.why });
+            if (each.kind === 'adds') {
+                const before = each.was === undefined ? undefined : this.#added.get(each.was);
+                const now = { revision: revision.id, outside, standing: this.#done.length + 1 };
+                this.#added.set(each.value, before && before.revision !== revision.id ? before : now);
+            }
+            else if (each.kind !== 'uses' || !this.#commitBefore(each.value, revision)) {
+                const obstacle = obstacleIn(each, { revision, line: statement.line, text: statement.sql });
+                if (obstacle)
+                    this.#obstacles.push(obstacle);
             }
         }
         this.#done.push(statement);
@@ -17785,20 +17892,20 @@ function halvesOf({ databases }) {
 
 
 
-/** How ids and SQL are written in Markdown; `shown` is what people may see of SQL. */
-const styleOf = (shown) => ({
+/** How ids and SQL are written in Markdown. */
+const markdown = {
     id: text => code(clip(text, nameLength)),
-    sql: text => code(clip(shown(text), messageLength)),
-});
+    sql: text => code(clip(text, messageLength)),
+};
 /** The most segments that are listed. */
 const mostSegments = 12;
 /** Where a batch can stop half-way, or has; nothing where it cannot. */
-function inSegments({ databases, outcome }, shown) {
+function inSegments({ databases, outcome }) {
     const [database] = databases;
     if (!database || !segments_isDivided(database) || outcome === 'up-to-date')
         return '';
     const planned = database.segments.some(segment => segment.outcome === 'planned');
-    const all = segmentLines(database, styleOf(shown)).map((line, index) => `> ${index + 1}. ${line}`);
+    const all = segmentLines(database, markdown).map((line, index) => `> ${index + 1}. ${line}`);
     const lines = all.length > mostSegments
         ? [...all.slice(0, mostSegments), `>\n> … ${count(all.length - mostSegments, 'more segment')}`]
         : all;
@@ -17811,11 +17918,9 @@ function inSegments({ databases, outcome }, shown) {
 ;// CONCATENATED MODULE: ./src/report/failed.ts
 
 
-
 /** What went wrong, where, and what to do. */
-function failed({ message, details }, hidesLiterals) {
-    const { place, advice, revision } = details;
-    const statement = details.statement && (hidesLiterals ? withoutLiterals(details.statement) : details.statement);
+function failed({ message, details }) {
+    const { place, advice, revision, statement } = details;
     const [first, rest] = firstSentence(clip(message, paragraphLength)).map(prose);
     const named = revision && !message.includes(revision) && `revision ${code(clip(revision, nameLength))}`;
     // A message that names the file needs no more than that.
@@ -17828,10 +17933,6 @@ function failed({ message, details }, hidesLiterals) {
         advice && proseWithCode(clip(advice, paragraphLength)),
     ];
     return lines.filter(Boolean).join('\n\n');
-}
-/** Positions count in the statement as it was sent, and details repeat what rows hold. */
-function withoutLiterals({ sql, code, message, hint }) {
-    return { sql: hideLiterals(sql), code, message, ...(hint && { hint }) };
 }
 /** The first sentence and what follows it. */
 function firstSentence(text) {
@@ -17940,17 +18041,17 @@ function icon({ outcome, failure }) {
     }
 }
 /** The state of each database, and where it goes. */
-function opening(result, shown) {
+function opening(result) {
     const { databases } = result;
-    const lines = databases.map(database => openingOf(database, result, shown)).filter(Boolean);
+    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
     return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
 }
-function openingOf(database, result, shown) {
+function openingOf(database, result) {
     const { plan } = database;
     const outcome = outcomeOf(database, result);
     const several = result.databases.length > 1;
     const name = (heads) => code(clip(nameHeads(heads), messageLength));
-    const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name, styleOf(shown));
+    const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name, markdown);
     if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt')
         return state;
     if (several && plan.revisions.length === 0)
@@ -18067,6 +18168,50 @@ function lineOf(result, run) {
     return `- ${icon(result)} ${name}: ${headline(result)}${why}${digest}`;
 }
 const withoutRun = (line) => line.replace(/\]\([^)]*\)/, '](');
+
+;// CONCATENATED MODULE: ./src/plan/literals.ts
+
+/**
+ * A statement with its constants replaced by `$1`, `$2` and so on: strings in any statement, and numbers where they are
+ * data. In DDL numbers are lengths and scales, which tell nothing of anybody. Comments go. Needs the parser to be loaded.
+ */
+function hideLiterals(sql) {
+    if (sql.length > literals_longest)
+        return '/* not shown: it is too long for its constants to be told from the rest */';
+    // A call of Python's, where a script has no SQL.
+    const call = /^[\w.]+\.\w+\(/.exec(sql)?.[0];
+    if (call)
+        return `${call}…)`;
+    let tokens;
+    try {
+        tokens = (0,wasm.scanSync)(sql.replaceAll('\0', '')).tokens;
+    }
+    catch {
+        return '/* not shown: its constants cannot be told from the rest */';
+    }
+    const bytes = Buffer.from(sql.replaceAll('\0', ''));
+    const first = tokens.find(({ tokenType }) => !comments.has(tokenType));
+    const hidden = isData(first?.text ?? '') ? new Set([...strings, ...numbers]) : strings;
+    const pieces = [];
+    let [at, count] = [0, 0];
+    for (const { start, end, tokenType } of tokens) {
+        const comment = comments.has(tokenType);
+        if (!comment && !hidden.has(tokenType))
+            continue;
+        pieces.push(bytes.toString('utf8', at, start), comment ? '' : `$${++count}`);
+        at = end;
+    }
+    return [...pieces, bytes.toString('utf8', at)].join('').trim();
+}
+/** In characters. */
+const literals_longest = 4_000_000;
+const isData = (word) => /^(select|insert|update|delete|merge|with|values|copy|call|execute)$/i.test(word);
+/** FCONST, SCONST, USCONST, BCONST, XCONST and ICONST of PostgreSQL 18's grammar. */
+const [literals_float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266];
+const strings = new Set([string, unicodeString, bits, hex]);
+const numbers = new Set([literals_float, integer]);
+/** Its SQL_COMMENT and C_COMMENT. */
+const comments = new Set([275, 276]);
 
 ;// CONCATENATED MODULE: ./src/plan/sql.ts
 
@@ -18219,12 +18364,12 @@ const remark = (rows) => sqlComment(`… and ${rows - mostRows} more rows, ${row
 
 
 
-/** The SQL of each revision, folded; `shown` is what is shown of a statement. */
-function* sectionsOf(batch, shown) {
+/** The SQL of each revision, folded. */
+function* sectionsOf(batch) {
     for (const entry of batch)
-        yield section(entry, shown);
+        yield section(entry);
 }
-function section({ bind, revision }, shown) {
+function section({ bind, revision }) {
     const where = bind && `${html(clip(bind, nameLength))}: `;
     const id = `<code>${html(clip(revision.id, nameLength))}</code>`;
     const title = `${where}${id} ${html(clip(revision.message, messageLength))}`;
@@ -18234,7 +18379,7 @@ function section({ bind, revision }, shown) {
         return folded(`${title} – not rendered`, `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${placeOf({ file: revision.path, line })}).`);
     }
     const statements = ownStatements(revision);
-    const sql = abridged(statements.map(each => shown(each.sql)));
+    const sql = abridged(statements.map(({ sql }) => sql));
     const body = sql.length === 0 ? 'The script does nothing.' : fenced(sql.join('\n\n'), 'sql');
     return folded(`${title} – ${count(statements.length, 'statement')}`, body);
 }
@@ -18323,20 +18468,20 @@ function warnings_listed(lines) {
     return more > 0 ? [...lines.slice(0, mostListed), `and ${more} more`] : lines;
 }
 /** What an apply will refuse, what is not covered, and what cannot be shown. */
-function warnings(result, shown) {
+function warnings(result) {
     const { databases, failure, outcome } = result;
     const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
     // What ran needs no rehearsal.
     if (databases.some(({ runs }) => runs.length > 0))
         return uncovered.join('');
-    const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)));
+    const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(obstacle));
     const halves = outcome === 'previewed' ? halvesOf(result).map(told => `> [!WARNING]\n> ${prose(clip(told, paragraphLength))}`) : [];
     return [...uncovered, ...refused, ...halves, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
 }
 /** A preview says beforehand what an apply will refuse. */
-function obstacle({ revision, line, text, why }, shown) {
+function obstacle({ revision, line, text, why }) {
     const at = placeOf({ file: revision.path, line });
-    const statement = code(clip(shown(text), messageLength));
+    const statement = code(clip(text, messageLength));
     return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`;
 }
 function unseenNote(batch) {
@@ -18347,7 +18492,6 @@ function unseenNote(batch) {
 }
 
 ;// CONCATENATED MODULE: ./src/report/comment.ts
-
 
 
 
@@ -18393,8 +18537,7 @@ function hiddenOf({ digested }, { most, sizeOf }) {
     const hidden = digested?.databases.some(({ revisions }) => revisions.length > 0) ? hiddenPlan(digested) : '';
     return sizeOf(hidden) <= most / 4 ? hidden : '';
 }
-function cutToFit(result, { run, standing, problem = '', hidesLiterals = false }, limit, { history, kept, hidden, isBrief = false }) {
-    const shown = hidesLiterals ? hideLiterals : (sql) => sql;
+function cutToFit(result, { run, standing, problem = '' }, limit, { history, kept, hidden, isBrief = false }) {
     const batch = batchOf(result);
     const { length } = batch;
     const digest = result.digested && isForReview(result) ? digestOf(result.digested) : '';
@@ -18403,9 +18546,9 @@ function cutToFit(result, { run, standing, problem = '', hidesLiterals = false }
         const plan = [
             destroyed(result),
             rewritten(result),
-            inSegments(result, shown),
+            inSegments(result),
             rows.join('\n'),
-            warnings(result, shown),
+            warnings(result),
             ...sections,
             note && `_${note}${whereItIs(result, run)}._`,
             digest && `Digest: ${code(digest)}`,
@@ -18413,8 +18556,8 @@ function cutToFit(result, { run, standing, problem = '', hidesLiterals = false }
         const parts = [
             // The hidden plan in place of the empty line: an HTML comment needs none behind it.
             `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
-            opening(result, shown),
-            result.failure && !isBrief && unmarked(failed(result.failure, hidesLiterals)),
+            opening(result),
+            result.failure && !isBrief && unmarked(failed(result.failure)),
             kept && otherThanPreviewed(result, kept),
             ...(isComment && digest ? marked(plan, digest) : plan.map(unmarked)),
             kept && keptPlan(kept),
@@ -18436,7 +18579,7 @@ function cutToFit(result, { run, standing, problem = '', hidesLiterals = false }
     if (kept && isSamePlan(result, kept.digest))
         return render(rows, []);
     const room = most - sizeOf(render(rows, []));
-    const sections = fitting(sectionsOf(batch, shown), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
+    const sections = fitting(sectionsOf(batch), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
     return render(rows, sections, unshown(length - sections.length, length));
 }
 /** The blocks that fit, from the first one on. */
@@ -18465,7 +18608,171 @@ function whereItIs({ sqlFile }, run) {
     return named && `: see ${named}`;
 }
 
+;// CONCATENATED MODULE: ./src/report/vocabulary.ts
+/**
+ * Words of PostgreSQL's error messages (its own sources, and the names of conditions in errcodes.txt) and of the gate's,
+ * in which no constant of anybody's is. Where constants are hidden, no other word of a message is shown.
+ */
+const vocabulary = new Set(`a access active after aggregate all allowed already alter ambiguous an and another any are argument arguments array
+  as at atomic attempted attribute available base be because been before begin behind being bigint bit block blocks
+  boolean both bound but by bytea call called canceling cannot cardinality cast char character characters check class
+  collation column columns command commands commit committed composite conflict conflicting connection constraint
+  constraints contain contains context conversion convert copy could create current cursor cycle cyclic data database
+  date datetime db deadlock default deferred definition delete depend dependent depends destination detected did different
+  dimensions distinct division do does domain double down drop due duplicate dynamic each element else encoding end
+  ended enum error escape exceeded exclusion exclude execute exist exists expected expression extension failed failure
+  feature field fields first float for foreign found from function functions generated get given grant group has hash
+  have id identifier identity if ignored immutable implicit implicitly in inactive incompatible incorrect index indexes
+  infinite inherit inherited initially inner input insert inside instead insufficient int integer internal interval into
+  invalid is isolation it its json jsonb key label language large last length less level limit literal lock locks long
+  lower many match matching maximum memory merge method minimum missing mode modified module more multiple must name
+  named names near negative new newer no non not null number numeric object objects of off old on one only open operator
+  option or order other out outer outside over overflow owned owner parameter parameters parent part partition
+  partitioned password permission pg prepared permitted position precision primary privilege privileges procedure
+  process query range read real recursion recursive reference referenced references relation release replica
+  required requires reserved return returned returns right role rollback routine row rows rule run running same savepoint
+  scale schema schemas second select sequence serialization serialize server session set several shared size smallint
+  snapshot source specified sql start state statement statements still storage string structure subquery subtransaction
+  such syntax system table tables tablespace target temporary terminating text than that the there these they this time
+  timeout timestamp timestamptz to too total transaction transactions trigger truncate type types unable undefined
+  under unexpected unique unknown unlogged unrecognized unsafe unsupported unterminated until update upgrade use used
+  user using uuid value values varchar varying version view violates violation wait was were when where which while
+  window with within without would write writing written xml yet zero zone
+  administrator atomic upgrade built-in client connected connections execution expired finish frame halfway idle lifetime
+  nested newest older parts past portal prepare retry script single subscription together undone unit`
+    .split(/\s+/)
+    .filter(Boolean));
+
+;// CONCATENATED MODULE: ./src/report/discretion.ts
+
+
+
+
+/**
+ * A result for readers who shall see no constants (`hide-literals`): of statements their form, and of what others say
+ * only what cannot hold one. Where it is not sure, too little is shown. Needs the parser to be loaded where there are
+ * statements.
+ */
+function withoutConstants(result) {
+    const { databases, failure } = result;
+    return { ...result, databases: databases.map(databaseWithout), ...(failure && { failure: failureWithout(failure) }) };
+}
+function databaseWithout(database) {
+    const { plan, obstacles, division, segments, standing } = database;
+    return {
+        ...database,
+        ...(plan && { plan: { ...plan, revisions: plan.revisions.map(revisionWithout) } }),
+        ...(obstacles && {
+            obstacles: obstacles.map(each => ({ ...each, text: hideLiterals(each.text), why: whyWithout(each.why) })),
+        }),
+        ...(division && {
+            division: {
+                ...division,
+                halves: division.halves.map(half => {
+                    return { ...half, statements: half.statements.filter(sql => !canRunAgain(sql)).map(hideLiterals) };
+                }),
+            },
+        }),
+        ...(segments && {
+            segments: segments.map(({ statement, ...segment }) => {
+                return { ...segment, ...(statement !== undefined && { statement: hideLiterals(statement) }) };
+            }),
+        }),
+        ...(standing && { standing: { ...standing, statements: standing.statements.map(hideLiterals) } }),
+    };
+}
+function revisionWithout({ statements, notRenderable, ...revision }) {
+    return {
+        ...revision,
+        ...(statements && { statements: statements.map(each => ({ ...each, sql: hideLiterals(each.sql) })) }),
+        ...(notRenderable && { notRenderable: { ...notRenderable, reason: reasonWithout(notRenderable.reason) } }),
+    };
+}
+/**
+ * Of a statement its form, of PostgreSQL's words those that it says of anything, with names that the statement has as
+ * well, and of a Python error the class.
+ */
+function failureWithout({ reason, message, details }) {
+    const { statement, cause } = details;
+    const hidden = statement && statementWithout(statement);
+    const names = new Set([...discretion_namesIn(hidden?.sql ?? ''), ...namesGiven(cause)]);
+    const quotations = [...(details.quotes ?? []), ...quotedFrom(statement, cause, reason)];
+    const told = quotations
+        .filter(({ text }) => text !== '')
+        .reduce((told, quotation) => told.replaceAll(quotation.text, () => discreet(quotation, names)), message);
+    return new Failure(reason, told, {
+        ...details,
+        ...(hidden &&
+            statement && { statement: { ...hidden, message: statement.message && discreet(fromServer(statement), names) } }),
+    });
+}
+/** Positions count in the statement as it was sent; details and hints repeat what rows hold. */
+function statementWithout({ sql, code, message }) {
+    return { sql: hideLiterals(sql), code, message };
+}
+function quotedFrom(statement, cause, reason) {
+    const told = messageOf(cause ?? '');
+    const asked = statement ? [fromServer(statement)] : [];
+    if (isOfServer(cause))
+        return [...asked, { of: 'postgres', text: told, ...(isRaised(cause) && { raised: true }) }];
+    return reason === 'internal' ? [...asked, { of: 'python', text: told }] : asked;
+}
+const fromServer = (statement) => {
+    const { message, code, context } = statement;
+    return { of: 'postgres', text: message, ...(isRaised({ code, where: context }) && { raised: true }) };
+};
+/** Whether it is an error that PostgreSQL has answered; pg's class has an SQLSTATE. */
+const isOfServer = (error) => error instanceof Error && /^[0-9A-Z]{5}$/.test(error.code ?? '') && 'severity' in error;
+/** The words of RAISE, ASSERT and of functions in other languages are anybody's; source: PostgreSQL's errcodes.txt. */
+const isRaised = ({ code = '', where = '' }) => /^(P0|38|39)/.test(code) || /\bRAISE\b|PL\/(?!pgSQL)/.test(where);
+const namesGiven = (error) => {
+    if (!isOfServer(error))
+        return [];
+    const { schema, table, column, dataType, constraint } = error;
+    return [schema, table, column, dataType, constraint].flatMap(name => (name ? [name] : []));
+};
+/** The words and quoted names of a statement that has no constants any more. */
+function discretion_namesIn(sql) {
+    const quoted = [...sql.matchAll(/"((?:[^"]|"")+)"/g)].map(([, name = '']) => name.replaceAll('""', '"'));
+    return [...quoted, ...(sql.match(/[\p{L}_][\p{L}\p{N}_$]*|\d+/gu) ?? [])];
+}
+function discreet({ of, text, raised = false }, names) {
+    switch (of) {
+        case 'python':
+            return typeOf(text);
+        case 'session':
+            return text.replace(/\): .*$/s, ')');
+        case 'value':
+            return whyWithout(text);
+        case 'postgres':
+            return raised ? `(${notShown})` : wordsOf(text, names);
+    }
+}
+const notShown = 'its words are not shown, since they may hold constants';
+/** Of a Python error, as `Class: words`; of other words nothing. */
+const typeOf = (text) => {
+    const [, type] = /^([A-Za-z_][\w.]*)(?=: |$)/.exec(text) ?? [];
+    return type ? `${type} (${notShown})` : `an error (${notShown})`;
+};
+/** Quoted values, words and numbers that are neither in the vocabulary nor a name become an ellipsis. */
+function wordsOf(text, names) {
+    const isName = (word) => names.has(word) || word.split('.').every(part => names.has(part));
+    const shown = text.replaceAll(/"[^"]*"|'[^']*'|[^\s"'(),:;]+/g, piece => {
+        const quote = /^["']/.exec(piece)?.[0];
+        if (quote)
+            return isName(piece.slice(1, -1)) ? piece : `${quote}…${quote}`;
+        const [, word = '', end = ''] = /^(.*?)([.?!]?)$/s.exec(piece) ?? [];
+        return vocabulary.has(word.toLowerCase()) || isName(word) ? piece : `…${end}`;
+    });
+    return shown.replaceAll(/…(?:[\s,:;]*…)+/g, '…');
+}
+/** Why a statement cannot be in a transaction, without the value of an enum. */
+const whyWithout = (why) => why.replace(/'.*'/s, "'…'");
+/** Why a script has no SQL: our own words, which hold at most the name of a parameter, or a Python error. */
+const reasonWithout = (reason) => /^[a-z]+ /.test(reason) ? reason.replaceAll(/:\S+/g, ':…') : typeOf(reason);
+
 ;// CONCATENATED MODULE: ./src/publish.ts
+
 
 
 
@@ -18503,7 +18810,6 @@ class Publisher {
     }
     /** Brings the comment up to date; returns its address, empty where there is none. */
     async comment(result) {
-        const { hideLiterals: hidesLiterals } = this.inputs;
         if (this.#problem)
             this.#comment = this.#find();
         this.#problem = '';
@@ -18522,8 +18828,8 @@ class Publisher {
             // What was applied stays to be seen.
             if (isNothing && wasApplied(standing))
                 return await comment.write(standing);
-            const surroundings = { run: this.event.runUrl, standing, hidesLiterals };
-            return await comment.write(renderReport(result, surroundings, commentLimit));
+            const surroundings = { run: this.event.runUrl, standing };
+            return await comment.write(renderReport(this.#shown(result), surroundings, commentLimit));
         }
         catch (error) {
             this.#problem = commentProblem(error);
@@ -18537,15 +18843,17 @@ class Publisher {
     async summarize(result) {
         if (!process.env.GITHUB_STEP_SUMMARY)
             return;
-        const { hideLiterals: hidesLiterals } = this.inputs;
         try {
-            const text = renderReport(result, { run: '', problem: this.#problem, hidesLiterals }, summaryLimit);
+            const text = renderReport(this.#shown(result), { run: '', problem: this.#problem }, summaryLimit);
             const { summary } = await Promise.all(/* import() */[__nccwpck_require__.e(119), __nccwpck_require__.e(421)]).then(__nccwpck_require__.bind(__nccwpck_require__, 6421));
             await summary.addRaw(text).write();
         }
         catch (error) {
             this.log.warning(`The job summary could not be written: ${messageOf(error)}`);
         }
+    }
+    #shown(result) {
+        return this.inputs.hideLiterals ? withoutConstants(result) : result;
     }
     #find() {
         const { event, cancelled, inputs } = this;
@@ -18936,8 +19244,6 @@ async function statusOf(client, id) {
 
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = require("node:child_process");
-;// CONCATENATED MODULE: external "node:readline"
-const external_node_readline_namespaceObject = require("node:readline");
 ;// CONCATENATED MODULE: ./src/plan/heads.ts
 /**
  * The heads that a database has when all of these scripts have run, sorted. As in Alembic's version table, a revision
@@ -18987,7 +19293,142 @@ function firstOfBranch(scripts, head, other) {
     }
 }
 
+;// CONCATENATED MODULE: ./src/alembic/answer.ts
+/** Reads an answer; undefined where the line is none, whoever has written it. */
+function readAnswer(json) {
+    try {
+        const value = JSON.parse(json);
+        return isAnswer(value) ? value : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+const answer_text = value => typeof value === 'string';
+const number = value => Number.isInteger(value);
+const truth = value => typeof value === 'boolean';
+const or = (check, ...others) => value => others.includes(value) || check(value);
+const answer_list = (check) => value => Array.isArray(value) && value.every(check);
+const record = (check) => value => typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(check);
+const fields = (checks) => {
+    const all = Object.entries(checks);
+    return value => typeof value === 'object' &&
+        value !== null &&
+        all.every(([name, check]) => check(value[name]));
+};
+const texts = answer_list(answer_text);
+const answer_line = or(number, null);
+const places = or(answer_list(fields({ line: number, text: answer_text })), undefined);
+const isAnswer = fields({
+    loaded: or(fields({
+        revisions: answer_list(fields({
+            id: answer_text,
+            down: texts,
+            depends_on: texts,
+            labels: texts,
+            message: answer_text,
+            path: answer_text,
+            created: answer_text,
+        })),
+        heads: texts,
+        databases: answer_list(fields({ bind: answer_text, version_table: answer_text, version_table_schema: or(answer_text, null) })),
+    }), undefined),
+    statement: or(fields({ sql: answer_text, line: answer_line, own: truth }), undefined),
+    planned: or(record(fields({
+        prior: texts,
+        new: texts,
+        revisions: answer_list(fields({
+            id: answer_text,
+            digest: answer_text,
+            statements: answer_list(number),
+            reason: or(answer_text, null),
+            line: answer_line,
+            heads: or(texts, undefined),
+            concurrently: places,
+            mentions: places,
+            strings: places,
+        })),
+    })), undefined),
+    read: or(answer_list(fields({ id: answer_text, down: answer_list(() => true), dependsOn: answer_list(() => true), labels: answer_list(() => true) })), undefined),
+    revision: or(fields({ bind: answer_text, id: answer_text }), undefined),
+    own: or(number, undefined),
+    speaker: or(fields({
+        connection: number,
+        thread: answer_text,
+        task: or(answer_text, null),
+        place: or(fields({ file: answer_text, line: number }), null),
+    }), undefined),
+    ran: or(truth, undefined),
+    failed: or(fields({
+        kind: answer_text,
+        message: answer_text,
+        quoted: or(answer_text, undefined),
+        frames: or(answer_list(fields({ file: answer_text, line: answer_line })), undefined),
+        bind: or(answer_text, undefined, null),
+        revision: or(answer_text, undefined, null),
+        line: or(number, undefined, null),
+        database: or(truth, undefined),
+        path: or(answer_text, undefined, null),
+    }), undefined),
+});
+
+;// CONCATENATED MODULE: ./src/alembic/lines.ts
+/** What is kept of any line, in bytes. */
+const usual = 8_192;
+/**
+ * Hands on each line as it ends, the last one also without an end. A line without an end takes no memory: behind the
+ * usual length only as many bytes are kept as `room` gives to one that begins so, and the rest is counted.
+ */
+function readLines(stream, room, onLine) {
+    let pieces = [];
+    let [kept, size, limit] = [0, 0, usual];
+    const add = (piece) => {
+        size += piece.length;
+        if (kept + piece.length > usual && limit === usual)
+            limit = Math.max(usual, room(Buffer.concat([...pieces, piece])));
+        const fitting = piece.subarray(0, limit - kept);
+        if (fitting.length === 0)
+            return;
+        pieces.push(fitting);
+        kept += fitting.length;
+    };
+    const end = () => {
+        const bytes = Buffer.concat(pieces);
+        const line = { bytes, size };
+        pieces = [];
+        [kept, size, limit] = [0, 0, usual];
+        onLine(line);
+    };
+    stream.on('data', (chunk) => {
+        let from = 0;
+        for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
+            add(chunk.subarray(from, at));
+            end();
+            from = at + 1;
+        }
+        if (from < chunk.length)
+            add(chunk.subarray(from));
+    });
+    stream.on('end', () => {
+        if (size > 0)
+            end();
+    });
+}
+/** What is shown of a line that was cut, in characters. */
+const shown = 1_900;
+/** A line for people; a carriage return begins another one, as progress bars have it. */
+function textsOf({ bytes, size }) {
+    if (size > bytes.length)
+        return [`${bytes.toString('utf8').slice(0, shown)} … (${size} bytes)`];
+    return bytes
+        .toString('utf8')
+        .split(/\r(?!$)|[\u2028\u2029]/)
+        .map(text => text.replace(/\r$/, ''));
+}
+
 ;// CONCATENATED MODULE: ./src/alembic/driver.ts
+
+
 
 
 
@@ -19013,8 +19454,11 @@ class ScriptError extends Error {
         this.fromDatabase = fromDatabase;
     }
 }
+/** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
+const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000];
 /** The driver's modules, each behind those that it imports. */
 const modules = [
+    'lifeline',
     'failures',
     'channel',
     'connections',
@@ -19052,6 +19496,8 @@ class Driver {
     #child;
     #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
     #answers = [];
+    /** Bytes since the last request. */
+    #answered = 0;
     #wake;
     /** Why no further answer will come. */
     #gone;
@@ -19077,8 +19523,9 @@ class Driver {
                 setTimeout(leave, 100);
         });
         this.#child.stdin.on('error', () => { });
-        (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stderr }).on('line', options.print);
-        (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stdout }).on('line', line => this.#read(line));
+        const isAnswer = (start) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce;
+        readLines(this.#child.stderr, () => 0, line => this.#print(line));
+        readLines(this.#child.stdout, start => (isAnswer(start) ? mostAtOnce : 0), line => (isAnswer(line.bytes) ? this.#read(line) : this.#print(line)));
         options.signal.addEventListener('abort', () => this.kill());
         this.#child.stdin.write(sources());
         const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options;
@@ -19156,27 +19603,32 @@ class Driver {
     }
     /** Runs the batches online through the gates. */
     async run(request, listener) {
+        const left = new Map(Object.entries(request.databases).map(([bind, { revisions }]) => [bind, [...revisions]]));
         this.#send({ run: request });
-        for (;;) {
-            const answer = await this.#answer().catch(error => {
-                if (error !== this.#gone)
-                    throw error;
-                throw new Failure('migration-failed', error.message, { advice: 'What it printed is in the log above.' });
-            });
-            if (answer.ran)
-                return;
-            const { revision, own, speaker } = answer;
-            if (revision)
-                listener.revision(revision.bind, revision.id);
-            else if (own !== undefined)
-                listener.own(own);
-            else if (speaker) {
-                const { connection, thread, task, place } = speaker;
-                listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } });
+        try {
+            for (;;) {
+                const { ran, revision, own, speaker } = await this.#answer();
+                // What was printed before is in the pipe.
+                if (ran)
+                    return await (0,promises_namespaceObject.setImmediate)();
+                if (own !== undefined)
+                    listener.own(own);
+                else if (speaker) {
+                    const { connection, thread, task, place } = speaker;
+                    listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } });
+                }
+                else if (revision && left.get(revision.bind)?.shift()?.id === revision.id) {
+                    listener.revision(revision.bind, revision.id);
+                }
+                else
+                    throw this.#unexpected();
+                this.#send({ go: true });
             }
-            else
-                throw this.#unexpected();
-            this.#send({ go: true });
+        }
+        catch (error) {
+            if (!(error instanceof Failure) || error !== this.#gone)
+                throw error;
+            throw new Failure('migration-failed', error.message, error.details);
         }
     }
     /** Ends Python and everything that it started. */
@@ -19198,16 +19650,33 @@ class Driver {
         this.#child.stderr?.destroy();
     }
     #send(request) {
+        this.#answered = 0;
         this.#child.stdin.write(`${JSON.stringify(request)}\n`);
     }
-    #read(line) {
-        if (!line.startsWith(this.#nonce)) {
-            if (line !== '')
-                this.options.print(line);
-            return;
-        }
-        this.#answers.push(JSON.parse(line.slice(this.#nonce.length)));
+    #print(line) {
+        for (const text of textsOf(line))
+            if (text !== '')
+                this.options.print(text);
+    }
+    #read({ bytes, size }) {
+        this.#answered += size;
+        const isTooLong = size > bytes.length || this.#answered > mostInAll;
+        const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.#nonce.length));
+        if (answer)
+            this.#answers.push(answer);
+        else
+            this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers');
         this.#wake?.();
+    }
+    /** Somebody else has spoken in the driver's place: nothing more of it is believed, and Python ends. */
+    #distrust(why) {
+        const told = `Python said something in the driver’s place that ${why}.`;
+        this.#leave(new Failure('render-failed', told, {
+            advice: 'See to it that nothing in the app, env.py or the scripts writes into what the driver has opened.',
+        }));
+        this.#answers = [];
+        this.kill();
+        return this.#gone;
     }
     #leave(failure) {
         this.#gone ??= failure;
@@ -19229,7 +19698,7 @@ class Driver {
         return answer;
     }
     #failure(failed) {
-        const { kind, message, frames = [], bind = null, revision = null, line = null, database, path } = failed;
+        const { kind, message, quoted, frames = [], bind = null, revision = null, line = null, database, path } = failed;
         if (kind === 'multiple-heads' && this.#project)
             return severalHeads(message, this.#project);
         const script = revision === null ? undefined : this.#project?.scripts.get(revision);
@@ -19243,10 +19712,13 @@ class Driver {
                     : script && { file: script.path, line: null };
         if (kind === 'script')
             return new ScriptError(message, bind, revision, place, database === true);
-        return new Failure(kind, message, { ...(place && { place }), ...adviceFor(kind) });
+        if (!kinds.has(kind))
+            return this.#unexpected();
+        const quotes = quoted ? [{ of: 'python', text: quoted }] : [];
+        return new Failure(kind, message, { ...(place && { place }), quotes, ...adviceFor(kind) });
     }
     #unexpected() {
-        return new Failure('internal', 'The driver in the user’s Python answered out of turn.');
+        return this.#distrust('was not asked for');
     }
     #file(path) {
         const absolute = (0,external_node_path_namespaceObject.resolve)(this.options.workingDirectory, path);
@@ -19254,6 +19726,18 @@ class Driver {
         return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/');
     }
 }
+/** How the driver itself says that something failed. */
+const kinds = new Set([
+    'invalid-input',
+    'unknown-revision',
+    'multiple-heads',
+    'render-failed',
+    'migration-failed',
+    'not-transactional',
+    'drift',
+    'plan-changed',
+    'untrusted',
+]);
 function adviceFor(kind) {
     switch (kind) {
         case 'render-failed':
@@ -19518,6 +20002,7 @@ function requireDistinct(targets) {
 
 
 
+
 /** The name of a project's only database. */
 const onlyBind = 'default';
 /** One step with what it has open: the user's Python, and its databases. */
@@ -19661,10 +20146,19 @@ class Step {
             this.printed.show(this.surroundings.log, title);
         }
     }
-    /** The path of a file of this step with that extension. */
-    fileFor(extension) {
+    /** Writes a file of this step and returns its path; undefined, with a warning that names `what`, where that fails. */
+    write(extension, text, what) {
+        const { temporaryDirectory, log } = this.surroundings;
         const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
-        return (0,external_node_path_namespaceObject.join)(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`);
+        const path = (0,external_node_path_namespaceObject.join)(temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`);
+        try {
+            (0,external_node_fs_.writeFileSync)(path, text);
+            return path;
+        }
+        catch (error) {
+            log.warning(`${what} could not be written: ${messageOf(error)}`);
+            return undefined;
+        }
     }
 }
 /** All of them, also those that come after a failure; then the first failure is thrown. */
@@ -20461,13 +20955,13 @@ function editedOf(base, here) {
         const { id, path } = script;
         const now = known.get(id);
         if (now)
-            return textOf(now) === textOf(script) ? [] : [{ id, path: now.path, isGone: false }];
+            return edited_textOf(now) === edited_textOf(script) ? [] : [{ id, path: now.path, isGone: false }];
         return folders.has(folderOf(script)) ? [{ id, path, isGone: true }] : [];
     });
 }
 const folderOf = ({ path }) => path.slice(0, path.lastIndexOf('/') + 1);
 /** As the digest of a script takes it. */
-const textOf = ({ source }) => source.replaceAll(/\r\n?/g, '\n');
+const edited_textOf = ({ source }) => source.replaceAll(/\r\n?/g, '\n');
 
 ;// CONCATENATED MODULE: ./src/edited.ts
 
@@ -20567,10 +21061,11 @@ function unitsIn(text, characters) {
 
 /**
  * What of a batch cannot be applied as its SQL in one transaction: scripts without SQL, statements that end the
- * transaction or cannot be in it, and those that change how the rest is read. Needs the parser to be loaded.
+ * transaction or cannot be in it, and those that change how the rest is read. `values`: see obstaclesOf. Needs the parser to be loaded.
  */
-function unfaithfulOf(plan) {
-    return [...plan.revisions.flatMap(revision => notRendered(revision) ?? inStatements(revision)), ...obstaclesOf(plan)];
+function unfaithfulOf(plan, values) {
+    const revisions = plan.revisions.flatMap(revision => notRendered(revision) ?? inStatements(revision));
+    return [...revisions, ...obstaclesOf(plan, values)];
 }
 function notRendered(revision) {
     const { notRenderable } = revision;
@@ -21926,13 +22421,15 @@ function sameText(a, b) {
 
 
 
+
 /**
  * Writes the plan for a later apply. Where its SQL alone would not do what the scripts do there is none, and the log
  * says which revision is why.
  */
 async function writePlan(step) {
     const { inputs, surroundings, result, targets } = step;
-    const [first] = targets.flatMap(({ state }) => unfaithfulOf(state.plan));
+    const found = await allOf(targets.map(async (target) => unfaithfulOf(target.state.plan, await newEnumValues(target))));
+    const [first] = found.flat();
     if (first) {
         const { revision, line, why } = first;
         const told = `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`;
@@ -21952,8 +22449,20 @@ async function writePlan(step) {
     const { label, direction } = inputs;
     const { repository } = surroundings;
     const plan = { repository, label, digest: digestOf(result.digested), direction, databases };
-    result.planFile = step.fileFor('plan.json');
-    (0,external_node_fs_.writeFileSync)(result.planFile, writePlanFile(plan, inputs.planKey));
+    const file = step.write('plan.json', writePlanFile(plan, inputs.planKey), 'The plan file');
+    if (file)
+        result.planFile = file;
+}
+/**
+ * Which new values of enums the plan's SQL can use when it is sent as it stands, outside of savepoints: on PostgreSQL 17
+ * and later, those of a type that it makes itself (measured). A server that is not known counts as such, since an apply
+ * of the file asks again.
+ */
+async function newEnumValues({ state, client }) {
+    if (obstaclesOf(state.plan).length === 0 || !client)
+        return new NewEnumValues(true);
+    const { rows } = await client.query("SELECT current_setting('server_version_num') AS version");
+    return new NewEnumValues(Number(rows[0]?.version) >= 170_000);
 }
 async function plannedDatabase(target) {
     const { state, client, versionTable, versionTableExists: exists } = target;
@@ -22069,7 +22578,7 @@ function deedsOf(sql) {
     }
 }
 /** Views, indexes, functions and constraints hold no data. */
-const kinds = {
+const destructive_kinds = {
     OBJECT_TABLE: 'table',
     OBJECT_FOREIGN_TABLE: 'foreign table',
     OBJECT_MATVIEW: 'materialized view',
@@ -22080,7 +22589,7 @@ const kinds = {
 };
 function deeds(tree) {
     if ('DropStmt' in tree) {
-        const kind = kinds[tree.DropStmt.removeType ?? ''];
+        const kind = destructive_kinds[tree.DropStmt.removeType ?? ''];
         return kind ? (tree.DropStmt.objects ?? []).map(object => `drops the ${kind} ${destructive_nameOf(object)}`) : [];
     }
     if ('DropOwnedStmt' in tree)
@@ -22146,7 +22655,6 @@ function destructive_nameOf(object) {
 
 
 
-
 /**
  * Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file;
  * the result and the log then have it, and the files of SQL and plan are written.
@@ -22154,10 +22662,11 @@ function destructive_nameOf(object) {
 async function planBatch(step) {
     const { inputs, result } = step;
     const plans = inputs.planFile ? await readPlan(step) : await planScripts(step);
-    for (const { state } of step.targets) {
+    for (const target of step.targets) {
+        const { state } = target;
         const plan = plans.get(state.bind);
         state.plan = plan;
-        state.obstacles = obstaclesOf(plan);
+        state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined);
         if (inputs.segments && !inputs.planFile)
             divide(step, plan, state);
         state.destructions = destructionsOf(plan);
@@ -22237,13 +22746,15 @@ function writeSql(step) {
     const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []));
     if (!plans.every(({ plan }) => isRendered(plan)))
         return;
-    result.sqlFile = step.fileFor('sql');
     const scripts = plans.filter(({ plan }) => plan.revisions.length > 0);
     const named = ({ bind, plan }) => plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan);
-    (0,external_node_fs_.writeFileSync)(result.sqlFile, scripts.map(named).join('\n'));
+    const file = step.write('sql', scripts.map(named).join('\n'), 'The file of the SQL');
+    if (file)
+        result.sqlFile = file;
 }
 
 ;// CONCATENATED MODULE: ./src/report/blame.ts
+
 
 
 
@@ -22258,18 +22769,21 @@ function failureOf({ message, revision, place, fromDatabase }, last, plan, { blo
     const subject = name === null ? 'env.py' : `Revision ${name}`;
     const at = { ...(revision && { revision }), ...(place && { place }) };
     const refused = fromDatabase ? last : undefined;
-    if (!refused?.error)
-        return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), at);
+    if (!refused?.error) {
+        const quotes = [{ of: 'python', text: message }];
+        return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), { ...at, quotes });
+    }
     const { sql, error } = refused;
     const details = { ...at, statement: { sql, ...error } };
     if (notTransactional.has(error.code)) {
-        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut(inSegments) });
+        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut({ inSegments, ofTheTransaction: isAboutTheTransaction(sql, error.message) }) });
     }
     if (isTransient(error.code)) {
         const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
         return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
             ...details,
             transient: true,
+            quotes: blockers.map(text => ({ of: 'session', text })),
             advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
         });
     }
@@ -22280,14 +22794,15 @@ function failureOf({ message, revision, place, fromDatabase }, last, plan, { blo
 }
 /** Says of statements that were found before anything ran that they cannot be part of one transaction. */
 function notTransactionalFailure([first, ...more], { inSegments = false } = {}) {
-    const { revision, line, text, why } = first;
+    const { revision, line, text, why, ofTheTransaction } = first;
     const name = `${revision.id}${revision.message && ` (${revision.message})`}`;
     const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : '';
     return new Failure('not-transactional', `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${sentence(why)}${others}`, {
         revision: revision.id,
         place: { file: revision.path, line },
+        quotes: [{ of: 'value', text: why }],
         statement: { sql: text, code: '', message: '' },
-        advice: waysOut(inSegments),
+        advice: waysOut({ inSegments, ofTheTransaction }),
     });
 }
 /** Says that a batch which needs segments cannot be rolled back as a whole, as a rehearsal is. */
@@ -22303,14 +22818,18 @@ function warningsOf({ databases }) {
     const obstacles = databases.flatMap(({ obstacles = [], division }) => obstacles.map(obstacle => ({ ...obstacle, inSegments: division !== undefined })));
     const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? []);
     const at = (path, line) => `${path}${line === null ? '' : `:${line}`}`;
-    const refused = obstacles.map(({ revision, line, why, inSegments }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(inSegments)}`);
+    const refused = obstacles.map(({ revision, line, why, ...which }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(which)}`);
     const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
     return [...refused, ...halvesOf({ databases }), ...mentioned];
 }
 /** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */
-const waysOut = (inSegments) => inSegments
-    ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in an earlier revision; where the preview does not see that a script uses it, apply the batch up to that one first (input `revision`).'
-    : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.';
+function waysOut({ inSegments = false, ofTheTransaction = false }) {
+    if (ofTheTransaction)
+        return 'The batch runs in a transaction of ours, in READ COMMITTED, which has begun before: take the statement out. Where rows have to stay as they are while the script reads them, it can lock them (`LOCK TABLE`, `SELECT … FOR UPDATE`).';
+    return inSegments
+        ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in an earlier revision; where the preview does not see that a script uses it, apply the batch up to that one first (input `revision`).'
+        : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.';
+}
 /** Ends with a full stop, whether or not the error's own words do. */
 const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 /** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
@@ -23308,7 +23827,7 @@ class SegmentedRun {
 
 
 /** The most of another session's query that is shown, in characters. */
-const shown = 200;
+const blockers_shown = 200;
 /**
  * The sessions that keep a server process waiting for a lock, in words; by a connection that is not in a transaction
  * (pg_stat_activity is cached there). Another role's query is visible only with `pg_read_all_stats`.
@@ -23325,7 +23844,7 @@ async function blockersOf(client, pid) {
             return 'a prepared transaction (see pg_prepared_xacts)';
         const who = [`pid ${pid}`, user && `user ${user}`, since && `in a transaction since ${since}`, state];
         const last = query.replaceAll(/\s+/g, ' ').trim();
-        const told = last && `: ${last.length > shown ? `${last.slice(0, shown)}…` : last}`;
+        const told = last && `: ${last.length > blockers_shown ? `${last.slice(0, blockers_shown)}…` : last}`;
         return `${application} (${who.filter(Boolean).join(', ')})${told}`;
     });
     return [...new Set(described)];
@@ -27287,55 +27806,29 @@ async function isAlreadyThere({ surroundings, targets }, target) {
 
 
 
+
 /**
- * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
- * Never throws: a failure is part of the result, with the heads as the databases have them then.
+ * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish. What comes of it is in the
+ * result, a failure too, with the heads as the databases have them then.
  */
-async function run(inputs, surroundings) {
-    const { publisher, log, signal } = surroundings;
-    const { mode, direction, label } = inputs;
-    const result = { mode, direction, label, databases: [] };
+async function run(inputs, result, surroundings) {
+    const { publisher, log, signal, stuck } = surroundings;
     const step = new Step(inputs, surroundings, result);
     try {
-        await step.checkTrust();
-        // Python takes longest to start, so it goes first; everything else is done while the app imports.
-        step.startPython();
-        if (step.asksDatabases)
-            await step.open();
-        await loadParser();
-        if (step.asksDatabases)
-            await settleLeftovers(step);
-        await planBatch(step);
-        const pending = revisionsOf(result).length > 0;
-        if (pending && inputs.expectedDigest) {
-            await requireDigest(result, inputs.expectedDigest, () => publisher.standing());
-        }
-        if (!pending)
-            result.outcome = 'up-to-date';
-        else if (mode === 'preview') {
-            result.outcome = 'previewed';
-            if (step.asksDatabases)
-                await canPrepare(step);
-            for (const warning of warningsOf(result))
-                log.warning(warning);
-        }
-        else {
-            refuseObstacles(result);
-            for (const warning of halvesOf(result))
-                log.warning(warning);
-            await requireReview(step);
-            result.commentUrl = await publisher.comment(result);
-            result.outcome = await transact(step);
-        }
-        for (const { state } of step.targets)
-            if (state.plan)
-                state.newHeads = state.plan.newHeads;
+        await Promise.race([carryOut(step), stuck]);
+        // What came to its end all the same stays what it is.
+        const fault = faultIn(signal);
+        if (fault)
+            result.failure = fault;
     }
     catch (error) {
         // A COMMIT that was sent is finished, cancelled or not.
         const cancelled = signal.aborted && !step.committing;
         const loss = step.targets.map(({ client }) => client && lossOf(client, error)).find(Boolean);
-        result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error));
+        result.failure =
+            faultIn(signal) ?? (cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error)));
+        if (error === faultIn(signal))
+            leaveInDoubt(step);
         if (result.databases.some(stands))
             result.outcome ??= 'partly-applied';
         result.outcome ??= step.started ? 'rolled-back' : 'refused';
@@ -27350,8 +27843,59 @@ async function run(inputs, surroundings) {
     if (result.commentUrl)
         log.info(`Comment: ${result.commentUrl}`);
     log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd());
-    return result;
 }
+/** The stages, in their order; throws what ends them before. */
+async function carryOut(step) {
+    const { inputs, result } = step;
+    const { publisher, log } = step.surroundings;
+    const { mode } = inputs;
+    // A warning is an annotation, which the pull request shows.
+    const shown = () => (inputs.hideLiterals ? withoutConstants(result) : result);
+    await step.checkTrust();
+    // Python takes longest to start, so it goes first; everything else is done while the app imports.
+    step.startPython();
+    if (step.asksDatabases)
+        await step.open();
+    await loadParser();
+    if (step.asksDatabases)
+        await settleLeftovers(step);
+    await planBatch(step);
+    const pending = revisionsOf(result).length > 0;
+    if (pending && inputs.expectedDigest) {
+        await requireDigest(result, inputs.expectedDigest, () => publisher.standing());
+    }
+    if (!pending)
+        result.outcome = 'up-to-date';
+    else if (mode === 'preview') {
+        result.outcome = 'previewed';
+        if (step.asksDatabases)
+            await canPrepare(step);
+        for (const warning of warningsOf(shown()))
+            log.warning(warning);
+    }
+    else {
+        refuseObstacles(result);
+        for (const warning of halvesOf(shown()))
+            log.warning(warning);
+        await requireReview(step);
+        result.commentUrl = await publisher.comment(result);
+        result.outcome = await transact(step);
+    }
+    for (const { state } of step.targets)
+        if (state.plan)
+            state.newHeads = state.plan.newHeads;
+}
+/** A fault has come between a COMMIT and what is known of it. */
+function leaveInDoubt({ result, targets }) {
+    for (const { state, committing } of targets) {
+        if (!committing || state.outcome)
+            continue;
+        result.outcome = state.outcome = 'in-doubt';
+        delete state.newHeads;
+    }
+}
+/** The fault of ours that has stopped the step; a cancellation is none. */
+const faultIn = ({ aborted, reason }) => aborted && reason instanceof Failure ? reason : undefined;
 /** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
 function refuseObstacles({ databases, mode }) {
     const [first, ...more] = databases.flatMap(({ obstacles = [] }) => obstacles);
@@ -27389,63 +27933,109 @@ function driftOf({ outcome, failure, databases }) {
 
 
 
+
+/** How long a step that a fault of ours has stopped may take to wind down, in milliseconds; what is open may hang in it. */
+const main_grace = 10_000;
 /** The only place that sets outputs and fails the step. */
 async function main() {
-    const cancelled = new AbortController();
+    const stopped = new AbortController();
     // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills.
     for (const signal of ['SIGINT', 'SIGTERM'])
-        process.on(signal, () => cancelled.abort());
-    let result;
+        process.on(signal, () => stopped.abort());
+    const faults = watchFaults(stopped);
+    const result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] };
+    let hidesLiterals = false;
     let opened;
     try {
         const inputs = readInputs(process.env);
+        const { mode, direction, label } = inputs;
+        hidesLiterals = inputs.hideLiterals;
+        Object.assign(result, { mode, direction, label });
         const { PGPASSWORD = '' } = process.env;
         const passwords = [...inputs.databases.values()].flatMap(database => database.secrets);
         opened = openLog([...passwords, PGPASSWORD, inputs.githubToken, inputs.planKey].filter(Boolean));
         const event = readEvent(process.env);
-        result = await run(inputs, {
+        await run(inputs, result, {
             environment: process.env,
             repository: event.repository,
             applicationName: applicationName(event.repository, event.runId),
             temporaryDirectory: process.env.RUNNER_TEMP ?? (0,external_node_os_namespaceObject.tmpdir)(),
-            publisher: new Publisher(event, inputs, log, cancelled.signal),
+            publisher: new Publisher(event, inputs, log, stopped.signal),
             log: log,
             base: event.payload.pull_request?.base?.sha ?? '',
             trustedTips: mayHoldForeignScripts(event) && !inputs.allowUntrusted ? baseTips(event) : undefined,
-            signal: cancelled.signal,
+            signal: stopped.signal,
+            stuck: faults.stuck,
         });
     }
     catch (error) {
-        result = {
-            mode: 'preview',
-            direction: 'upgrade',
-            label: '',
-            databases: [],
-            outcome: 'refused',
-            failure: asFailure(error),
-        };
+        // What the step has come to stays what it is.
+        result.outcome ??= 'refused';
+        result.failure ??= asFailure(error);
     }
+    faults.end();
     const core = await (opened ?? openLog([]));
+    const { failure } = result;
     try {
         for (const [name, value] of Object.entries(outputsOf(result)))
             core.setOutput(name, value);
     }
     catch (error) {
-        log.error(`The outputs could not be written: ${messageOf(error)}`, 'Atomic Upgrade: outputs');
+        const told = `The outputs could not be written: ${messageOf(error)}`;
+        log.error([told, failure ? '' : stateOf(result)].filter(Boolean).join('\n'), 'Atomic Upgrade: outputs');
         process.exitCode = 1;
     }
-    const { failure } = result;
     if (failure) {
-        log.error(explain({ ...result, failure }), `Atomic Upgrade: ${failure.reason}`, failure.details.place);
+        const told = explain(result);
+        const shown = hidesLiterals ? explain(withoutConstants(result)) : told;
+        if (shown !== told)
+            log.group('The error in full, which hide-literals keeps for the log', told.split('\n'));
+        log.error(shown, `Atomic Upgrade: ${failure.reason}`, failure.details.place);
         process.exitCode = 1;
     }
+}
+/**
+ * What is thrown past everything that awaits, in a listener or a promise, is a fault of ours. It stops the step as a
+ * cancellation does, so that everything is rolled back and read again. `stuck` rejects where that does not come to an
+ * end; `end` says that it has, or that nothing went wrong.
+ */
+function watchFaults(stopped) {
+    let reject = () => { };
+    const stuck = new Promise((_, fail) => {
+        reject = fail;
+    });
+    stuck.catch(() => { });
+    let hasEnded = false;
+    const onFault = (error) => {
+        if (hasEnded)
+            return log.warning(`Behind its end, a fault of Atomic Upgrade itself: ${messageOf(error)}`);
+        const fault = asFault(error);
+        stopped.abort(fault);
+        setTimeout(() => reject(fault), main_grace).unref();
+    };
+    for (const event of ['uncaughtException', 'unhandledRejection'])
+        process.on(event, onFault);
+    // Whoever reads the log can go away, and the step has to go on.
+    for (const stream of [process.stdout, process.stderr])
+        stream.on('error', () => { });
+    return {
+        stuck,
+        end: () => {
+            hasEnded = true;
+        },
+    };
 }
 /** PostgreSQL keeps 63 bytes. */
 function applicationName(repository, runId) {
     return ['atomic-upgrade', repository.slice(-34), runId && `#${runId}`].filter(Boolean).join(' ').slice(0, 63);
 }
 // Whatever is still open then, such as a socket that never connects, is not waited for.
-void main().finally(() => setTimeout(() => process.exit(), 2_000).unref());
+void main()
+    .catch(error => {
+    process.exitCode = 1;
+    console.error(error);
+})
+    .finally(() => setTimeout(() => process.exit(), 2_000).unref());
 
 })();
 

@@ -34,6 +34,17 @@ export interface StatementFailure {
   hint?: string
   /** Characters from the start of `sql`, counted from 1. */
   position?: number
+  /** Where in functions it happened. */
+  context?: string
+}
+
+/** Words of others in a message of ours, which may repeat what rows and statements hold. */
+export interface Quotation {
+  /** PostgreSQL's error, a Python error as `Class: words`, what another session runs, a sentence with an enum's value. */
+  of: 'postgres' | 'python' | 'session' | 'value'
+  text: string
+  /** Whether PostgreSQL only passes on what a function says. */
+  raised?: boolean
 }
 
 export interface FailureDetails {
@@ -44,6 +55,8 @@ export interface FailureDetails {
   revision?: string
   place?: Place
   statement?: StatementFailure
+  /** What of the message is the words of others, besides those of `statement` and `cause`. */
+  quotes?: Quotation[]
   /** Whether the same batch may well succeed a little later: another session was in the way. */
   transient?: boolean
   cause?: unknown
@@ -62,8 +75,10 @@ export class Failure extends Error {
 }
 
 /** Any thrown value as a Failure; what we did not foresee is `internal`. */
-export function asFailure(error: unknown): Failure {
-  if (error instanceof Failure) return error
+export const asFailure = (error: unknown): Failure => (error instanceof Failure ? error : asFault(error))
+
+/** What nobody foresaw, or nobody waited for. */
+export function asFault(error: unknown): Failure {
   return new Failure('internal', messageOf(error), {
     advice: 'This is a fault of Atomic Upgrade itself; please report it with the log of this step.',
     cause: error,

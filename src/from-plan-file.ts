@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Failure, messageOf } from './failure'
 import { digestOf } from './plan/digest'
@@ -6,6 +6,7 @@ import { unfaithfulOf } from './plan/faithful'
 import { type Plan, sameHeads } from './plan/plan'
 import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-file'
 import { nameHeads } from './plan/result'
+import { NewEnumValues, obstaclesOf } from './plan/transactional'
 import { readHeads } from './postgres/heads'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
@@ -16,7 +17,8 @@ import type { Target } from './target'
  */
 export async function writePlan(step: Step): Promise<void> {
   const { inputs, surroundings, result, targets } = step
-  const [first] = targets.flatMap(({ state }) => unfaithfulOf(state.plan!))
+  const found = await allOf(targets.map(async target => unfaithfulOf(target.state.plan!, await newEnumValues(target))))
+  const [first] = found.flat()
   if (first) {
     const { revision, line, why } = first
     const told = `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`
@@ -34,8 +36,19 @@ export async function writePlan(step: Step): Promise<void> {
   const { label, direction } = inputs
   const { repository } = surroundings
   const plan = { repository, label, digest: digestOf(result.digested!), direction, databases }
-  result.planFile = step.fileFor('plan.json')
-  writeFileSync(result.planFile, writePlanFile(plan, inputs.planKey))
+  const file = step.write('plan.json', writePlanFile(plan, inputs.planKey), 'The plan file')
+  if (file) result.planFile = file
+}
+
+/**
+ * Which new values of enums the plan's SQL can use when it is sent as it stands, outside of savepoints: on PostgreSQL 17
+ * and later, those of a type that it makes itself (measured). A server that is not known counts as such, since an apply
+ * of the file asks again.
+ */
+export async function newEnumValues({ state, client }: Target): Promise<NewEnumValues> {
+  if (obstaclesOf(state.plan!).length === 0 || !client) return new NewEnumValues(true)
+  const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version_num') AS version")
+  return new NewEnumValues(Number(rows[0]?.version) >= 170_000)
 }
 
 async function plannedDatabase(target: Target): Promise<PlannedDatabase> {

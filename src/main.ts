@@ -1,59 +1,98 @@
 import { tmpdir } from 'node:os'
-import { asFailure, messageOf } from './failure'
+import { asFailure, asFault, messageOf } from './failure'
 import { baseTips, mayHoldForeignScripts, readEvent } from './github/event'
 import { readInputs } from './inputs'
 import { log, openLog } from './log'
 import { outputsOf } from './outputs'
 import type { Result } from './plan/result'
 import { Publisher } from './publish'
-import { explain } from './report/words'
+import { withoutConstants } from './report/discretion'
+import { explain, stateOf } from './report/words'
 import { run } from './run'
+
+/** How long a step that a fault of ours has stopped may take to wind down, in milliseconds; what is open may hang in it. */
+const grace = 10_000
 
 /** The only place that sets outputs and fails the step. */
 async function main(): Promise<void> {
-  const cancelled = new AbortController()
+  const stopped = new AbortController()
   // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => cancelled.abort())
-  let result: Result
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stopped.abort())
+  const faults = watchFaults(stopped)
+  const result: Result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] }
+  let hidesLiterals = false
   let opened: ReturnType<typeof openLog> | undefined
   try {
     const inputs = readInputs(process.env)
+    const { mode, direction, label } = inputs
+    hidesLiterals = inputs.hideLiterals
+    Object.assign(result, { mode, direction, label })
     const { PGPASSWORD = '' } = process.env
     const passwords = [...inputs.databases.values()].flatMap(database => database.secrets)
     opened = openLog([...passwords, PGPASSWORD, inputs.githubToken, inputs.planKey].filter(Boolean))
     const event = readEvent(process.env)
-    result = await run(inputs, {
+    await run(inputs, result, {
       environment: process.env,
       repository: event.repository,
       applicationName: applicationName(event.repository, event.runId),
       temporaryDirectory: process.env.RUNNER_TEMP ?? tmpdir(),
-      publisher: new Publisher(event, inputs, log, cancelled.signal),
+      publisher: new Publisher(event, inputs, log, stopped.signal),
       log,
       base: event.payload.pull_request?.base?.sha ?? '',
       trustedTips: mayHoldForeignScripts(event) && !inputs.allowUntrusted ? baseTips(event) : undefined,
-      signal: cancelled.signal,
+      signal: stopped.signal,
+      stuck: faults.stuck,
     })
   } catch (error) {
-    result = {
-      mode: 'preview',
-      direction: 'upgrade',
-      label: '',
-      databases: [],
-      outcome: 'refused',
-      failure: asFailure(error),
-    }
+    // What the step has come to stays what it is.
+    result.outcome ??= 'refused'
+    result.failure ??= asFailure(error)
   }
+  faults.end()
   const core = await (opened ?? openLog([]))
+  const { failure } = result
   try {
     for (const [name, value] of Object.entries(outputsOf(result))) core.setOutput(name, value)
   } catch (error) {
-    log.error(`The outputs could not be written: ${messageOf(error)}`, 'Atomic Upgrade: outputs')
+    const told = `The outputs could not be written: ${messageOf(error)}`
+    log.error([told, failure ? '' : stateOf(result)].filter(Boolean).join('\n'), 'Atomic Upgrade: outputs')
     process.exitCode = 1
   }
-  const { failure } = result
   if (failure) {
-    log.error(explain({ ...result, failure }), `Atomic Upgrade: ${failure.reason}`, failure.details.place)
+    const told = explain(result)
+    const shown = hidesLiterals ? explain(withoutConstants(result)) : told
+    if (shown !== told) log.group('The error in full, which hide-literals keeps for the log', told.split('\n'))
+    log.error(shown, `Atomic Upgrade: ${failure.reason}`, failure.details.place)
     process.exitCode = 1
+  }
+}
+
+/**
+ * What is thrown past everything that awaits, in a listener or a promise, is a fault of ours. It stops the step as a
+ * cancellation does, so that everything is rolled back and read again. `stuck` rejects where that does not come to an
+ * end; `end` says that it has, or that nothing went wrong.
+ */
+function watchFaults(stopped: AbortController): { stuck: Promise<never>; end: () => void } {
+  let reject: (error: unknown) => void = () => {}
+  const stuck = new Promise<never>((_, fail) => {
+    reject = fail
+  })
+  stuck.catch(() => {})
+  let hasEnded = false
+  const onFault = (error: unknown) => {
+    if (hasEnded) return log.warning(`Behind its end, a fault of Atomic Upgrade itself: ${messageOf(error)}`)
+    const fault = asFault(error)
+    stopped.abort(fault)
+    setTimeout(() => reject(fault), grace).unref()
+  }
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const) process.on(event, onFault)
+  // Whoever reads the log can go away, and the step has to go on.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+  return {
+    stuck,
+    end: () => {
+      hasEnded = true
+    },
   }
 }
 
@@ -63,4 +102,9 @@ function applicationName(repository: string, runId: string): string {
 }
 
 // Whatever is still open then, such as a socket that never connects, is not waited for.
-void main().finally(() => setTimeout(() => process.exit(), 2_000).unref())
+void main()
+  .catch(error => {
+    process.exitCode = 1
+    console.error(error)
+  })
+  .finally(() => setTimeout(() => process.exit(), 2_000).unref())

@@ -1,8 +1,7 @@
-import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Project } from './alembic/driver'
 import { editedScripts } from './edited'
-import { readPlan, writePlan } from './from-plan-file'
+import { newEnumValues, readPlan, writePlan } from './from-plan-file'
 import { baseCommit, scriptsAt } from './git/base'
 import { abridged } from './plan/abridged'
 import { destructionsOf } from './plan/destructive'
@@ -25,10 +24,11 @@ import { allOf, type Step } from './step'
 export async function planBatch(step: Step): Promise<void> {
   const { inputs, result } = step
   const plans = inputs.planFile ? await readPlan(step) : await planScripts(step)
-  for (const { state } of step.targets) {
+  for (const target of step.targets) {
+    const { state } = target
     const plan = plans.get(state.bind)!
     state.plan = plan
-    state.obstacles = obstaclesOf(plan)
+    state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined)
     if (inputs.segments && !inputs.planFile) divide(step, plan, state)
     state.destructions = destructionsOf(plan)
     state.priorHeads = plan.priorHeads
@@ -101,9 +101,9 @@ function writeSql(step: Step): void {
   const { result } = step
   const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []))
   if (!plans.every(({ plan }) => isRendered(plan))) return
-  result.sqlFile = step.fileFor('sql')
   const scripts = plans.filter(({ plan }) => plan.revisions.length > 0)
   const named = ({ bind, plan }: (typeof plans)[number]) =>
     plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan)
-  writeFileSync(result.sqlFile, scripts.map(named).join('\n'))
+  const file = step.write('sql', scripts.map(named).join('\n'), 'The file of the SQL')
+  if (file) result.sqlFile = file
 }

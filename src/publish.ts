@@ -5,6 +5,7 @@ import type { Inputs } from './inputs'
 import type { Log } from './log'
 import type { Result } from './plan/result'
 import { commentLimit, marker, renderReport, summaryLimit } from './report/comment'
+import { withoutConstants } from './report/discretion'
 import { wasApplied } from './report/life'
 
 /** Shows the result to people: on the pull request while the step runs, in the job summary at its end. */
@@ -37,7 +38,6 @@ export class Publisher {
 
   /** Brings the comment up to date; returns its address, empty where there is none. */
   async comment(result: Result): Promise<string> {
-    const { hideLiterals: hidesLiterals } = this.inputs
     if (this.#problem) this.#comment = this.#find()
     this.#problem = ''
     try {
@@ -52,8 +52,8 @@ export class Publisher {
       if (isNothing && comment.body === undefined) return ''
       // What was applied stays to be seen.
       if (isNothing && wasApplied(standing)) return await comment.write(standing)
-      const surroundings = { run: this.event.runUrl, standing, hidesLiterals }
-      return await comment.write(renderReport(result, surroundings, commentLimit))
+      const surroundings = { run: this.event.runUrl, standing }
+      return await comment.write(renderReport(this.#shown(result), surroundings, commentLimit))
     } catch (error) {
       this.#problem = commentProblem(error)
       // While the step is under way there will be another chance.
@@ -65,14 +65,17 @@ export class Publisher {
   /** Appends to the job summary, where the runner has one. */
   async summarize(result: Result): Promise<void> {
     if (!process.env.GITHUB_STEP_SUMMARY) return
-    const { hideLiterals: hidesLiterals } = this.inputs
     try {
-      const text = renderReport(result, { run: '', problem: this.#problem, hidesLiterals }, summaryLimit)
+      const text = renderReport(this.#shown(result), { run: '', problem: this.#problem }, summaryLimit)
       const { summary } = await import('@actions/core')
       await summary.addRaw(text).write()
     } catch (error) {
       this.log.warning(`The job summary could not be written: ${messageOf(error)}`)
     }
+  }
+
+  #shown(result: Result): Result {
+    return this.inputs.hideLiterals ? withoutConstants(result) : result
   }
 
   #find(): Promise<StickyComment | undefined> {

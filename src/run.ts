@@ -8,6 +8,7 @@ import { loadParser } from './plan/statements'
 import { planBatch } from './planning'
 import { lossOf } from './postgres/connection'
 import { notRehearsableFailure, notTransactionalFailure, warningsOf } from './report/blame'
+import { withoutConstants } from './report/discretion'
 import { goingOn, halvesOf } from './report/segments'
 import { stateOf } from './report/words'
 import { requireReview } from './review'
@@ -16,44 +17,24 @@ import { transact } from './transact'
 import { canPrepare } from './two-phase'
 
 /**
- * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
- * Never throws: a failure is part of the result, with the heads as the databases have them then.
+ * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish. What comes of it is in the
+ * result, a failure too, with the heads as the databases have them then.
  */
-export async function run(inputs: Inputs, surroundings: Surroundings): Promise<Result> {
-  const { publisher, log, signal } = surroundings
-  const { mode, direction, label } = inputs
-  const result: Result = { mode, direction, label, databases: [] }
+export async function run(inputs: Inputs, result: Result, surroundings: Surroundings): Promise<void> {
+  const { publisher, log, signal, stuck } = surroundings
   const step = new Step(inputs, surroundings, result)
   try {
-    await step.checkTrust()
-    // Python takes longest to start, so it goes first; everything else is done while the app imports.
-    step.startPython()
-    if (step.asksDatabases) await step.open()
-    await loadParser()
-    if (step.asksDatabases) await settleLeftovers(step)
-    await planBatch(step)
-    const pending = revisionsOf(result).length > 0
-    if (pending && inputs.expectedDigest) {
-      await requireDigest(result, inputs.expectedDigest, () => publisher.standing())
-    }
-    if (!pending) result.outcome = 'up-to-date'
-    else if (mode === 'preview') {
-      result.outcome = 'previewed'
-      if (step.asksDatabases) await canPrepare(step)
-      for (const warning of warningsOf(result)) log.warning(warning)
-    } else {
-      refuseObstacles(result)
-      for (const warning of halvesOf(result)) log.warning(warning)
-      await requireReview(step)
-      result.commentUrl = await publisher.comment(result)
-      result.outcome = await transact(step)
-    }
-    for (const { state } of step.targets) if (state.plan) state.newHeads = state.plan.newHeads
+    await Promise.race([carryOut(step), stuck])
+    // What came to its end all the same stays what it is.
+    const fault = faultIn(signal)
+    if (fault) result.failure = fault
   } catch (error) {
     // A COMMIT that was sent is finished, cancelled or not.
     const cancelled = signal.aborted && !step.committing
     const loss = step.targets.map(({ client }) => client && lossOf(client, error)).find(Boolean)
-    result.failure = cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error))
+    result.failure =
+      faultIn(signal) ?? (cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error)))
+    if (error === faultIn(signal)) leaveInDoubt(step)
     if (result.databases.some(stands)) result.outcome ??= 'partly-applied'
     result.outcome ??= step.started ? 'rolled-back' : 'refused'
     await step.rereadHeads()
@@ -65,8 +46,53 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
   await publisher.summarize(result)
   if (result.commentUrl) log.info(`Comment: ${result.commentUrl}`)
   log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd())
-  return result
 }
+
+/** The stages, in their order; throws what ends them before. */
+async function carryOut(step: Step): Promise<void> {
+  const { inputs, result } = step
+  const { publisher, log } = step.surroundings
+  const { mode } = inputs
+  // A warning is an annotation, which the pull request shows.
+  const shown = () => (inputs.hideLiterals ? withoutConstants(result) : result)
+  await step.checkTrust()
+  // Python takes longest to start, so it goes first; everything else is done while the app imports.
+  step.startPython()
+  if (step.asksDatabases) await step.open()
+  await loadParser()
+  if (step.asksDatabases) await settleLeftovers(step)
+  await planBatch(step)
+  const pending = revisionsOf(result).length > 0
+  if (pending && inputs.expectedDigest) {
+    await requireDigest(result, inputs.expectedDigest, () => publisher.standing())
+  }
+  if (!pending) result.outcome = 'up-to-date'
+  else if (mode === 'preview') {
+    result.outcome = 'previewed'
+    if (step.asksDatabases) await canPrepare(step)
+    for (const warning of warningsOf(shown())) log.warning(warning)
+  } else {
+    refuseObstacles(result)
+    for (const warning of halvesOf(shown())) log.warning(warning)
+    await requireReview(step)
+    result.commentUrl = await publisher.comment(result)
+    result.outcome = await transact(step)
+  }
+  for (const { state } of step.targets) if (state.plan) state.newHeads = state.plan.newHeads
+}
+
+/** A fault has come between a COMMIT and what is known of it. */
+function leaveInDoubt({ result, targets }: Step): void {
+  for (const { state, committing } of targets) {
+    if (!committing || state.outcome) continue
+    result.outcome = state.outcome = 'in-doubt'
+    delete state.newHeads
+  }
+}
+
+/** The fault of ours that has stopped the step; a cancellation is none. */
+const faultIn = ({ aborted, reason }: AbortSignal): Failure | undefined =>
+  aborted && reason instanceof Failure ? reason : undefined
 
 /** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
 function refuseObstacles({ databases, mode }: Result): void {

@@ -1,7 +1,8 @@
+import { writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
-import { Failure } from './failure'
+import { Failure, messageOf } from './failure'
 import { requireBaseCheckout, requireSignature } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
@@ -30,8 +31,10 @@ export interface Surroundings {
   base: string
   /** Where the checkout has to be on the base branch: the commits that are known to be; undefined where it need not. */
   trustedTips: string[] | undefined
-  /** Aborted when GitHub cancels the step. */
+  /** Aborted when GitHub cancels the step, or a fault of ours stops it: then its reason is a Failure. */
   signal: AbortSignal
+  /** Rejects where such a step does not come to its end. */
+  stuck: Promise<never>
 }
 
 /** One step with what it has open: the user's Python, and its databases. */
@@ -181,10 +184,18 @@ export class Step {
     }
   }
 
-  /** The path of a file of this step with that extension. */
-  fileFor(extension: string): string {
+  /** Writes a file of this step and returns its path; undefined, with a warning that names `what`, where that fails. */
+  write(extension: string, text: string, what: string): string | undefined {
+    const { temporaryDirectory, log } = this.surroundings
     const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60)
-    return join(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`)
+    const path = join(temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`)
+    try {
+      writeFileSync(path, text)
+      return path
+    } catch (error) {
+      log.warning(`${what} could not be written: ${messageOf(error)}`)
+      return undefined
+    }
   }
 }
 

@@ -2,10 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
-import { createInterface } from 'node:readline'
+import { setImmediate } from 'node:timers/promises'
 import { Failure, type FailureReason, type Place } from '../failure'
 import { explainHeads, type Node } from '../plan/heads'
-import type { Direction, PlaceInScript, Plan, RenderedStatement, Revision, Script } from '../plan/plan'
+import type { Direction, Plan, RenderedStatement, Revision, Script } from '../plan/plan'
+import { type Answer, type PlannedBatch, readAnswer } from './answer'
+import { type Line, readLines, textsOf } from './lines'
 
 /** How to start the user's Python and what it shall load. */
 export interface DriverOptions {
@@ -68,41 +70,6 @@ export class ScriptError extends Error {
   }
 }
 
-interface Answer {
-  loaded?: {
-    revisions: {
-      id: string
-      down: string[]
-      depends_on: string[]
-      labels: string[]
-      message: string
-      path: string
-      created: string
-    }[]
-    heads: string[]
-    databases: { bind: string; version_table: string; version_table_schema: string | null }[]
-  }
-  /** Comes before `planned`: one statement of a revision, in their order. */
-  statement?: RenderedStatement
-  planned?: Record<string, PlannedBatch>
-  read?: Node[]
-  revision?: { bind: string; id: string }
-  /** The number of the connection that Alembic runs the scripts on. */
-  own?: number
-  speaker?: { connection: number; thread: string; task: string | null; place: { file: string; line: number } | null }
-  ran?: true
-  failed?: {
-    kind: string
-    message: string
-    frames?: { file: string; line: number; function: string }[]
-    bind?: string | null
-    revision?: string | null
-    line?: number | null
-    database?: boolean
-    path?: string
-  }
-}
-
 /** Who hears what Python tells while the batch runs. */
 export interface Listener {
   /** A revision is about to start. */
@@ -113,25 +80,12 @@ export interface Listener {
   speaker(connection: number, speaker: { thread: string; task: string | null; place: Place | null }): void
 }
 
-interface PlannedBatch {
-  prior: string[]
-  new: string[]
-  revisions: {
-    id: string
-    digest: string
-    /** Which of the statements that came before: from, and up to without that one. */
-    statements: [number, number]
-    reason: string | null
-    line: number | null
-    heads: string[]
-    concurrently?: PlaceInScript[]
-    mentions?: PlaceInScript[]
-    strings?: PlaceInScript[]
-  }[]
-}
+/** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
+const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000]
 
 /** The driver's modules, each behind those that it imports. */
 const modules = [
+  'lifeline',
   'failures',
   'channel',
   'connections',
@@ -171,6 +125,8 @@ export class Driver {
   readonly #child: ChildProcess
   readonly #nonce = randomBytes(12).toString('hex')
   #answers: Answer[] = []
+  /** Bytes since the last request. */
+  #answered = 0
   #wake: (() => void) | undefined
   /** Why no further answer will come. */
   #gone: Failure | undefined
@@ -194,8 +150,17 @@ export class Driver {
       else setTimeout(leave, 100)
     })
     this.#child.stdin!.on('error', () => {})
-    createInterface({ input: this.#child.stderr! }).on('line', options.print)
-    createInterface({ input: this.#child.stdout! }).on('line', line => this.#read(line))
+    const isAnswer = (start: Buffer) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce
+    readLines(
+      this.#child.stderr!,
+      () => 0,
+      line => this.#print(line),
+    )
+    readLines(
+      this.#child.stdout!,
+      start => (isAnswer(start) ? mostAtOnce : 0),
+      line => (isAnswer(line.bytes) ? this.#read(line) : this.#print(line)),
+    )
     options.signal.addEventListener('abort', () => this.kill())
     this.#child.stdin!.write(sources())
     const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options
@@ -275,21 +240,25 @@ export class Driver {
 
   /** Runs the batches online through the gates. */
   async run(request: Request<Batch>, listener: Listener): Promise<void> {
+    const left = new Map(Object.entries(request.databases).map(([bind, { revisions }]) => [bind, [...revisions]]))
     this.#send({ run: request })
-    for (;;) {
-      const answer = await this.#answer().catch(error => {
-        if (error !== this.#gone) throw error
-        throw new Failure('migration-failed', error.message, { advice: 'What it printed is in the log above.' })
-      })
-      if (answer.ran) return
-      const { revision, own, speaker } = answer
-      if (revision) listener.revision(revision.bind, revision.id)
-      else if (own !== undefined) listener.own(own)
-      else if (speaker) {
-        const { connection, thread, task, place } = speaker
-        listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } })
-      } else throw this.#unexpected()
-      this.#send({ go: true })
+    try {
+      for (;;) {
+        const { ran, revision, own, speaker } = await this.#answer()
+        // What was printed before is in the pipe.
+        if (ran) return await setImmediate()
+        if (own !== undefined) listener.own(own)
+        else if (speaker) {
+          const { connection, thread, task, place } = speaker
+          listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } })
+        } else if (revision && left.get(revision.bind)?.shift()?.id === revision.id) {
+          listener.revision(revision.bind, revision.id)
+        } else throw this.#unexpected()
+        this.#send({ go: true })
+      }
+    } catch (error) {
+      if (!(error instanceof Failure) || error !== this.#gone) throw error
+      throw new Failure('migration-failed', error.message, error.details)
     }
   }
 
@@ -309,16 +278,34 @@ export class Driver {
   }
 
   #send(request: object): void {
+    this.#answered = 0
     this.#child.stdin!.write(`${JSON.stringify(request)}\n`)
   }
 
-  #read(line: string): void {
-    if (!line.startsWith(this.#nonce)) {
-      if (line !== '') this.options.print(line)
-      return
-    }
-    this.#answers.push(JSON.parse(line.slice(this.#nonce.length)))
+  #print(line: Line): void {
+    for (const text of textsOf(line)) if (text !== '') this.options.print(text)
+  }
+
+  #read({ bytes, size }: Line): void {
+    this.#answered += size
+    const isTooLong = size > bytes.length || this.#answered > mostInAll
+    const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.#nonce.length))
+    if (answer) this.#answers.push(answer)
+    else this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers')
     this.#wake?.()
+  }
+
+  /** Somebody else has spoken in the driver's place: nothing more of it is believed, and Python ends. */
+  #distrust(why: string): Failure {
+    const told = `Python said something in the driver’s place that ${why}.`
+    this.#leave(
+      new Failure('render-failed', told, {
+        advice: 'See to it that nothing in the app, env.py or the scripts writes into what the driver has opened.',
+      }),
+    )
+    this.#answers = []
+    this.kill()
+    return this.#gone!
   }
 
   #leave(failure: Failure): void {
@@ -340,7 +327,7 @@ export class Driver {
   }
 
   #failure(failed: NonNullable<Answer['failed']>): Error {
-    const { kind, message, frames = [], bind = null, revision = null, line = null, database, path } = failed
+    const { kind, message, quoted, frames = [], bind = null, revision = null, line = null, database, path } = failed
     if (kind === 'multiple-heads' && this.#project) return severalHeads(message, this.#project)
     const script = revision === null ? undefined : this.#project?.scripts.get(revision)
     const last = frames.at(-1)
@@ -353,11 +340,13 @@ export class Driver {
             ? { file: this.#file(path), line: null }
             : script && { file: script.path, line: null }
     if (kind === 'script') return new ScriptError(message, bind, revision, place, database === true)
-    return new Failure(kind as FailureReason, message, { ...(place && { place }), ...adviceFor(kind) })
+    if (!kinds.has(kind)) return this.#unexpected()
+    const quotes = quoted ? [{ of: 'python', text: quoted } as const] : []
+    return new Failure(kind as FailureReason, message, { ...(place && { place }), quotes, ...adviceFor(kind) })
   }
 
   #unexpected(): Failure {
-    return new Failure('internal', 'The driver in the user’s Python answered out of turn.')
+    return this.#distrust('was not asked for')
   }
 
   #file(path: string): string {
@@ -366,6 +355,19 @@ export class Driver {
     return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/')
   }
 }
+
+/** How the driver itself says that something failed. */
+const kinds = new Set([
+  'invalid-input',
+  'unknown-revision',
+  'multiple-heads',
+  'render-failed',
+  'migration-failed',
+  'not-transactional',
+  'drift',
+  'plan-changed',
+  'untrusted',
+])
 
 function adviceFor(kind: string): { advice?: string } {
   switch (kind) {

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 
 /** What the runner tells about the event, the run and the repository. */
 export interface Event {
@@ -45,14 +45,51 @@ export function readEvent(environment: NodeJS.ProcessEnv): Event {
   }
 }
 
+/** GitHub cuts a payload at 25 MB. */
+const largest = 100_000_000
+
+/** What cannot be read counts as a payload that says nothing: whom to trust, the event's name tells. */
 function readPayload(path: string | undefined): Payload {
   if (!path) return {}
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as Payload
+    const file = statSync(path)
+    return file.isFile() && file.size <= largest ? payloadOf(JSON.parse(readFileSync(path, 'utf8'))) : {}
   } catch {
     return {}
   }
 }
+
+/** The fields of a payload that are what GitHub documents. */
+function payloadOf(value: unknown): Payload {
+  const { pull_request, issue, merge_group, workflow_run } = fieldsOf(value)
+  const { number, base } = fieldsOf(pull_request)
+  const { sha } = fieldsOf(base)
+  const { head_ref } = fieldsOf(merge_group)
+  return {
+    ...(Number.isInteger(number) && {
+      pull_request: { number: number as number, ...(typeof sha === 'string' && { base: { sha } }) },
+    }),
+    ...(Number.isInteger(fieldsOf(issue).number) && { issue: issue as NonNullable<Payload['issue']> }),
+    ...(typeof head_ref === 'string' && { merge_group: { head_ref } }),
+    ...(isRun(workflow_run) && { workflow_run }),
+  }
+}
+
+function isRun(value: unknown): value is WorkflowRun {
+  const { event, head_sha, head_branch = null, head_repository, pull_requests = [] } = fieldsOf(value)
+  const { full_name, owner } = fieldsOf(head_repository)
+  return (
+    typeof event === 'string' &&
+    typeof head_sha === 'string' &&
+    (head_branch === null || typeof head_branch === 'string') &&
+    (!head_repository || (typeof full_name === 'string' && typeof fieldsOf(owner).login === 'string')) &&
+    Array.isArray(pull_requests) &&
+    pull_requests.every(each => Number.isInteger(fieldsOf(each).number))
+  )
+}
+
+const fieldsOf = (value: unknown): Record<string, unknown> =>
+  typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {}
 
 /** A pull request by its number, or by a commit: the one whose merge made it, or the one that proposes it. */
 export type PullRequest =

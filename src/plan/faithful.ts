@@ -2,17 +2,18 @@ import type { Node } from 'libpg-query'
 import { countCommands } from './message'
 import type { Plan, RenderedStatement, Revision } from './plan'
 import { effectOf, splitStatements } from './statements'
-import { type Obstacle, obstaclesOf } from './transactional'
+import { type NewEnumValues, type Obstacle, obstaclesOf } from './transactional'
 
 /** Why a revision cannot be part of a plan file. */
 export type Unfaithful = Pick<Obstacle, 'revision' | 'line' | 'why'>
 
 /**
  * What of a batch cannot be applied as its SQL in one transaction: scripts without SQL, statements that end the
- * transaction or cannot be in it, and those that change how the rest is read. Needs the parser to be loaded.
+ * transaction or cannot be in it, and those that change how the rest is read. `values`: see obstaclesOf. Needs the parser to be loaded.
  */
-export function unfaithfulOf(plan: Plan): Unfaithful[] {
-  return [...plan.revisions.flatMap(revision => notRendered(revision) ?? inStatements(revision)), ...obstaclesOf(plan)]
+export function unfaithfulOf(plan: Plan, values: NewEnumValues): Unfaithful[] {
+  const revisions = plan.revisions.flatMap(revision => notRendered(revision) ?? inStatements(revision))
+  return [...revisions, ...obstaclesOf(plan, values)]
 }
 
 function notRendered(revision: Revision): Unfaithful[] | undefined {

@@ -5,6 +5,10 @@ import { scanSync } from 'libpg-query'
  * data. In DDL numbers are lengths and scales, which tell nothing of anybody. Comments go. Needs the parser to be loaded.
  */
 export function hideLiterals(sql: string): string {
+  if (sql.length > longest) return '/* not shown: it is too long for its constants to be told from the rest */'
+  // A call of Python's, where a script has no SQL.
+  const call = /^[\w.]+\.\w+\(/.exec(sql)?.[0]
+  if (call) return `${call}…)`
   let tokens: ReturnType<typeof scanSync>['tokens']
   try {
     tokens = scanSync(sql.replaceAll('\0', '')).tokens
@@ -24,6 +28,9 @@ export function hideLiterals(sql: string): string {
   }
   return [...pieces, bytes.toString('utf8', at)].join('').trim()
 }
+
+/** In characters. */
+const longest = 4_000_000
 
 const isData = (word: string): boolean =>
   /^(select|insert|update|delete|merge|with|values|copy|call|execute)$/i.test(word)

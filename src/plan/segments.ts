@@ -1,6 +1,6 @@
 import type { Plan, RenderedStatement, Revision } from './plan'
 import { effectOf } from './statements'
-import { findingsIn, NewEnumValues, type Obstacle, treesOf } from './transactional'
+import { findingsIn, NewEnumValues, type Obstacle, obstacleIn, treesOf } from './transactional'
 
 /** A part of the batch that happens wholly or not at all: a transaction, or one statement outside of any. */
 export interface Segment {
@@ -127,11 +127,13 @@ class Division {
     if (outside && finding?.kind === 'forbidden' && standsAlone(finding.form) && treesOf(statement.sql).length === 1)
       return this.#alone(revision, statement)
     for (const each of findings) {
-      if (each.kind === 'adds')
-        this.#added.set(each.value, { revision: revision.id, outside, standing: this.#done.length + 1 })
-      else if (each.kind === 'forbidden' || !this.#commitBefore(each.value, revision)) {
-        const { line, sql: text } = statement
-        this.#obstacles.push({ revision, line, text, why: each.why })
+      if (each.kind === 'adds') {
+        const before = each.was === undefined ? undefined : this.#added.get(each.was)
+        const now = { revision: revision.id, outside, standing: this.#done.length + 1 }
+        this.#added.set(each.value, before && before.revision !== revision.id ? before : now)
+      } else if (each.kind !== 'uses' || !this.#commitBefore(each.value, revision)) {
+        const obstacle = obstacleIn(each, { revision, line: statement.line, text: statement.sql })
+        if (obstacle) this.#obstacles.push(obstacle)
       }
     }
     this.#done.push(statement)

@@ -1,7 +1,7 @@
 import { Failure, type Place, type StatementFailure } from '../failure'
 import type { Plan } from '../plan/plan'
 import { nameHeads, type Result } from '../plan/result'
-import type { Obstacle } from '../plan/transactional'
+import { isAboutTheTransaction, type Obstacle } from '../plan/transactional'
 import { halvesOf } from './segments'
 import { count } from './words'
 
@@ -33,7 +33,10 @@ export function failureOf(
   const subject = name === null ? 'env.py' : `Revision ${name}`
   const at = { ...(revision && { revision }), ...(place && { place }) }
   const refused = fromDatabase ? last : undefined
-  if (!refused?.error) return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), at)
+  if (!refused?.error) {
+    const quotes = [{ of: 'python', text: message } as const]
+    return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), { ...at, quotes })
+  }
   const { sql, error } = refused
   const details = { ...at, statement: { sql, ...error } }
   if (notTransactional.has(error.code)) {
@@ -42,7 +45,7 @@ export function failureOf(
       sentence(
         `${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`,
       ),
-      { ...details, advice: waysOut(inSegments) },
+      { ...details, advice: waysOut({ inSegments, ofTheTransaction: isAboutTheTransaction(sql, error.message) }) },
     )
   }
   if (isTransient(error.code)) {
@@ -50,6 +53,7 @@ export function failureOf(
     return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
       ...details,
       transient: true,
+      quotes: blockers.map(text => ({ of: 'session', text })),
       advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
     })
   }
@@ -64,7 +68,7 @@ export function notTransactionalFailure(
   [first, ...more]: [Obstacle, ...Obstacle[]],
   { inSegments = false } = {},
 ): Failure {
-  const { revision, line, text, why } = first
+  const { revision, line, text, why, ofTheTransaction } = first
   const name = `${revision.id}${revision.message && ` (${revision.message})`}`
   const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : ''
   return new Failure(
@@ -73,8 +77,9 @@ export function notTransactionalFailure(
     {
       revision: revision.id,
       place: { file: revision.path, line },
+      quotes: [{ of: 'value', text: why }],
       statement: { sql: text, code: '', message: '' },
-      advice: waysOut(inSegments),
+      advice: waysOut({ inSegments, ofTheTransaction }),
     },
   )
 }
@@ -96,8 +101,8 @@ export function warningsOf({ databases }: Pick<Result, 'databases'>): string[] {
   const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? [])
   const at = (path: string, line: number | null) => `${path}${line === null ? '' : `:${line}`}`
   const refused = obstacles.map(
-    ({ revision, line, why, inSegments }) =>
-      `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(inSegments)}`,
+    ({ revision, line, why, ...which }) =>
+      `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(which)}`,
   )
   const mentioned = revisions.flatMap(({ id, path, mentions = [] }) =>
     mentions.map(
@@ -109,10 +114,13 @@ export function warningsOf({ databases }: Pick<Result, 'databases'>): string[] {
 }
 
 /** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */
-const waysOut = (inSegments: boolean): string =>
-  inSegments
+function waysOut({ inSegments = false, ofTheTransaction = false }): string {
+  if (ofTheTransaction)
+    return 'The batch runs in a transaction of ours, in READ COMMITTED, which has begun before: take the statement out. Where rows have to stay as they are while the script reads them, it can lock them (`LOCK TABLE`, `SELECT … FOR UPDATE`).'
+  return inSegments
     ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in an earlier revision; where the preview does not see that a script uses it, apply the batch up to that one first (input `revision`).'
     : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.'
+}
 
 /** Ends with a full stop, whether or not the error's own words do. */
 const sentence = (text: string): string => (/[.!?…]$/.test(text) ? text : `${text}.`)

@@ -1,5 +1,4 @@
 import { digestOf } from '../plan/digest'
-import { hideLiterals } from '../plan/literals'
 import type { Result } from '../plan/result'
 import { batchOf } from './batch'
 import { inSegments } from './division'
@@ -43,8 +42,6 @@ export interface Surroundings {
   standing?: string
   /** Why the comment on the pull request is not what it should be. */
   problem?: string
-  /** Whether statements are shown with their constants replaced. */
-  hidesLiterals?: boolean
 }
 
 /** The hidden line by which a later run finds its comment. */
@@ -90,11 +87,10 @@ function hiddenOf({ digested }: Result, { most, sizeOf }: Limit): string {
 
 function cutToFit(
   result: Result,
-  { run, standing, problem = '', hidesLiterals = false }: Surroundings,
+  { run, standing, problem = '' }: Surroundings,
   limit: Limit,
   { history, kept, hidden, isBrief = false }: Past,
 ): string {
-  const shown = hidesLiterals ? hideLiterals : (sql: string) => sql
   const batch = batchOf(result)
   const { length } = batch
   const digest = result.digested && isForReview(result) ? digestOf(result.digested) : ''
@@ -103,9 +99,9 @@ function cutToFit(
     const plan = [
       destroyed(result),
       rewritten(result),
-      inSegments(result, shown),
+      inSegments(result),
       rows.join('\n'),
-      warnings(result, shown),
+      warnings(result),
       ...sections,
       note && `_${note}${whereItIs(result, run)}._`,
       digest && `Digest: ${code(digest)}`,
@@ -113,8 +109,8 @@ function cutToFit(
     const parts = [
       // The hidden plan in place of the empty line: an HTML comment needs none behind it.
       `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
-      opening(result, shown),
-      result.failure && !isBrief && unmarked(failed(result.failure, hidesLiterals)),
+      opening(result),
+      result.failure && !isBrief && unmarked(failed(result.failure)),
       kept && otherThanPreviewed(result, kept),
       ...(isComment && digest ? marked(plan, digest) : plan.map(unmarked)),
       kept && keptPlan(kept),
@@ -134,7 +130,7 @@ function cutToFit(
   // The plan that was previewed has its SQL.
   if (kept && isSamePlan(result, kept.digest)) return render(rows, [])
   const room = most - sizeOf(render(rows, []))
-  const sections = fitting(sectionsOf(batch, shown), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) })
+  const sections = fitting(sectionsOf(batch), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) })
   return render(rows, sections, unshown(length - sections.length, length))
 }
 

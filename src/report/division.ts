@@ -4,21 +4,21 @@ import { isDivided, segmentLines } from './segments'
 import type { Style } from './standing'
 import { clip, count, messageLength, nameLength } from './words'
 
-/** How ids and SQL are written in Markdown; `shown` is what people may see of SQL. */
-export const styleOf = (shown: (sql: string) => string): Style => ({
+/** How ids and SQL are written in Markdown. */
+export const markdown: Style = {
   id: text => code(clip(text, nameLength)),
-  sql: text => code(clip(shown(text), messageLength)),
-})
+  sql: text => code(clip(text, messageLength)),
+}
 
 /** The most segments that are listed. */
 const mostSegments = 12
 
 /** Where a batch can stop half-way, or has; nothing where it cannot. */
-export function inSegments({ databases, outcome }: Result, shown: (sql: string) => string): string {
+export function inSegments({ databases, outcome }: Result): string {
   const [database] = databases
   if (!database || !isDivided(database) || outcome === 'up-to-date') return ''
   const planned = database.segments!.some(segment => segment.outcome === 'planned')
-  const all = segmentLines(database, styleOf(shown)).map((line, index) => `> ${index + 1}. ${line}`)
+  const all = segmentLines(database, markdown).map((line, index) => `> ${index + 1}. ${line}`)
   const lines =
     all.length > mostSegments
       ? [...all.slice(0, mostSegments), `>\n> … ${count(all.length - mostSegments, 'more segment')}`]

@@ -1,12 +1,10 @@
-import type { Failure, Place, StatementFailure } from '../failure'
-import { hideLiterals } from '../plan/literals'
+import type { Failure, Place } from '../failure'
 import { code, fenced, prose, proseWithCode } from './markdown'
 import { clip, describeStatement, messageLength, nameLength, paragraphLength } from './words'
 
 /** What went wrong, where, and what to do. */
-export function failed({ message, details }: Failure, hidesLiterals: boolean): string {
-  const { place, advice, revision } = details
-  const statement = details.statement && (hidesLiterals ? withoutLiterals(details.statement) : details.statement)
+export function failed({ message, details }: Failure): string {
+  const { place, advice, revision, statement } = details
   const [first, rest] = firstSentence(clip(message, paragraphLength)).map(prose)
   const named = revision && !message.includes(revision) && `revision ${code(clip(revision, nameLength))}`
   // A message that names the file needs no more than that.
@@ -19,11 +17,6 @@ export function failed({ message, details }: Failure, hidesLiterals: boolean): s
     advice && proseWithCode(clip(advice, paragraphLength)),
   ]
   return lines.filter(Boolean).join('\n\n')
-}
-
-/** Positions count in the statement as it was sent, and details repeat what rows hold. */
-function withoutLiterals({ sql, code, message, hint }: StatementFailure): StatementFailure {
-  return { sql: hideLiterals(sql), code, message, ...(hint && { hint }) }
 }
 
 /** The first sentence and what follows it. */

@@ -1,5 +1,5 @@
 import { type DatabaseState, nameHeads, outcomeOf, type Result } from '../plan/result'
-import { styleOf } from './division'
+import { markdown } from './division'
 import { code } from './markdown'
 import { isDivided } from './segments'
 import { clip, count, messageLength, nameLength, stateOfOne } from './words'
@@ -24,18 +24,18 @@ export function icon({ outcome, failure }: Result): string {
 }
 
 /** The state of each database, and where it goes. */
-export function opening(result: Result, shown: (sql: string) => string): string {
+export function opening(result: Result): string {
   const { databases } = result
-  const lines = databases.map(database => openingOf(database, result, shown)).filter(Boolean)
+  const lines = databases.map(database => openingOf(database, result)).filter(Boolean)
   return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('')
 }
 
-function openingOf(database: DatabaseState, result: Result, shown: (sql: string) => string): string {
+function openingOf(database: DatabaseState, result: Result): string {
   const { plan } = database
   const outcome = outcomeOf(database, result)
   const several = result.databases.length > 1
   const name = (heads: string[]) => code(clip(nameHeads(heads), messageLength))
-  const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name, styleOf(shown))
+  const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name, markdown)
   if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt') return state
   if (several && plan.revisions.length === 0) return state
   const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)]

@@ -5,12 +5,12 @@ import { placeOf } from './failed'
 import { fenced, folded, html, prose } from './markdown'
 import { clip, count, messageLength, nameLength, paragraphLength } from './words'
 
-/** The SQL of each revision, folded; `shown` is what is shown of a statement. */
-export function* sectionsOf(batch: Entry[], shown: (sql: string) => string): Generator<string> {
-  for (const entry of batch) yield section(entry, shown)
+/** The SQL of each revision, folded. */
+export function* sectionsOf(batch: Entry[]): Generator<string> {
+  for (const entry of batch) yield section(entry)
 }
 
-function section({ bind, revision }: Entry, shown: (sql: string) => string): string {
+function section({ bind, revision }: Entry): string {
   const where = bind && `${html(clip(bind, nameLength))}: `
   const id = `<code>${html(clip(revision.id, nameLength))}</code>`
   const title = `${where}${id} ${html(clip(revision.message, messageLength))}`
@@ -23,7 +23,7 @@ function section({ bind, revision }: Entry, shown: (sql: string) => string): str
     )
   }
   const statements = ownStatements(revision)
-  const sql = abridged(statements.map(each => shown(each.sql)))
+  const sql = abridged(statements.map(({ sql }) => sql))
   const body = sql.length === 0 ? 'The script does nothing.' : fenced(sql.join('\n\n'), 'sql')
   return folded(`${title} – ${count(statements.length, 'statement')}`, body)
 }

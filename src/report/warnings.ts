@@ -51,21 +51,21 @@ function listed(lines: string[]): string[] {
 }
 
 /** What an apply will refuse, what is not covered, and what cannot be shown. */
-export function warnings(result: Result, shown: (sql: string) => string): string {
+export function warnings(result: Result): string {
   const { databases, failure, outcome } = result
   const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : []
   // What ran needs no rehearsal.
   if (databases.some(({ runs }) => runs.length > 0)) return uncovered.join('')
-  const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(each => obstacle(each, shown)))
+  const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(obstacle))
   const halves =
     outcome === 'previewed' ? halvesOf(result).map(told => `> [!WARNING]\n> ${prose(clip(told, paragraphLength))}`) : []
   return [...uncovered, ...refused, ...halves, unseenNote(batchOf(result))].filter(Boolean).join('\n\n')
 }
 
 /** A preview says beforehand what an apply will refuse. */
-function obstacle({ revision, line, text, why }: Obstacle, shown: (sql: string) => string): string {
+function obstacle({ revision, line, text, why }: Obstacle): string {
   const at = placeOf({ file: revision.path, line })
-  const statement = code(clip(shown(text), messageLength))
+  const statement = code(clip(text, messageLength))
   return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`
 }
 

@@ -98,8 +98,8 @@ function betweenOf({ doubt, plan, priorHeads }: DatabaseState, the: string, name
 }
 
 /** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
-export function explain(result: Result & { failure: Failure }): string {
-  const { message, details } = result.failure
+export function explain(result: Result): string {
+  const { message = '', details = {} }: Partial<Failure> = result.failure ?? {}
   const statement = details.statement && describeStatement(details.statement)
   return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n')
 }

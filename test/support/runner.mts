@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -30,8 +30,8 @@ export interface StepOptions {
   workspace: string
   /** The action's folder, where action.yml and dist/ are. */
   action?: string
-  /** Gets the child process, to signal it. */
-  started?: (pid: number) => void
+  /** Gets the child process, to signal it, or to leave it alone with its output. */
+  started?: (pid: number, child: ChildProcess) => void
   /** Gets the log as it comes. */
   output?: (text: string) => void
 }
@@ -85,7 +85,7 @@ export async function runStep(options: StepOptions): Promise<Step> {
     ...options.environment,
   }
   const child = spawn(node24, [join(action, runs.main)], { cwd: options.workspace, env: environment })
-  if (child.pid !== undefined) options.started?.(child.pid)
+  if (child.pid !== undefined) options.started?.(child.pid, child)
   let log = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', text => {

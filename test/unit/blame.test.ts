@@ -15,7 +15,8 @@ describe('a script’s own error', () => {
     const failure = failureOf(told, undefined, plan)
     expect(failure.reason).toBe('migration-failed')
     expect(failure.message).toBe('Revision a1 (create users) failed: ZeroDivisionError: division by zero.')
-    expect(failure.details).toEqual({ revision: 'a1', place })
+    const quotes = [{ of: 'python', text: told.message }]
+    expect(failure.details).toEqual({ revision: 'a1', place, quotes })
   })
 
   test('is not blamed on a statement that the script had caught before', () => {
@@ -29,7 +30,8 @@ describe('a script’s own error', () => {
     expect(message('b2')).toBe('Revision b2 failed: no.')
     expect(message('c3')).toBe('Revision c3 failed: no.')
     expect(message(null)).toBe('env.py failed: no.')
-    expect(failureOf({ ...told, revision: null, place: undefined }, undefined, plan).details).toEqual({})
+    const { details } = failureOf({ ...told, revision: null, place: undefined }, undefined, plan)
+    expect(Object.keys(details)).toEqual(['quotes'])
   })
 
   test('ends in one full stop', () => {

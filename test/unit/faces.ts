@@ -6,6 +6,7 @@ import type { Result } from '../../src/plan/result'
 import { loadParser } from '../../src/plan/statements'
 import { failureOf } from '../../src/report/blame'
 import { commentLimit, renderReport, type Surroundings, summaryLimit } from '../../src/report/comment'
+import { withoutConstants } from '../../src/report/discretion'
 import { type Flat, nested } from './result'
 
 await loadParser()
@@ -144,7 +145,10 @@ comment('previewed-with-edited-scripts', {
     { id: 'dd7c69423ad9', path: 'migrations/versions/dd7c69423ad9_create_customers.py', isGone: true },
   ],
 })
-comment('previewed-with-literals-hidden', previewed, { run, standing: '', hidesLiterals: true })
+faces.set(
+  'previewed-with-literals-hidden',
+  renderReport(withoutConstants(digested(previewed)), { run, standing: '' }, commentLimit),
+)
 comment('previewed-downgrade', {
   ...previewed,
   direction: 'downgrade',

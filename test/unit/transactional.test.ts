@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { Plan, Revision } from '../../src/plan/plan'
 import { loadParser } from '../../src/plan/statements'
-import { obstaclesOf } from '../../src/plan/transactional'
+import { NewEnumValues, obstaclesOf } from '../../src/plan/transactional'
 
 beforeAll(() => loadParser())
 
@@ -87,9 +87,87 @@ describe('A new value of an enum', () => {
     expect(found("ALTER TYPE mood ADD VALUE 'calm'", 'ALTER TABLE people ADD COLUMN calm int')).toEqual([])
   })
 
-  test('of a type that the batch itself creates is left to the server, which may allow it', () => {
-    expect(found("CREATE TYPE mood AS ENUM ('sad')", add, "SELECT 'it''s fine'::mood")).toEqual([])
+  describe('of a type that the batch itself makes', () => {
+    const made = "CREATE TYPE mood AS ENUM ('sad')"
+    const table = 'CREATE TABLE people (mood mood, name text)'
+    const use = "INSERT INTO people (mood) VALUES ('it''s fine')"
+    const but = `${why[0]} (by a plan file, PostgreSQL 17 and later can use it, since the batch makes the type as well)`
+
+    test.each([
+      ['in a cast', [made, add, "SELECT 'it''s fine'::mood"]],
+      ['in a column', [made, table, add, use]],
+      ['in a column that was added', [made, 'ALTER TABLE people ADD COLUMN mood mood', add, use]],
+      [
+        'in an array of it',
+        [made, 'CREATE TABLE people (mood mood[])', add, "UPDATE people SET mood[1] = 'it''s fine'"],
+      ],
+      ['in a default', [made, add, "CREATE TABLE people (mood mood DEFAULT 'it''s fine')"]],
+      [
+        'by way of a view',
+        [made, table, 'CREATE VIEW v AS SELECT * FROM people', add, "SELECT * FROM v WHERE mood = 'it''s fine'"],
+      ],
+      ['by way of a domain', [made, 'CREATE DOMAIN d AS mood', add, "SELECT 'it''s fine'::d"]],
+      [
+        'of a table that was renamed',
+        [made, table, 'ALTER TABLE people RENAME TO persons', add, "UPDATE persons SET mood = 'it''s fine'"],
+      ],
+    ])('is as unusable, %s', (_, sql) => expect(found(...sql)).toEqual([but]))
+
+    test('under another name, of the type or of the value', () => {
+      const typed = [
+        made,
+        'ALTER TYPE mood RENAME TO state',
+        add.replace('mood', 'state'),
+        "SELECT 'it''s fine'::state",
+      ]
+      expect(found(...typed)).toEqual([but.replace('enum mood', 'enum state')])
+      const renamed = "ALTER TYPE mood RENAME VALUE 'it''s fine' TO 'well'"
+      expect(found(made, table, add, renamed, "INSERT INTO people VALUES ('well')")).toEqual([
+        but.replace("it's fine", 'well'),
+      ])
+      expect(found(add, renamed, "UPDATE people SET mood = 'well'")).toEqual([why[0]!.replace("it's fine", 'well')])
+    })
+
+    test('but not where the same text is no value of it, or the value is as old as the type', () => {
+      expect(found(made, table, add, "INSERT INTO notes VALUES ('it''s fine')")).toEqual([])
+      expect(found(made.replace("'sad'", "'sad', 'calm'"), table, "INSERT INTO people VALUES ('calm')")).toEqual([])
+      const again = "ALTER TYPE mood ADD VALUE IF NOT EXISTS 'sad'"
+      expect(found(made, table, again, "INSERT INTO people VALUES ('sad')")).toEqual([])
+      const anew = ['ALTER TYPE mood RENAME TO old', made.replace("'sad'", "'sad', 'it''s fine'"), table, use]
+      expect(found(...anew)).toEqual([])
+    })
+
+    test('but not outside of savepoints on PostgreSQL 17 and later', () => {
+      const batch = plan(revision('a', made, table, add, use))
+      expect(obstaclesOf(batch, new NewEnumValues(true))).toEqual([])
+      expect(obstaclesOf(plan(revision('a', add, use)), new NewEnumValues(true))).toHaveLength(1)
+    })
   })
+})
+
+describe('What is set of the transaction', () => {
+  test.each([
+    'SET TRANSACTION ISOLATION LEVEL SERIALIZABLE',
+    "SET transaction_isolation = 'repeatable read'",
+    'SET LOCAL transaction_isolation TO serializable',
+    'SET TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ',
+    'SET TRANSACTION DEFERRABLE',
+    'SET TRANSACTION NOT DEFERRABLE',
+    "SET TRANSACTION SNAPSHOT '00000003-0000001B-1'",
+  ])('cannot be, since the transaction has begun: %s', sql => {
+    expect(obstaclesOf(plan(revision('a', sql)))).toMatchObject([
+      { ofTheTransaction: true, why: expect.stringMatching(/must be called before any query/) },
+    ])
+  })
+
+  test.each([
+    'SET TRANSACTION ISOLATION LEVEL READ COMMITTED',
+    'SET TRANSACTION READ ONLY',
+    'SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE',
+    "SET default_transaction_isolation = 'serializable'",
+    'BEGIN ISOLATION LEVEL SERIALIZABLE',
+    "COMMENT ON TABLE t IS 'SET TRANSACTION ISOLATION LEVEL SERIALIZABLE'",
+  ])('but: %s', sql => expect(found(sql)).toEqual([]))
 })
 
 test('a script without SQL is judged by what Alembic is told in it', () => {

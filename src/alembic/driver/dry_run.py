@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import sys
 
 from atomic_upgrade.environment import run_env
@@ -9,6 +10,10 @@ from atomic_upgrade.failures import Failed, NotRenderable, is_users, line_in, on
 from atomic_upgrade.forbidden import look_into
 from atomic_upgrade.graph import steps_to
 from atomic_upgrade.scripts import digest_of
+
+
+# The most bytes of one statement, and of all statements of a dry run, as they are told; driver.ts takes little more.
+most_of_one, most_in_all = 64_000_000, 128_000_000
 
 
 class Unreadable:
@@ -25,6 +30,9 @@ class Unreadable:
 
 class Renderer:
     """Collects each revision's statements where Alembic's offline mode would print them, and keeps them faithful."""
+
+    # How long the statements of all databases are.
+    held = 0
 
     def __init__(self, context):
         self.version_table_exists = True
@@ -110,6 +118,12 @@ class Renderer:
 
     def add(self, sql):
         if self.revisions:
+            length = len(json.dumps(sql)) + 100
+            if length > most_of_one:
+                raise NotRenderable("one of its statements is longer than %s MB" % (most_of_one // 1_000_000))
+            if Renderer.held + length > most_in_all:
+                raise NotRenderable("the statements up to it are longer than %s MB" % (most_in_all // 1_000_000))
+            Renderer.held += length
             self.revisions[-1]["statements"].append({"sql": sql, "line": self.line(), "own": self.path is None})
 
     def line(self):
@@ -126,7 +140,7 @@ class Renderer:
 
     def repeat(self, migrate, kwargs, statements, start, memo):
         """Renders once more, from the same state of Alembic's, to see whether the script would write the same again."""
-        end = len(statements)
+        end, held = len(statements), Renderer.held
         kept, self.context.impl.memo = self.context.impl.memo, memo
         try:
             migrate(**kwargs)
@@ -137,6 +151,7 @@ class Renderer:
             self.context.impl.memo = kept
             again = statements[end:]
             del statements[end:]
+            Renderer.held = held
         first = statements[start:end]
         changed = [one for one, other in zip(first, again) if one["sql"] != other["sql"]]
         if changed or len(first) != len(again):
@@ -147,7 +162,7 @@ class Renderer:
         @functools.wraps(migrate)
         def run(**kwargs):
             self.path = path
-            before = len(revision["statements"])
+            before, held = len(revision["statements"]), Renderer.held
             try:
                 memo = copy.deepcopy(self.context.impl.memo)
                 migrate(**kwargs)
@@ -156,6 +171,7 @@ class Renderer:
                 if isinstance(error, (KeyboardInterrupt, Failed)):
                     raise
                 del revision["statements"][before:]
+                Renderer.held = held
                 line = error.args[1] if isinstance(error, NotRenderable) and len(error.args) > 1 else line_in(error, path)
                 revision.update(reason=reason_of(error), line=line)
             finally:
@@ -217,6 +233,7 @@ class DryRun:
 
 
 def plan(project, request):
+    Renderer.held = 0
     dry_run = DryRun(project.scripts(), request)
     run_env(project, dry_run.script, request["target"], dry_run)
     return {

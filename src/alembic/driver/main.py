@@ -6,6 +6,7 @@ from atomic_upgrade.channel import channel
 from atomic_upgrade.dry_run import plan
 from atomic_upgrade.failures import Failed, frames_of, one_line
 from atomic_upgrade.graph import read_scripts
+from atomic_upgrade.lifeline import end_with
 from atomic_upgrade.online_run import run
 from atomic_upgrade.project import load
 
@@ -16,7 +17,8 @@ def answer(action):
     except Failed as error:
         channel.send(failed={"kind": error.kind, "message": str(error), **error.details})
     except BaseException as error:
-        channel.send(failed={"kind": "render-failed", "message": one_line(error), "frames": frames_of(error)})
+        told = one_line(error)
+        channel.send(failed={"kind": "render-failed", "message": told, "quoted": told, "frames": frames_of(error)})
 
 
 def tell(planned):
@@ -32,6 +34,7 @@ def tell(planned):
 
 
 def main():
+    end_with(channel.input.fileno())
     first = channel.receive()
     channel.nonce = first["nonce"]
     project = None

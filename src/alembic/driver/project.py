@@ -131,7 +131,8 @@ def no_app(told):
         return Failed("render-failed", "The Flask app was not found: %s" % told)
     places = re.findall(r'File "([^"]+)", line (\d+)', told)
     frames = [{"file": file, "line": int(line), "function": ""} for file, line in places if is_users(file)]
-    return Failed("render-failed", "The Flask app does not import: %s" % told.strip().splitlines()[-1], frames=frames)
+    last = told.strip().splitlines()[-1]
+    return Failed("render-failed", "The Flask app does not import: %s" % last, quoted=last, frames=frames)
 
 
 def load_alembic(request):
