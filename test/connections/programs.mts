@@ -97,6 +97,8 @@ interface Written {
   depth: number
   /** Rolled back with a savepoint: its connection has written all the same. */
   undone: boolean
+  /** An open cursor, which would go with what another rolls back below it. */
+  isCursor: boolean
 }
 
 /**
@@ -111,7 +113,7 @@ export function reasonsToRefuse(ops: Op[], outcomes: unknown[]): Set<Reason> {
   /** In a failed transaction, of which a COMMIT is a ROLLBACK. */
   const failing = new Set<number>()
   const undo = (c: number, from: number): void => {
-    const at = written.findIndex(each => each.c === c && !each.committed && each.depth >= from)
+    const at = written.findIndex(each => each.c === c && !each.isCursor && !each.committed && each.depth >= from)
     if (at < 0) return
     const stands = (each: (typeof written)[number]) => !each.undone && (each.c !== c || each.committed)
     if (written.slice(at).some(stands)) reasons.add('rolled back behind another')
@@ -125,6 +127,11 @@ export function reasonsToRefuse(ops: Op[], outcomes: unknown[]): Set<Reason> {
     if (['commit', 'rollback', 'close', 'back'].includes(what)) failing.delete(c)
     const at = depth.get(c) ?? 0
     const table = what === 'call' ? 'b' : t
+    if (what === 'declare' && !failed) {
+      written.push({ c, table: '', depth: at, undone: false, committed: false, isCursor: true })
+    }
+    const isEnd = ['commit', 'rollback', 'close'].includes(what)
+    if (isEnd) written = written.filter(each => each.c !== c || !each.isCursor)
     if (what === 'commit' && !failed && !hadFailed) for (const each of written) each.committed ||= each.c === c
     if (what === 'rollback' || what === 'close' || (what === 'commit' && (failed || hadFailed))) undo(c, 0)
     if (['commit', 'rollback', 'close'].includes(what)) depth.set(c, 0)
@@ -137,11 +144,12 @@ export function reasonsToRefuse(ops: Op[], outcomes: unknown[]): Set<Reason> {
     const reads = ['read', 'readall', 'update', 'delete', 'fetch'].includes(what)
     // A cursor may have been declared on any table.
     const isDirty = written.some(
-      each => each.c !== c && !each.committed && !each.undone && (what === 'fetch' || each.table === table),
+      each =>
+        each.c !== c && !each.committed && !each.undone && !each.isCursor && (what === 'fetch' || each.table === table),
     )
     if (reads && isDirty) reasons.add('read what is not committed')
     if (['insert', 'update', 'delete', 'call'].includes(what) && !failed && k !== undefined) {
-      written.push({ c, table, depth: at, undone: false, committed: false })
+      written.push({ c, table, depth: at, undone: false, committed: false, isCursor: false })
     }
   }
   return reasons

@@ -801,6 +801,22 @@ describe('savepoints and nesting', () => {
     expect(String(open.gate.doom)).toMatch(/INSERT INTO t .*INSERT INTO u/)
   })
 
+  test('a cursor does not go with what another one rolls back', async () => {
+    for (const isClosed of [true, false]) {
+      const open = await openGate(tables)
+      const [one, two] = [await open.raw(), await open.raw()]
+      await one.query('BEGIN; INSERT INTO t VALUES (1)')
+      await two.query('BEGIN; DECLARE c CURSOR FOR SELECT * FROM u')
+      if (isClosed) await two.query('CLOSE c')
+      expect(await one.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+      const fetched = await two.query(isClosed ? 'SELECT 1' : 'FETCH c')
+      expect(fetched.at(-1)).toBe(isClosed ? 'Z T' : 'closed')
+      await open.gate.close()
+      if (!isClosed) expect(String(open.gate.failure)).toMatch(/“INSERT INTO t VALUES \(1\)” .* “DECLARE c/)
+      else expect(open.gate.failure).toBeUndefined()
+    }
+  })
+
   test('failures of the inner and of the outer client', async () => {
     const open = await openGate(table)
     const [outer, inner] = [await open.raw(), await open.raw()]

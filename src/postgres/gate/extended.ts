@@ -17,6 +17,8 @@ export class ExtendedProtocol {
     private readonly execution: Execution,
     private readonly transaction: NestedTransaction,
     private readonly statements: PreparedStatements,
+    /** Told of each portal that the client closes. */
+    private readonly closed: (portal: string) => void,
   ) {}
 
   receive(message: wire.Message): void {
@@ -120,6 +122,7 @@ export class ExtendedProtocol {
     if (body[0] !== 0x53) {
       const bytes = wire.closePortal(statements.upstreamPortal(name))
       statements.portals.delete(name)
+      this.closed(name)
       return unit.send({ bytes, expected: [{ ends: '3', deliver }] })
     }
     const { bytes } = statements.close(name)

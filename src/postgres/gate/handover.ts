@@ -87,6 +87,7 @@ export class Handover {
   tidyAfter(session: Participant, others: Set<Participant>, done: () => void): void {
     const failed = this.upstream.status === 'E'
     const farewell = session.nested.farewell()
+    this.layers.ended(session, { all: true })
     if (this.upstream.doom) return done()
     const staying = this.#current && others.has(this.#current) ? this.#current : undefined
     this.#current = undefined

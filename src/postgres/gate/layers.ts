@@ -42,10 +42,21 @@ function deedOf([first, ...more]: [Layer, ...Layer[]]): Deed {
   return { who: first.owner.who, place: first.owner.place, sql: deed?.sql ?? '' }
 }
 
+/** A cursor that is open: it goes with the savepoints that were there when it was declared. */
+interface Cursor {
+  owner: Owner
+  name: string
+  sql: string
+  /** Whether it outlives its transaction. */
+  hold: boolean
+  below: Layer[]
+}
+
 /** The transactions of all clients as they lie on top of one another upstream, by the answers that have come. */
 export class Layers {
   /** The lowest first. */
   #stack: Layer[] = []
+  readonly #cursors: Cursor[] = []
   /** Whether PostgreSQL was asked what was written since the owner of the top layer had the turn. */
   isSurveyed = true
 
@@ -86,7 +97,27 @@ export class Layers {
       if (other.carries) return other.carries
       if (other.owner !== layer.owner || other.status !== layer.status) return deedOf([other])
     }
-    return undefined
+    const cursor = this.#cursors.find(({ owner, below }) => owner !== layer.owner && below.includes(layer))
+    return cursor && { who: cursor.owner.who, place: cursor.owner.place, sql: cursor.sql }
+  }
+
+  /** A cursor, or a portal, is there until it is closed or its transaction ends. */
+  opened(owner: Owner, name: string, sql: string, hold: boolean): void {
+    this.closed(owner, name)
+    this.#cursors.push({ owner, name, sql, hold, below: [...this.#stack] })
+  }
+
+  closed(owner: Owner, name: string): void {
+    this.#removeCursors(cursor => cursor.owner === owner && cursor.name === name)
+  }
+
+  /** The owner's transaction has ended; or it has gone, and `all` of its cursors with it. */
+  ended(owner: Owner, { all = false } = {}): void {
+    this.#removeCursors(cursor => cursor.owner === owner && (all || !cursor.hold))
+  }
+
+  #removeCursors(isGone: (cursor: Cursor) => boolean): void {
+    this.#cursors.splice(0, Number.POSITIVE_INFINITY, ...this.#cursors.filter(cursor => !isGone(cursor)))
   }
 
   /** How many layers lie below the owner's open ones on top. */

@@ -106,6 +106,7 @@ export class Session implements Participant {
       ended: () => {
         this.changed.clear()
         this.definition = ''
+        layers.ended(this)
       },
       cannotUndo: (layer: Layer) => {
         const undone = layers.deedOf(this)
@@ -128,7 +129,8 @@ export class Session implements Participant {
     const watch = (statement: Understood, portal?: string) => this.#watch(statement, portal)
     const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy, watch)
     this.#simple = new SimpleProtocol(this.#unit, execution, this.#copy, options => this.#endUnit(options))
-    this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements)
+    const forget = (portal: string) => this.#sight.forget(portal)
+    this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements, forget)
   }
 
   get transaction(): TransactionViews {

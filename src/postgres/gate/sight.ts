@@ -19,6 +19,8 @@ export interface View {
 /** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
 const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i
 
+const portalNamed = (name: string) => ({ name, hold: false })
+
 /** What a session sees of what others have changed and not committed. */
 export class Sight {
   /** By oid: of that nothing may be read. */
@@ -51,20 +53,27 @@ export class Sight {
     this.#dirty.clear()
   }
 
-  /** The cursors and portals have gone. */
-  forget(): void {
-    this.#cursors.clear()
+  /** The cursors and portals have gone, or that one. */
+  forget(name?: string): void {
+    if (name === undefined) this.#cursors.clear()
+    else this.#cursors.delete(name)
+    if (name !== undefined) this.view.layers.closed(this.owner, name)
   }
 
   /** A statement is about to be carried out. */
-  watch({ text, leaves, fetches }: Understood, portal: string | undefined): void {
+  watch({ text, leaves, fetches, closes }: Understood, portal: string | undefined): void {
+    const { layers } = this.view
     this.#statement = text
+    if (closes !== undefined) layers.closed(this.owner, closes)
     if (looksIntoCatalog.test(text)) this.#tellOfCatalog()
     const cursor = fetches ?? portal
     const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty
     for (const [oid, dirty] of seen) this.#visible.set(oid, dirty)
-    if (leaves?.kind === 'cursor') this.#cursors.set(leaves.name, new Map(this.#dirty))
-    else if (portal) this.#cursors.set(portal, seen)
+    const opened =
+      leaves?.kind === 'cursor' ? leaves : portal && !this.#cursors.has(portal) ? portalNamed(portal) : undefined
+    if (!opened) return
+    this.#cursors.set(opened.name, new Map(this.#dirty))
+    layers.opened(this.owner, opened.name, text, opened.hold)
   }
 
   /** Whether nothing was seen that another has not committed; otherwise the batch has failed. `refusal`: the unit's error. */

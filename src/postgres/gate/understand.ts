@@ -18,6 +18,8 @@ export interface Understood {
   alone: boolean
   /** The cursor that it reads from, whose rows are those of the time when it was declared. */
   fetches: string | undefined
+  /** The cursor that it closes. */
+  closes: string | undefined
 }
 
 export type GateEffect =
@@ -38,6 +40,7 @@ export const unknown: Understood = {
   configured: [],
   alone: false,
   fetches: undefined,
+  closes: undefined,
 }
 
 /**
@@ -92,7 +95,9 @@ function read(bytes: Buffer, text: string, tree: Statement['tree']): Understood 
   }))
   const alone = standsAlone(forbiddenForm(tree))
   const fetches = 'FetchStmt' in tree ? tree.FetchStmt.portalname : undefined
-  return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured, alone, fetches })
+  const closes = 'ClosePortalStmt' in tree ? tree.ClosePortalStmt.portalname : undefined
+  const effect = gateEffectOf(tree)
+  return guarded({ bytes, text, effect, leaves: leavingOf(tree), configured, alone, fetches, closes })
 }
 
 const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis
