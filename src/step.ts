@@ -1,8 +1,8 @@
-import { dirname, join, resolve } from 'node:path'
+import { basename, delimiter, dirname, join, resolve } from 'node:path'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
 import { Failure } from './failure'
-import { requireBaseCheckout, requireSignature } from './git/trust'
+import { requireKnown, requireSignature, sourcesBelow, type Trusted, trustedFiles } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
 import type { Script } from './plan/plan'
@@ -11,6 +11,12 @@ import { disconnect } from './postgres/connection'
 import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
 import { requireDistinct, Target } from './target'
+
+/** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
+const configurationOfWrappers = [
+  ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
+  ...['.env', '.python-version', 'setup.py', 'setup.cfg'],
+]
 
 /** The name of a project's only database. */
 const onlyBind = 'default'
@@ -42,6 +48,8 @@ export class Step {
   /** Set by `startPython`; a plan file needs none. */
   driver!: Driver
   targets: Target[]
+  /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
+  trusted: Trusted | undefined
   /** Every script of the project by its id, once it is loaded. */
   scripts = new Map<string, Script>()
 
@@ -74,10 +82,26 @@ export class Step {
   async checkTrust(): Promise<void> {
     const { trustedTips } = this.surroundings
     if (!trustedTips) return
-    const { workingDirectory, directory, alembicConfig, planFile, planKey } = this.inputs
+    const { directory, alembicConfig, planFile, planKey, python, flaskApp } = this.inputs
     if (planFile) return requireSignature(planKey)
-    const scripts = alembicConfig ? dirname(alembicConfig) : directory
-    await requireBaseCheckout(resolve(workingDirectory), trustedTips, scripts)
+    const { GITHUB_WORKSPACE = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = this.surroundings.environment
+    const workingDirectory = resolve(this.inputs.workingDirectory)
+    const named = (path: string) => resolve(workingDirectory, path)
+    const scripts = named(alembicConfig || directory)
+    this.trusted = await trustedFiles({
+      workspace: GITHUB_WORKSPACE,
+      workingDirectory,
+      scripts: [scripts],
+      named: [
+        ...python.filter(word => word.includes('/')).map(dirname),
+        ...PYTHONPATH.split(delimiter),
+        ...[flaskApp || FLASK_APP].map(app => app.split(':')[0]!),
+      ].map(named),
+      tips: trustedTips,
+    })
+    const wrapped = python.length > 1 || !/^python/.test(basename(python[0]!))
+    const read = wrapped ? configurationOfWrappers.map(named) : []
+    requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], this.trusted)
   }
 
   startPython(): void {
@@ -94,6 +118,7 @@ export class Step {
       urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
       print: line => this.printed.add(line),
       signal,
+      ...(this.trusted && { trusted: this.trusted }),
     })
   }
 

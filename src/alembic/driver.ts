@@ -24,6 +24,8 @@ export interface DriverOptions {
   /** Gets what the app, Alembic and the wrapper command print. */
   print: (line: string) => void
   signal: AbortSignal
+  /** Given where Python may load nothing from these folders but these files, by the names of their blobs. */
+  trusted?: { roots: string[]; files: Record<string, string>; links: Record<string, string> }
 }
 
 /** What the project looks like once it is loaded. */
@@ -121,6 +123,7 @@ interface PlannedBatch {
 const modules = [
   'failures',
   'channel',
+  'trusted',
   'connections',
   'scripts',
   'graph',
@@ -132,8 +135,13 @@ const modules = [
   'main',
 ]
 
-/** What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows. */
-const bootstrap = `import json, os, sys, types
+/**
+ * What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows.
+ * Until they stand, the working directory is not on the path, where Python has put it: a `json.py` there is not ours.
+ */
+const bootstrap = `import sys
+here = [sys.path.pop(0)] if sys.path[:1] == [""] else []
+import json, os, types
 size, sources = int(os.read(0, 10)), b""
 while len(sources) < size:
     sources += os.read(0, size - len(sources))
@@ -141,7 +149,7 @@ sys.modules["atomic_upgrade"] = types.ModuleType("atomic_upgrade")
 for name, source in json.loads(sources).items():
     module = sys.modules["atomic_upgrade." + name] = types.ModuleType("atomic_upgrade." + name)
     exec(compile(source, "atomic_upgrade/%s.py" % name, "exec"), module.__dict__)
-module.main()`
+module.main(here)`
 
 /** The modules as JSON, behind its length in ten digits. */
 function sources(): Buffer {
@@ -166,10 +174,13 @@ export class Driver {
 
   constructor(private readonly options: DriverOptions) {
     const [command = 'python', ...args] = options.python
+    const { PYTHONPATH, ...environment } = options.environment
+    // A `sitecustomize` there would run before anything of ours: our driver adds it once it watches.
+    const withheld = options.trusted && PYTHONPATH !== undefined
     // A process group of its own, so that wrappers and whatever the app forks end with it.
     this.#child = spawn(command, [...args, '-c', bootstrap], {
       cwd: options.workingDirectory,
-      env: options.environment,
+      env: withheld ? environment : options.environment,
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: process.platform !== 'win32',
     })
@@ -188,6 +199,7 @@ export class Driver {
     const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options
     this.#send({
       nonce: this.#nonce,
+      ...(options.trusted && { trusted: { ...options.trusted, python_path: PYTHONPATH ?? '' } }),
       load: {
         flask_app: flaskApp,
         directory,
@@ -360,6 +372,11 @@ function adviceFor(kind: string): { advice?: string } {
       return {
         advice:
           'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
+      }
+    case 'untrusted':
+      return {
+        advice:
+          'Commit what Python needs to the base branch, install it in an earlier step as a package (not editable), or show pull requests in an event without secrets (pull_request). If you trust what lies there with all that this job can reach, set allow-untrusted: true.',
       }
     case 'plan-changed':
       return { advice: 'See to it that nothing writes into the scripts while they run, and run the step again.' }

@@ -1,0 +1,97 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { lstat, readFile, readlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { nameOf, plumbing, readObjects, type Tree } from './objects'
+
+/**
+ * The first difference between a checkout and the commit that it should be, as `git status --short` writes it; undefined
+ * for none. Bytes are compared, whatever the index says of a file (assume-unchanged, skip-worktree); no filter is run.
+ * Files that the commit does not have are none of it.
+ */
+export async function differenceFrom(root: string, commit: string, tree: Tree): Promise<string | undefined> {
+  const staged = await plumbing(root, ['diff-index', '--cached', '--name-status', '-z', '--no-renames', commit])
+  const [status, path] = staged.toString().split('\0')
+  if (status && path) return `${status} ${path}`
+  const missing: string[] = []
+  const changed: string[] = []
+  const compare = async (path: string, same: (file: string) => Promise<boolean>) => {
+    try {
+      if (!(await same(join(root, path)))) changed.push(path)
+    } catch (error) {
+      const { code = '' } = error as NodeJS.ErrnoException
+      if (['ENOENT', 'ENOTDIR'].includes(code)) missing.push(path)
+      else changed.push(path)
+    }
+  }
+  await inTurn([...tree.files], ([path, blob]) => compare(path, file => isFile(file, blob)))
+  await inTurn([...tree.links], ([path, blob]) => compare(path, file => isLink(file, blob)))
+  const [lost] = missing.length > 0 ? await notLeftOut(root, missing) : []
+  if (lost) return `D ${lost}`
+  for (const path of changed) {
+    const blob = tree.files.get(path)
+    if (blob && ((await isPayload(root, join(root, path), blob)) || (await isFiltered(root, path)))) continue
+    return `M ${path}`
+  }
+  return undefined
+}
+
+/** So many files are open at a time. */
+const atOnce = 64
+
+async function inTurn<T>(all: T[], each: (one: T) => Promise<void>): Promise<void> {
+  for (let at = 0; at < all.length; at += atOnce) await Promise.all(all.slice(at, at + atOnce).map(each))
+}
+
+/** GitHub takes no blob that is larger. */
+const largest = 100 * 2 ** 20
+
+async function isFile(file: string, blob: string): Promise<boolean> {
+  const found = await lstat(file)
+  return found.isFile() && found.size <= 2 * largest && isBlob(await readFile(file), blob)
+}
+
+/** A link, or the file that git writes in its place where `core.symlinks` is off. */
+async function isLink(file: string, blob: string): Promise<boolean> {
+  const found = await lstat(file)
+  if (found.isFile()) return found.size < 65536 && isBlob(await readFile(file), blob)
+  return found.isSymbolicLink() && nameOf('blob', await readlink(file, { encoding: 'buffer' }), blob) === blob
+}
+
+/** Whether git stores these bytes under that name: as they are, with its own line ends, or with its `$Id$`. */
+function isBlob(bytes: Buffer, blob: string): boolean {
+  if (nameOf('blob', bytes, blob) === blob) return true
+  const text = bytes.toString('latin1').replaceAll('\r\n', '\n')
+  return [text, text.replaceAll(`$Id: ${blob} $`, '$Id$')].some(
+    stored => nameOf('blob', Buffer.from(stored, 'latin1'), blob) === blob,
+  )
+}
+
+/** Those that are not left out by a sparse checkout. */
+async function notLeftOut(root: string, paths: string[]): Promise<string[]> {
+  const listed = (await plumbing(root, ['ls-files', '-t', '-z'])).toString().split('\0')
+  const leftOut = new Set(listed.filter(line => line.startsWith('S ')).map(line => line.slice(2)))
+  return paths.filter(path => !leftOut.has(path))
+}
+
+/** Whether a file is what Git LFS has put in the place of its pointer; source: git-lfs, docs/spec.md. */
+async function isPayload(root: string, file: string, blob: string): Promise<boolean> {
+  const pointer = (await readObjects(root, [blob]).catch(() => undefined))?.get(blob)?.bytes.toString('latin1', 0, 1024)
+  const digest = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})$/m.exec(
+    pointer ?? '',
+  )?.[1]
+  if (!digest || !(await lstat(file)).isFile()) return false
+  const hash = createHash('sha256')
+  for await (const part of createReadStream(file)) hash.update(part as Buffer)
+  return hash.digest('hex') === digest
+}
+
+/**
+ * Whether the bytes of a file depend on a program or an encoding, so that nothing can be said of them here. Python will
+ * not get to load them: what it loads has to be the commit's own bytes.
+ */
+async function isFiltered(root: string, path: string): Promise<boolean> {
+  const asked = ['check-attr', '-z', '--stdin', 'filter', 'working-tree-encoding']
+  const values = (await plumbing(root, asked, `${path}\0`)).toString().split('\0')
+  return values.some((value, at) => at % 3 === 2 && !['unspecified', 'unset', 'lfs'].includes(value))
+}
