@@ -1,4 +1,4 @@
-import { basename, delimiter, dirname, join, resolve } from 'node:path'
+import { basename, delimiter, dirname, join, resolve, sep } from 'node:path'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
 import { Failure } from './failure'
@@ -100,7 +100,8 @@ export class Step {
       tips: trustedTips,
     })
     const wrapped = python.length > 1 || !/^python/.test(basename(python[0]!))
-    const read = wrapped ? configurationOfWrappers.map(named) : []
+    const above = wrapped ? foldersBetween(workingDirectory, resolve(GITHUB_WORKSPACE)) : []
+    const read = above.flatMap(folder => configurationOfWrappers.map(name => join(folder, name)))
     requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], this.trusted)
   }
 
@@ -211,6 +212,12 @@ export class Step {
     const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60)
     return join(this.surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`)
   }
+}
+
+/** A folder and those above it, up to `top`; the folder alone where it lies elsewhere. */
+function foldersBetween(folder: string, top: string): string[] {
+  if (!`${folder}${sep}`.startsWith(`${top}${sep}`)) return [folder]
+  return folder === top ? [folder] : [folder, ...foldersBetween(dirname(folder), top)]
 }
 
 /** All of them, also those that come after a failure; then the first failure is thrown. */

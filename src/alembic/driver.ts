@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { join, relative, resolve } from 'node:path'
+import { existsSync, readFileSync, realpathSync } from 'node:fs'
+import { delimiter, join, relative, resolve, sep } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure, type FailureReason, type Place } from '../failure'
 import { explainHeads, type Node } from '../plan/heads'
@@ -174,13 +174,12 @@ export class Driver {
 
   constructor(private readonly options: DriverOptions) {
     const [command = 'python', ...args] = options.python
-    const { PYTHONPATH, ...environment } = options.environment
-    // A `sitecustomize` there would run before anything of ours: our driver adds it once it watches.
-    const withheld = options.trusted && PYTHONPATH !== undefined
+    const { environment, trusted } = options
+    const { PYTHONPATH = '' } = environment
     // A process group of its own, so that wrappers and whatever the app forks end with it.
     this.#child = spawn(command, [...args, '-c', bootstrap], {
       cwd: options.workingDirectory,
-      env: withheld ? environment : options.environment,
+      env: trusted && PYTHONPATH ? { ...environment, PYTHONPATH: pathOutside(options, trusted.roots) } : environment,
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: process.platform !== 'win32',
     })
@@ -199,7 +198,7 @@ export class Driver {
     const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options
     this.#send({
       nonce: this.#nonce,
-      ...(options.trusted && { trusted: { ...options.trusted, python_path: PYTHONPATH ?? '' } }),
+      ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
       load: {
         flask_app: flaskApp,
         directory,
@@ -359,6 +358,20 @@ export class Driver {
     const inside = relative(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute)
     return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/')
   }
+}
+
+/**
+ * What of PYTHONPATH lies outside of the checkout. A `sitecustomize` or a module of the standard library's name within it
+ * would run before anything of ours: our driver adds the rest once it watches.
+ */
+function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }: DriverOptions, roots: string[]): string {
+  const isInside = (entry: string): boolean => {
+    const path = resolve(workingDirectory, entry)
+    const real = existsSync(path) ? realpathSync(path) : path
+    return roots.some(root => `${real}${sep}`.startsWith(`${root}${sep}`))
+  }
+  const outside = PYTHONPATH.split(delimiter).filter(entry => !isInside(entry))
+  return outside.join(delimiter)
 }
 
 function adviceFor(kind: string): { advice?: string } {

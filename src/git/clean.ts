@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { lstat, readFile, readlink } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, posix } from 'node:path'
 import { nameOf, plumbing, readObjects, type Tree } from './objects'
 
 /**
@@ -24,6 +24,10 @@ export async function differenceFrom(root: string, commit: string, tree: Tree): 
       else changed.push(path)
     }
   }
+  await inTurn([...foldersOf(tree)], async path => {
+    const found = await lstat(join(root, path)).catch(() => undefined)
+    if (found && !found.isDirectory()) changed.push(path)
+  })
   await inTurn([...tree.files], ([path, blob]) => compare(path, file => isFile(file, blob)))
   await inTurn([...tree.links], ([path, blob]) => compare(path, file => isLink(file, blob)))
   const [lost] = missing.length > 0 ? await notLeftOut(root, missing) : []
@@ -34,6 +38,16 @@ export async function differenceFrom(root: string, commit: string, tree: Tree): 
     return `M ${path}`
   }
   return undefined
+}
+
+/** Every folder that something of the commit lies in: a link in its place may lead to something else. */
+function foldersOf({ files, links, submodules }: Tree): Set<string> {
+  const folders = new Set<string>()
+  for (const path of [...files.keys(), ...links.keys(), ...submodules.keys()]) {
+    for (let folder = posix.dirname(path); folder !== '.' && !folders.has(folder); folder = posix.dirname(folder))
+      folders.add(folder)
+  }
+  return folders
 }
 
 /** So many files are open at a time. */

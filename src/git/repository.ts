@@ -12,9 +12,16 @@ const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmo
   each,
 ])
 
+let environment = process.env
+
+/** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
+export function fetchNothing(): void {
+  environment = { ...process.env, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' }
+}
+
 /** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
 export async function git(directory: string, args: string[]): Promise<string> {
-  const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 }
+  const options = { cwd: directory, env: environment, maxBuffer: 256 * 1024 * 1024 }
   const { stdout } = await execute('git', [...settings, ...args], options)
   return stdout
 }

@@ -3,6 +3,7 @@ import { dirname, join, relative, resolve, sep } from 'node:path'
 import { Failure, messageOf } from '../failure'
 import { differenceFrom } from './clean'
 import { plumbing, readCommits, readTree } from './objects'
+import { fetchNothing } from './repository'
 
 /** What the checkout may hold for Python to load. Every path is absolute, with no symbolic link in it. */
 export interface Trusted {
@@ -33,15 +34,17 @@ export interface Asked {
  * Throws a Failure `untrusted` for the first that is none of these.
  */
 export async function trustedFiles({ workspace, workingDirectory, scripts, named, tips }: Asked): Promise<Trusted> {
+  fetchNothing()
   const here = realOf(workspace)
   const around = (path: string) => repositoriesAround(path, here)
   const ofWork = around(realOf(workingDirectory))
   if (ofWork.length === 0) throw untrusted('there is no git checkout that would tell where the scripts come from')
-  const whole = [here, ...ofWork]
-  const inside = named.map(realOf).filter(path => whole.some(root => isWithin(path, root)))
-  const ways = [...whole.filter(isRepository), ...[...scripts.map(realOf), ...inside].flatMap(around)]
+  const inside = named.map(realOf).filter(path => [here, ...ofWork].some(root => isWithin(path, root)))
+  const ways = [...ofWork, ...[...scripts.map(realOf), ...inside].flatMap(around)]
   // A repository comes before those that lie in it.
   const repositories = [...new Set(ways)].sort((a, b) => a.length - b.length)
+  const [strange] = scripts.filter(path => !repositories.some(root => isWithin(realOf(path), root)))
+  if (strange) throw untrusted(`${strange} lies in no git checkout`)
   const trusted: Trusted = { roots: [here, ...repositories], files: {}, links: {} }
   const seen = new Set<string>()
 

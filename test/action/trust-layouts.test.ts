@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import {
   cpSync,
   existsSync,
@@ -6,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -173,6 +175,17 @@ py_compile.compile(source, cfile=target, dfile=like or source, doraise=True)`
   execFileSync(python, ['-c', code, source, join(layout.folder, target), like])
 }
 
+function withSubmodule(layout: Layout): void {
+  git(layout.folder, 'init', '-q')
+  git(layout.folder, 'submodule', 'add', '-q', layout.library(), 'sub')
+}
+
+/** What Git LFS commits in a file's place. */
+function pointer(payload: string): string {
+  const oid = createHash('sha256').update(payload).digest('hex')
+  return `version https://git-lfs.github.com/spec/v1\noid sha256:${oid}\nsize ${payload.length}\n`
+}
+
 const tag = execFileSync(python, ['-c', 'import sys; print(sys.implementation.cache_tag)'], { encoding: 'utf8' }).trim()
 
 const refused: Record<string, Case> = {
@@ -193,6 +206,65 @@ const refused: Record<string, Case> = {
     },
     inputs: { 'flask-app': 'pr/app.py' },
     says: /in pr is not known/,
+  },
+  'the fork at the root, and the base in a folder': {
+    found: layout => {
+      git(layout.folder, 'clone', '-q', layout.folder, 'pr')
+      layout.write('helper.py', layout.foreign)
+      git(layout.folder, 'add', '.')
+      git(layout.folder, 'commit', '-q', '-m', 'of the fork')
+    },
+    inputs: { 'working-directory': 'pr' },
+    says: /the checked-out commit \w{12} is not known to be on the base branch/,
+  },
+  'an artifact outside of the checkout': {
+    found: layout => {
+      layout.fork('pr')
+      rmSync(join(layout.folder, 'pr/.git'), { recursive: true })
+      renameSync(join(layout.folder, 'pr'), join(scratch, 'artifact'))
+    },
+    inputs: { directory: join(scratch, 'artifact/migrations') },
+    says: /artifact\/migrations lies in no git checkout/,
+  },
+  'a link in the place of a folder, to one with the same files and more': {
+    found: layout => {
+      const elsewhere = fresh('migrations')
+      cpSync(join(layout.folder, 'migrations'), elsewhere, { recursive: true })
+      writeFileSync(join(elsewhere, 'versions/b2.py'), layout.script)
+      rmSync(join(layout.folder, 'migrations'), { recursive: true })
+      symlinkSync(elsewhere, join(layout.folder, 'migrations'))
+    },
+    says: /lies in no git checkout/,
+  },
+  'a link in the place of a package, to one with the same files and more': {
+    app: 'import package.more',
+    base: layout => layout.write('package/__init__.py', ''),
+    found: layout => {
+      layout.write('local_package/__init__.py', '')
+      layout.write('local_package/more.py', layout.foreign)
+      rmSync(join(layout.folder, 'package'), { recursive: true })
+      symlinkSync('local_package', join(layout.folder, 'package'))
+    },
+    says: /not as it was committed \(M package\)/,
+  },
+  'a tracked file that is gone': {
+    app: 'try:\n    import guard\nexcept ImportError: pass',
+    base: layout => layout.write('guard.py', ''),
+    found: layout => rmSync(join(layout.folder, 'guard.py')),
+    says: /not as it was committed \(D guard.py\)/,
+  },
+  'a file that is added to the index only': {
+    app: 'import staged',
+    found: layout => {
+      layout.write('staged.py', layout.foreign)
+      git(layout.folder, 'add', 'staged.py')
+    },
+    says: /not as it was committed \(A staged.py\)/,
+  },
+  'SQL that a script reads': {
+    app: 'open("local_rows.sql").read()',
+    found: layout => layout.write('local_rows.sql', 'DROP TABLE t'),
+    says: /local_rows.sql is not in the trusted commit/,
   },
   'the fork in a folder that Migrate() names': {
     migrate: 'directory="pr/migrations"',
@@ -248,8 +320,7 @@ const refused: Record<string, Case> = {
     says: /\?\? mig\[1\]\/versions\/b2.py/,
   },
   'a submodule at another commit': {
-    base: layout =>
-      git(layout.folder, 'init', '-q') + git(layout.folder, 'submodule', 'add', '-q', layout.library(), 'sub'),
+    base: withSubmodule,
     found: layout => {
       layout.write('sub/migrations/versions/b2.py', layout.script)
       git(join(layout.folder, 'sub'), 'add', '.')
@@ -260,8 +331,7 @@ const refused: Record<string, Case> = {
     says: /the submodule sub is at \w{12}, and \w{12} is recorded/,
   },
   'a submodule with a changed script': {
-    base: layout =>
-      git(layout.folder, 'init', '-q') + git(layout.folder, 'submodule', 'add', '-q', layout.library(), 'sub'),
+    base: withSubmodule,
     found: layout => {
       layout.write('sub/migrations/versions/a1.py', layout.script.replace('"a1"', 'None'))
       git(layout.folder, 'config', 'submodule.sub.ignore', 'all')
@@ -270,8 +340,7 @@ const refused: Record<string, Case> = {
     says: /the checkout in sub is not as it was committed \(M migrations\/versions\/a1.py\)/,
   },
   'files in the place of a submodule that was not checked out': {
-    base: layout =>
-      git(layout.folder, 'init', '-q') + git(layout.folder, 'submodule', 'add', '-q', layout.library(), 'sub'),
+    base: withSubmodule,
     found: layout => {
       rmSync(join(layout.folder, 'sub/.git'))
       layout.write('sub/migrations/versions/b2.py', layout.script)
@@ -479,21 +548,46 @@ function virtualEnvironment(layout: Layout, more = '', path = '.venv'): void {
 
 const runs: Record<string, Case> = {
   'the base as it is, beside files that Python does not load': {
-    app: 'open("local_data.json").close()\nopen("local.log", "a").close()',
+    app: `import os, helper, linked.helper, of_src
+assert os.environ["PYTHONPATH"].startswith("src")
+open("local_data.json").close()
+open("local.log", "a").close()
+with open("local_generated.py", "w") as file: file.write("x = 1")
+import local_generated`,
+    base: layout => {
+      layout.write('helper.py', `x = 1\n${'#'.repeat(layout.foreign.length - 7)}\n`)
+      layout.write('real/helper.py', '# $Id$\nx = 1\n')
+      symlinkSync('real', join(layout.folder, 'linked'))
+      layout.write('src/of_src.py', 'x = 1\n')
+      layout.write('docs/large.txt', 'large')
+      layout.write('large.bin', pointer('payload'))
+      layout.write('secret.json', '{}')
+      layout.write('.gitattributes', 'secret.json filter=of-a-program\n')
+    },
     found: layout => {
+      layout.environment.PYTHONPATH = ['src', '/nowhere'].join(delimiter)
       layout.fork('pr')
+      // Data, and code that nobody asks for; the driver has its own json.
       layout.write('local_data.json', '{}')
       layout.write('node_modules/x/setup.py', layout.foreign)
+      layout.write('json.py', layout.foreign)
+      git(layout.folder, 'sparse-checkout', 'set', '--no-cone', '/*', '!/docs/')
+      expect(existsSync(join(layout.folder, 'docs'))).toBe(false)
+      // As git itself would have written them.
+      const blob = git(layout.folder, 'rev-parse', 'HEAD:real/helper.py')
+      layout.write('real/helper.py', `# $Id: ${blob} $\nx = 1\n`)
+      layout.edit('src/of_src.py', text => text.replaceAll('\n', '\r\n'))
+      layout.write('large.bin', 'payload')
+      layout.write('secret.json', 'decrypted')
+      // Python knows stale bytecode by the time and the size of its source.
+      const [source, helper] = [fresh('helper.py'), join(layout.folder, 'helper.py')]
+      utimesSync(helper, 1_700_000_000, 1_700_000_000)
+      writeFileSync(source, layout.foreign)
+      pyc(layout, source, `__pycache__/helper.${tag}.pyc`, helper)
     },
   },
-  'CRLF line ends': {
-    base: layout => layout.write('helper.py', 'x = 1\n'),
-    found: layout => layout.write('helper.py', 'x = 1\r\n'),
-    app: 'import helper',
-  },
   'a submodule at the commit that is recorded': {
-    base: layout =>
-      git(layout.folder, 'init', '-q') + git(layout.folder, 'submodule', 'add', '-q', layout.library(), 'sub'),
+    base: withSubmodule,
     inputs: { directory: 'sub/migrations' },
   },
   'an older commit of the base, checked out beside it': {
@@ -503,54 +597,23 @@ const runs: Record<string, Case> = {
       git(layout.folder, 'add', 'newer.txt')
       git(layout.folder, 'commit', '-q', '-m', 'newer')
       layout.base = git(layout.folder, 'rev-parse', 'HEAD')
-      git(join(layout.folder, 'older'), 'fetch', '-q')
+      const older = join(layout.folder, 'older')
+      git(older, 'fetch', '-q')
+      // Whatever a repository configures, git runs nothing of it.
+      git(older, 'config', 'core.fsmonitor', `touch ${layout.canary}`)
+      git(older, 'config', 'filter.of-a-program.clean', `touch ${layout.canary}`)
+      git(older, 'config', 'core.worktree', '/')
+      git(older, 'config', 'remote.origin.promisor', 'true')
+      git(older, 'config', 'remote.origin.uploadpack', `touch ${layout.canary}; false`)
+      layout.write('older/.git/info/attributes', '* filter=of-a-program\n')
     },
     inputs: { directory: 'older/migrations' },
-  },
-  'links of the commit’s within it': {
-    app: 'import linked.helper',
-    base: layout => {
-      layout.write('real/helper.py', '')
-      symlinkSync('real', join(layout.folder, 'linked'))
-    },
-  },
-  'stale bytecode, which is not used': {
-    app: 'import helper',
-    base: layout => layout.write('helper.py', 'x = 1\n'),
-    found: layout => {
-      const source = fresh('helper.py')
-      const helper = join(layout.folder, 'helper.py')
-      // Python knows a cached file by the time and the size of its source.
-      utimesSync(helper, 1_700_000_000, 1_700_000_000)
-      writeFileSync(source, layout.foreign)
-      layout.write('helper.py', `x = 1\n${'#'.repeat(layout.foreign.length - 7)}\n`)
-      git(layout.folder, 'commit', '-q', '-a', '-m', 'as long')
-      layout.base = git(layout.folder, 'rev-parse', 'HEAD')
-      pyc(layout, source, `__pycache__/helper.${tag}.pyc`, helper)
-    },
   },
   'a virtual environment in the checkout': {
     app: 'import shop_of_ours, src_of_ours',
     base: layout => layout.write('src/src_of_ours.py', ''),
     found: layout => virtualEnvironment(layout, join(layout.folder, 'src')),
     inputs: { python: '.venv/bin/python' },
-  },
-  'a PYTHONPATH into the checkout': {
-    app: 'import os, helper\nassert os.environ["PYTHONPATH"].startswith("src")',
-    base: layout => layout.write('src/helper.py', ''),
-    found: layout => {
-      layout.environment.PYTHONPATH = ['src', '/nowhere'].join(delimiter)
-    },
-  },
-  'a module of the standard library’s name, which the driver does not load': {
-    found: layout => layout.write('json.py', layout.foreign),
-  },
-  'a sparse checkout': {
-    base: layout => layout.write('docs/large.txt', 'large'),
-    found: layout => git(layout.folder, 'sparse-checkout', 'set', 'migrations'),
-  },
-  'what this run has written itself': {
-    app: 'with open("local_generated.py", "w") as file: file.write("x = 1")\nimport local_generated',
   },
 }
 

@@ -19,9 +19,9 @@ from importlib._bootstrap_external import FileLoader
 
 from atomic_upgrade.channel import channel
 
-# Code and configuration, which is checked whoever reads it; other files may be data.
+# Code, SQL and configuration, which is checked whoever reads it; other files may be data.
 telling = re.compile(
-    r"(%s|\.pyo|\.pyw|\.pth|\.ini|\.cfg|\.conf|\.toml|\.ya?ml|^\.env.*|\.env|\.flaskenv)$"
+    r"(%s|\.pyo|\.pyw|\.pth|\.ini|\.cfg|\.conf|\.toml|\.ya?ml|\.sql|^\.env.*|\.env|\.flaskenv)$"
     % "|".join(re.escape(suffix) for suffix in importlib.machinery.all_suffixes()),
     re.I,
 )
