@@ -93,14 +93,14 @@ export class Step {
       workingDirectory,
       scripts: [scripts],
       named: [
-        ...python.filter(word => word.includes('/')).map(dirname),
+        ...python.flatMap(word => word.split('=')).flatMap(path => [path, dirname(path)]),
         ...PYTHONPATH.split(delimiter),
         ...[flaskApp || FLASK_APP].map(app => app.split(':')[0]!),
       ].map(named),
       tips: trustedTips,
     })
-    const wrapped = python.length > 1 || !/^python/.test(basename(python[0]!))
-    const above = wrapped ? foldersBetween(workingDirectory, resolve(GITHUB_WORKSPACE)) : []
+    const isWrapped = !basename(python[0]!).startsWith('python')
+    const above = isWrapped ? foldersBetween(workingDirectory, resolve(GITHUB_WORKSPACE)) : []
     const read = above.flatMap(folder => configurationOfWrappers.map(name => join(folder, name)))
     requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], this.trusted)
   }

@@ -7,10 +7,12 @@ const execute = promisify(execFile)
  * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
  * somebody has committed into it is not, and no program of a repository's own choice is run.
  */
-const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
-  '-c',
-  each,
-])
+const settings = [
+  'safe.directory=*',
+  'safe.bareRepository=explicit',
+  'core.fsmonitor=false',
+  'log.showSignature=false',
+].flatMap(each => ['-c', each])
 
 let environment = process.env
 

@@ -261,6 +261,16 @@ const refused: Record<string, Case> = {
     },
     says: /not as it was committed \(A staged.py\)/,
   },
+  'a file that the app would have made, and finds': {
+    app: 'try:\n    open("local_made.py", "x").close()\nexcept FileExistsError: pass\nimport local_made',
+    found: layout => layout.write('local_made.py', layout.foreign),
+    says: /local_made.py is not in the trusted commit/,
+  },
+  'the fork in a folder that the command names': {
+    found: layout => layout.fork('pr'),
+    inputs: { python: `env --chdir=pr ${python}` },
+    says: /in pr is not known/,
+  },
   'SQL that a script reads': {
     app: 'open("local_rows.sql").read()',
     found: layout => layout.write('local_rows.sql', 'DROP TABLE t'),

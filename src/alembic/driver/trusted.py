@@ -18,6 +18,7 @@ import zipimport
 from importlib._bootstrap_external import FileLoader
 
 from atomic_upgrade.channel import channel
+from atomic_upgrade.failures import Failed
 
 # Code, SQL and configuration, which is checked whoever reads it; other files may be data.
 telling = re.compile(
@@ -52,10 +53,14 @@ class Checkout:
         here = os.path.join(real, name)
         if not os.path.islink(here):
             return here, links
-        if within(here, self.roots):
+        if within(here, self.roots) and not self.is_installed(here):
             links = (*links, here)
         end, more = self.place(os.path.join(real, os.readlink(here)))
         return end, (*links, *more)
+
+    def is_installed(self, link):
+        """A virtual environment may be a link, and its packages may be links."""
+        return within(link, self.installed) or any(within(each, [link]) for each in self.installed)
 
     def check(self, path, data=None):
         """Ends the run unless the file is the trusted commit's, or none of the checkout's. `data` are its bytes if they are read."""
@@ -67,10 +72,8 @@ class Checkout:
             return
         real, links = self.place(path)
         for link in links:
-            if not within(link, self.installed) and not any(within(each, [link]) for each in self.installed):
-                target = os.fsencode(os.readlink(link))
-                if not named(target, self.links.get(link)):
-                    refuse(link, "is a symbolic link that the trusted commit does not have")
+            if not named(os.fsencode(os.readlink(link)), self.links.get(link)):
+                refuse(link, "is a symbolic link that the trusted commit does not have")
         if within(real, self.installed) or real in self.written:
             return
         if not within(real, self.roots):
@@ -96,7 +99,7 @@ class Checkout:
         elif "a" in mode:
             return
         elif "w" in mode or "x" in mode:
-            if telling.search(os.path.basename(name)):
+            if not os.path.lexists(name) or ("w" in mode and os.access(name, os.W_OK)):
                 self.written.add(os.path.realpath(name))
             return
         if name.endswith(".pyc"):
@@ -154,17 +157,21 @@ def name_of(data, like):
 
 
 def refuse(path, why):
+    told = "This event has secrets, and Python would load what may be a stranger’s: %s %s."
+    end(Failed("untrusted", told % (os.path.relpath(path), why), path=path))
+
+
+def end(failure):
     """Ends Python here and now: whoever asked for the file might go on without it."""
-    message = "This event has secrets, and Python would load what may be a stranger’s: %s %s." % (os.path.relpath(path), why)
-    channel.send(failed={"kind": "untrusted", "message": message, "path": path})
+    channel.send(failed={"kind": failure.kind, "message": str(failure), **failure.details})
     os._exit(1)
 
 
 def watch(roots, files, links, python_path):
     """From now on nothing foreign is loaded. Returns the folders of PYTHONPATH, which Python was started without."""
     if not hasattr(sys, "addaudithook"):
-        channel.send(failed={"kind": "untrusted", "message": "Python %s cannot watch what it loads." % sys.version.split()[0]})
-        os._exit(1)
+        told = "This event has secrets, and Python %s cannot watch what it loads: use 3.8 or newer."
+        end(Failed("untrusted", told % sys.version.split()[0]))
     checkout = Checkout(roots, files, links)
     looking = _thread._local()
 
