@@ -15,8 +15,16 @@ import { requireDistinct, Target } from './target'
 /** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
 const configurationOfWrappers = [
   ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
-  ...['.env', '.python-version', 'setup.py', 'setup.cfg'],
+  ...['.python-version', 'setup.py', 'setup.cfg'],
 ]
+
+/** The files that a command reads before it starts Python; none for Python itself. */
+function configurationOf(command: string): string[] {
+  const name = basename(command)
+  if (name.startsWith('python')) return []
+  const takesVariables = !['poetry', 'uv', 'pdm', 'hatch', 'env'].includes(name)
+  return takesVariables ? [...configurationOfWrappers, '.env'] : configurationOfWrappers
+}
 
 /** The name of a project's only database. */
 const onlyBind = 'default'
@@ -99,9 +107,9 @@ export class Step {
       ].map(named),
       tips: trustedTips,
     })
-    const isWrapped = !basename(python[0]!).startsWith('python')
-    const above = isWrapped ? foldersBetween(workingDirectory, resolve(GITHUB_WORKSPACE)) : []
-    const read = above.flatMap(folder => configurationOfWrappers.map(name => join(folder, name)))
+    const read = foldersBetween(workingDirectory, resolve(GITHUB_WORKSPACE)).flatMap(folder =>
+      configurationOf(python[0]!).map(name => join(folder, name)),
+    )
     requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], this.trusted)
   }
 

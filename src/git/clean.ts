@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { lstat, readFile, readlink } from 'node:fs/promises'
+import { createReadStream, lstatSync, readFileSync, readlinkSync, type Stats } from 'node:fs'
 import { join, posix } from 'node:path'
 import { nameOf, plumbing, readObjects, type Tree } from './objects'
 
@@ -15,21 +14,19 @@ export async function differenceFrom(root: string, commit: string, tree: Tree): 
   if (status && path) return `${status} ${path}`
   const missing: string[] = []
   const changed: string[] = []
-  const compare = async (path: string, same: (file: string) => Promise<boolean>) => {
-    try {
-      if (!(await same(join(root, path)))) changed.push(path)
-    } catch (error) {
-      const { code = '' } = error as NodeJS.ErrnoException
-      if (['ENOENT', 'ENOTDIR'].includes(code)) missing.push(path)
-      else changed.push(path)
+  // One after another and not side by side: of small files, that takes a quarter of the time.
+  const compare = (paths: Iterable<[string, string]>, same: (file: string, found: Stats, blob: string) => boolean) => {
+    for (const [path, blob] of paths) {
+      const found = statOf(join(root, path))
+      if (!found) missing.push(path)
+      else if (!same(join(root, path), found, blob)) changed.push(path)
     }
   }
-  await inTurn([...foldersOf(tree)], async path => {
-    const found = await lstat(join(root, path)).catch(() => undefined)
-    if (found && !found.isDirectory()) changed.push(path)
-  })
-  await inTurn([...tree.files], ([path, blob]) => compare(path, file => isFile(file, blob)))
-  await inTurn([...tree.links], ([path, blob]) => compare(path, file => isLink(file, blob)))
+  for (const folder of foldersOf(tree)) {
+    if (statOf(join(root, folder))?.isDirectory() === false) changed.push(folder)
+  }
+  compare(tree.files, isFile)
+  compare(tree.links, isLink)
   const [lost] = missing.length > 0 ? await notLeftOut(root, missing) : []
   if (lost) return `D ${lost}`
   for (const path of changed) {
@@ -50,26 +47,26 @@ function foldersOf({ files, links, submodules }: Tree): Set<string> {
   return folders
 }
 
-/** So many files are open at a time. */
-const atOnce = 64
-
-async function inTurn<T>(all: T[], each: (one: T) => Promise<void>): Promise<void> {
-  for (let at = 0; at < all.length; at += atOnce) await Promise.all(all.slice(at, at + atOnce).map(each))
+/** What stands at a path, be it a link; undefined for nothing. */
+function statOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })
+  } catch {
+    // A file is where a folder on the way should be, which is a difference of its own.
+    return undefined
+  }
 }
 
 /** GitHub takes no blob that is larger. */
 const largest = 100 * 2 ** 20
 
-async function isFile(file: string, blob: string): Promise<boolean> {
-  const found = await lstat(file)
-  return found.isFile() && found.size <= 2 * largest && isBlob(await readFile(file), blob)
-}
+const isFile = (file: string, found: Stats, blob: string): boolean =>
+  found.isFile() && found.size <= 2 * largest && isBlob(readFileSync(file), blob)
 
 /** A link, or the file that git writes in its place where `core.symlinks` is off. */
-async function isLink(file: string, blob: string): Promise<boolean> {
-  const found = await lstat(file)
-  if (found.isFile()) return found.size < 65536 && isBlob(await readFile(file), blob)
-  return found.isSymbolicLink() && nameOf('blob', await readlink(file, { encoding: 'buffer' }), blob) === blob
+function isLink(file: string, found: Stats, blob: string): boolean {
+  if (found.isFile()) return found.size < 65536 && isBlob(readFileSync(file), blob)
+  return found.isSymbolicLink() && nameOf('blob', readlinkSync(file, { encoding: 'buffer' }), blob) === blob
 }
 
 /** Whether git stores these bytes under that name: as they are, with its own line ends, or with its `$Id$`. */
@@ -94,7 +91,7 @@ async function isPayload(root: string, file: string, blob: string): Promise<bool
   const digest = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})$/m.exec(
     pointer ?? '',
   )?.[1]
-  if (!digest || !(await lstat(file)).isFile()) return false
+  if (!digest || !statOf(file)?.isFile()) return false
   const hash = createHash('sha256')
   for await (const part of createReadStream(file)) hash.update(part as Buffer)
   return hash.digest('hex') === digest

@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, readdirSync, realpathSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { Failure, messageOf } from '../failure'
 import { differenceFrom } from './clean'
@@ -99,7 +99,7 @@ export function requireKnown(files: string[], { files: known, roots }: Trusted):
 
 /** The Python sources below a folder, links to folders aside. */
 export function sourcesBelow(folder: string): string[] {
-  if (!lstatSync(folder, { throwIfNoEntry: false })) return []
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return []
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter(entry => entry.name.endsWith('.py') && !entry.isDirectory())
     .map(entry => join(entry.parentPath, entry.name))

@@ -540,9 +540,9 @@ const refused: Record<string, Case> = {
     says: /in pr is not known/,
   },
   'what a wrapper reads': {
-    found: layout => layout.write('.env', 'PYTHONPATH=local_path\n'),
+    found: layout => layout.write('poetry.toml', '[virtualenvs]\npath = "pr"\n'),
     inputs: { python: `env ${python}` },
-    says: /\?\? \.env/,
+    says: /\?\? poetry.toml/,
   },
 }
 
@@ -645,6 +645,27 @@ describe('a stranger’s event runs', () => {
     expect(step.outputs.outcome, step.log).toBe('rehearsed')
     expect(existsSync(layout.canary)).toBe(false)
   })
+})
+
+test('what a script asks for only as it runs for real ends the batch', async () => {
+  const layout = prepare({
+    base: layout =>
+      layout.edit('migrations/versions/a1.py', text =>
+        text.replace(
+          'op.execute("SELECT 1")',
+          'op.execute("CREATE TABLE t (id int)"); op.get_context().as_sql or __import__("local_helper")',
+        ),
+      ),
+    found: layout => layout.write('local_helper.py', layout.foreign),
+  })
+  const step = await layout.run('apply')
+  expect(existsSync(layout.canary), step.log).toBe(false)
+  expect(step.outputs, step.log).toMatchObject({
+    outcome: 'rolled-back',
+    'failure-reason': 'untrusted',
+    'new-head': '',
+  })
+  expect(step.log).toContain('local_helper.py is not in the trusted commit')
 })
 
 test('none of them has left anything in the database', async () => {

@@ -64,7 +64,7 @@ class Checkout:
 
     def check(self, path, data=None):
         """Ends the run unless the file is the trusted commit's, or none of the checkout's. `data` are its bytes if they are read."""
-        path = os.path.join(os.getcwd(), os.fsdecode(path))
+        path = absolute(path)
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 return
@@ -113,7 +113,7 @@ class Checkout:
             source = importlib.util.source_from_cache(path)
         except (ValueError, NotImplementedError):
             return
-        source, _ = self.place(os.path.join(os.getcwd(), source))
+        source, _ = self.place(absolute(source))
         if within(source, self.roots) and not within(source, self.installed) and os.path.isfile(source):
             raise FileNotFoundError(path)
 
@@ -121,7 +121,7 @@ class Checkout:
         """`filename` may lie in an archive."""
         if not isinstance(filename, (str, bytes)) or filename in ("", b"") or b"\0" in os.fsencode(filename):
             return
-        path = os.path.join(os.getcwd(), os.fsdecode(filename))
+        path = absolute(filename)
         while not os.path.exists(path) and os.path.dirname(path) != path:
             path = os.path.dirname(path)
         self.check(path)
@@ -136,6 +136,12 @@ def installed():
         found.append(site.getusersitepackages())
     # The standard library is the base interpreter's also in a virtual environment.
     return [*found, os.path.dirname(os.__file__)]
+
+
+def absolute(path):
+    """Like os.path.abspath, which takes `..` for the folder above also behind a link."""
+    path = os.fsdecode(path)
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
 def within(path, folders):
