@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync, realpathSync } from 'node:fs'
-import { delimiter, join, relative, resolve, sep } from 'node:path'
+import { delimiter, dirname, join, relative, resolve, sep } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure, type FailureReason, type Place } from '../failure'
 import { explainHeads, type Node } from '../plan/heads'
@@ -365,12 +365,13 @@ export class Driver {
  * would run before anything of ours: our driver adds the rest once it watches.
  */
 function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }: DriverOptions, roots: string[]): string {
-  const isInside = (entry: string): boolean => {
-    const path = resolve(workingDirectory, entry)
+  // Also what a link in the checkout leads out of it to.
+  const isInside = (path: string): boolean => {
     const real = existsSync(path) ? realpathSync(path) : path
-    return roots.some(root => `${real}${sep}`.startsWith(`${root}${sep}`))
+    if (roots.some(root => `${real}${sep}`.startsWith(`${root}${sep}`))) return true
+    return dirname(path) !== path && isInside(dirname(path))
   }
-  const outside = PYTHONPATH.split(delimiter).filter(entry => !isInside(entry))
+  const outside = PYTHONPATH.split(delimiter).filter(entry => !isInside(resolve(workingDirectory, entry)))
   return outside.join(delimiter)
 }
 

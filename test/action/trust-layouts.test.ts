@@ -517,10 +517,14 @@ const refused: Record<string, Case> = {
   'a sitecustomize on PYTHONPATH': {
     app: 'import sitecustomize',
     found: layout => {
-      layout.environment.PYTHONPATH = 'local_path'
-      layout.write('local_path/sitecustomize.py', layout.foreign)
+      const elsewhere = fresh('elsewhere')
+      mkdirSync(elsewhere)
+      writeFileSync(join(elsewhere, 'sitecustomize.py'), layout.foreign)
+      symlinkSync(elsewhere, join(layout.folder, 'local_link'))
+      layout.environment.PYTHONPATH = ['local_link', 'local_path'].join(delimiter)
+      layout.write('local_path/encodings/__init__.py', layout.foreign)
     },
-    says: /local_path\/sitecustomize.py is not in the trusted commit/,
+    says: /local_link is a symbolic link that the trusted commit does not have/,
   },
   'a module in a folder that is installed editable': {
     app: 'import local_package',
