@@ -108,13 +108,13 @@ class Layout {
     return folder
   }
 
-  run(mode: 'rehearse' | 'apply', inputs: Record<string, string> = {}) {
+  run(mode: 'rehearse' | 'apply', inputs: Record<string, string> = {}, name = 'issue_comment') {
     return start(
       this.folder,
       url,
       { comment: 'false', mode, ...inputs },
       {
-        event: { name: 'issue_comment', payload: { issue: { number: 7 } } },
+        event: { name, payload: { issue: { number: 7 } } },
         environment: { GITHUB_SHA: this.base, ...this.environment },
       },
     )
@@ -631,10 +631,19 @@ import local_generated`,
   },
 }
 
+const events = [
+  ...['pull_request_target', 'issue_comment', 'workflow_run', 'issues', 'discussion', 'discussion_comment'],
+  ...['fork', 'watch', 'gollum', 'status', 'check_run', 'check_suite'],
+]
+
+/** Each layout in one of the events, which take turns: what is looked at is the same in all of them. */
+const inTurns = (layouts: Record<string, Case>) =>
+  Object.entries(layouts).map(([name, layout], at) => [name, events[at % events.length]!, layout] as const)
+
 describe('a stranger’s event refuses', () => {
-  test.each(Object.entries(refused))('%s', async (_, layoutOf) => {
+  test.each(inTurns(refused))('%s (%s)', async (_, event, layoutOf) => {
     const layout = prepare(layoutOf)
-    const step = await layout.run('apply', layoutOf.inputs)
+    const step = await layout.run('apply', layoutOf.inputs, event)
     expect(existsSync(layout.canary), step.log).toBe(false)
     expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'untrusted' })
     expect(step.exitCode).toBe(1)
@@ -643,9 +652,9 @@ describe('a stranger’s event refuses', () => {
 })
 
 describe('a stranger’s event runs', () => {
-  test.each(Object.entries(runs))('%s', async (_, layoutOf) => {
+  test.each(inTurns(runs))('%s (%s)', async (_, event, layoutOf) => {
     const layout = prepare(layoutOf)
-    const step = await layout.run('rehearse', layoutOf.inputs)
+    const step = await layout.run('rehearse', layoutOf.inputs, event)
     expect(step.outputs.outcome, step.log).toBe('rehearsed')
     expect(existsSync(layout.canary)).toBe(false)
   })

@@ -89,18 +89,15 @@ class Checkout:
             refuse(real, "is not as the trusted commit has it")
 
     def opened(self, path, mode, flags):
-        if isinstance(path, int):
+        # Without a mode it is os.open, which may count from another folder than the current one.
+        if isinstance(path, int) or (mode is None and not os.path.isabs(path)):
             return
         name = os.fsdecode(path)
-        if mode is None:
-            # os.open, which may count from another folder.
-            if not os.path.isabs(name) or flags & (os.O_WRONLY | os.O_RDWR):
-                return
-        elif "a" in mode:
-            return
-        elif "w" in mode or "x" in mode:
-            if not os.path.lexists(name) or ("w" in mode and os.access(name, os.W_OK)):
+        if flags & (os.O_TRUNC | os.O_EXCL):
+            if not os.path.lexists(name) or (not flags & os.O_EXCL and os.access(name, os.W_OK)):
                 self.written.add(os.path.realpath(name))
+            return
+        if flags & (os.O_WRONLY | os.O_APPEND):
             return
         if name.endswith(".pyc"):
             self.look_at_cached(name)
@@ -134,8 +131,7 @@ def installed():
     found += getattr(site, "getsitepackages", list)()
     if site.ENABLE_USER_SITE:
         found.append(site.getusersitepackages())
-    # The standard library is the base interpreter's also in a virtual environment.
-    return [*found, os.path.dirname(os.__file__)]
+    return found
 
 
 def absolute(path):
