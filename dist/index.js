@@ -16379,9 +16379,20 @@ function queued(branch) {
     const number = /\/pr-(\d+)-[0-9a-f]+$/.exec(branch)?.[1];
     return number ? { number: Number(number) } : undefined;
 }
-/** Events that have secrets while the checkout may be a pull request's; source: GitHub's page "Events that trigger workflows". */
-const mayHoldForeignScripts = ({ name }) => ['pull_request_target', 'issue_comment', 'workflow_run'].includes(name);
-/** Commits that are on a branch of this repository for sure, in an event of those: the default branch's tip, the base's. */
+/**
+ * Events that a stranger can start and that have secrets; source: GitHub's page "Events that trigger workflows". In all
+ * of them GITHUB_SHA is the tip of the default branch, or of a pull request's base.
+ */
+const startedByStrangers = new Set([
+    ...['pull_request_target', 'issue_comment', 'workflow_run', 'issues', 'discussion', 'discussion_comment'],
+    ...['fork', 'watch', 'gollum', 'status', 'check_run', 'check_suite'],
+]);
+/** Whether the checkout may be a stranger's while the job has secrets. */
+const mayHoldForeignScripts = ({ name }) => startedByStrangers.has(name);
+/**
+ * Commits that are on a branch of this repository for sure, in an event of those: the default branch's tip, the base's.
+ * Other commits of a payload (a check's head, a status's, that of a run before this one) may be a fork's.
+ */
 const baseTips = ({ sha, payload }) => [sha, payload.pull_request?.base?.sha ?? ''].filter(Boolean);
 
 ;// CONCATENATED MODULE: external "node:path"
@@ -19461,6 +19472,7 @@ const modules = [
     'lifeline',
     'failures',
     'channel',
+    'trusted',
     'connections',
     'scripts',
     'graph',
@@ -19471,8 +19483,13 @@ const modules = [
     'project',
     'main',
 ];
-/** What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows. */
-const bootstrap = `import json, os, sys, types
+/**
+ * What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows.
+ * Until they stand, the working directory is not on the path, where Python has put it: a `json.py` there is not ours.
+ */
+const bootstrap = `import sys
+here = [sys.path.pop(0)] if sys.path[:1] == [""] else []
+import json, os, types
 size, sources = int(os.read(0, 10)), b""
 while len(sources) < size:
     sources += os.read(0, size - len(sources))
@@ -19480,7 +19497,7 @@ sys.modules["atomic_upgrade"] = types.ModuleType("atomic_upgrade")
 for name, source in json.loads(sources).items():
     module = sys.modules["atomic_upgrade." + name] = types.ModuleType("atomic_upgrade." + name)
     exec(compile(source, "atomic_upgrade/%s.py" % name, "exec"), module.__dict__)
-module.main()`;
+module.main(here)`;
 /** The modules as JSON, behind its length in ten digits. */
 function sources() {
     const read = (name) => (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', `${name}.py`), 'utf8');
@@ -19506,10 +19523,12 @@ class Driver {
     constructor(options) {
         this.options = options;
         const [command = 'python', ...args] = options.python;
+        const { environment, trusted } = options;
+        const { PYTHONPATH = '' } = environment;
         // A process group of its own, so that wrappers and whatever the app forks end with it.
         this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-c', bootstrap], {
             cwd: options.workingDirectory,
-            env: options.environment,
+            env: trusted && PYTHONPATH ? { ...environment, PYTHONPATH: pathOutside(options, trusted.roots) } : environment,
             stdio: ['pipe', 'pipe', 'pipe'],
             detached: process.platform !== 'win32',
         });
@@ -19531,6 +19550,7 @@ class Driver {
         const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options;
         this.#send({
             nonce: this.#nonce,
+            ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
             load: {
                 flask_app: flaskApp,
                 directory,
@@ -19738,6 +19758,21 @@ const kinds = new Set([
     'plan-changed',
     'untrusted',
 ]);
+/**
+ * What of PYTHONPATH lies outside of the checkout. A `sitecustomize` or a module of the standard library's name within it
+ * would run before anything of ours: our driver adds the rest once it watches.
+ */
+function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }, roots) {
+    // Also what a link in the checkout leads out of it to.
+    const isInside = (path) => {
+        const real = (0,external_node_fs_.existsSync)(path) ? (0,external_node_fs_.realpathSync)(path) : path;
+        if (roots.some(root => `${real}${external_node_path_namespaceObject.sep}`.startsWith(`${root}${external_node_path_namespaceObject.sep}`)))
+            return true;
+        return (0,external_node_path_namespaceObject.dirname)(path) !== path && isInside((0,external_node_path_namespaceObject.dirname)(path));
+    };
+    const outside = PYTHONPATH.split(external_node_path_namespaceObject.delimiter).filter(entry => !isInside((0,external_node_path_namespaceObject.resolve)(workingDirectory, entry)));
+    return outside.join(external_node_path_namespaceObject.delimiter);
+}
 function adviceFor(kind) {
     switch (kind) {
         case 'render-failed':
@@ -19747,6 +19782,10 @@ function adviceFor(kind) {
         case 'unknown-revision':
             return {
                 advice: 'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
+            };
+        case 'untrusted':
+            return {
+                advice: 'Commit what Python needs to the base branch, install it in an earlier step as a package (not editable), or show pull requests in an event without secrets (pull_request). If you trust what lies there with all that this job can reach, set allow-untrusted: true.',
             };
         case 'plan-changed':
             return { advice: 'See to it that nothing writes into the scripts while they run, and run the step again.' };
@@ -19824,6 +19863,214 @@ function withoutCredentials(name, value, secrets, token) {
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
 
+;// CONCATENATED MODULE: ./src/git/objects.ts
+
+
+
+const environment = {
+    GIT_NO_REPLACE_OBJECTS: '1',
+    GIT_GRAFT_FILE: '/dev/null',
+    GIT_NO_LAZY_FETCH: '1',
+    GIT_ALLOW_PROTOCOL: '',
+    GIT_OPTIONAL_LOCKS: '0',
+};
+const settings = ['core.fsmonitor=false', 'core.commitGraph=false'].flatMap(each => ['-c', each]);
+/** What a command of git's plumbing prints, in the repository whose `.git` lies in `root`, whatever that configures. */
+function plumbing(root, args, input = '') {
+    const command = [...settings, `--git-dir=${(0,external_node_path_namespaceObject.join)(root, '.git')}`, `--work-tree=${root}`, ...args];
+    return new Promise((resolve, reject) => {
+        const options = {
+            cwd: root,
+            env: { ...process.env, ...environment },
+            encoding: 'buffer',
+            maxBuffer: 2 ** 30,
+        };
+        const child = (0,external_node_child_process_namespaceObject.execFile)('git', command, options, (error, stdout) => (error ? reject(error) : resolve(stdout)));
+        child.stdin?.on('error', () => { });
+        child.stdin?.end(input);
+    });
+}
+/** The name of an object; `like` is a name in the repository's format. */
+function objects_nameOf(type, bytes, like) {
+    const hash = (0,external_node_crypto_.createHash)(like.length === 64 ? 'sha256' : 'sha1');
+    return hash.update(`${type} ${bytes.length}\0`).update(bytes).digest('hex');
+}
+/** Objects by their names. Throws where one is missing, or is not what its name says. */
+async function readObjects(root, names) {
+    const found = new Map();
+    if (names.length === 0)
+        return found;
+    const printed = await plumbing(root, ['cat-file', '--batch'], `${names.join('\n')}\n`);
+    for (let at = 0; at < printed.length;) {
+        const end = printed.indexOf('\n', at);
+        const [name = '', type = '', size] = printed.toString('latin1', at, end).split(' ');
+        if (size === undefined)
+            throw new Error(`the object ${name} is ${type || 'missing'}`);
+        const bytes = printed.subarray(end + 1, end + 1 + Number(size));
+        if (objects_nameOf(type, bytes, name) !== name)
+            throw new Error(`the object ${name} is not what its name says`);
+        found.set(name, { type, bytes });
+        at = end + 1 + Number(size) + 1;
+    }
+    return found;
+}
+/** What the header of a commit says: its tree and its parents. */
+async function readCommits(root, names) {
+    const commits = await readObjects(root, names);
+    return new Map([...commits].map(([name, { type, bytes }]) => {
+        const header = bytes.toString('latin1').split('\n\n')[0];
+        const tree = /^tree (\w+)$/m.exec(header)?.[1];
+        if (type !== 'commit' || !tree)
+            throw new Error(`the object ${name} is no commit`);
+        return [name, { tree, parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent) }];
+    }));
+}
+/** Everything that a commit has. Throws where an object is missing, or is not what its name says. */
+async function readTree(root, commit) {
+    const whole = { files: new Map(), links: new Map(), submodules: new Map() };
+    const { tree } = (await readCommits(root, [commit])).get(commit);
+    for (let level = [['', tree]]; level.length > 0;) {
+        const trees = await readObjects(root, [...new Set(level.map(([, name]) => name))]);
+        const below = [];
+        for (const [folder, name] of level) {
+            const { type, bytes } = trees.get(name);
+            if (type !== 'tree')
+                throw new Error(`the object ${name} is no tree`);
+            for (const entry of entriesOf(bytes, commit.length / 2)) {
+                const path = folder + entry.name;
+                if (entry.mode === '40000')
+                    below.push([`${path}/`, entry.object]);
+                else if (entry.mode === '160000')
+                    whole.submodules.set(path, entry.object);
+                else if (entry.mode === '120000')
+                    whole.links.set(path, entry.object);
+                else
+                    whole.files.set(path, entry.object);
+            }
+        }
+        level = below;
+    }
+    return whole;
+}
+/** The entries of a tree object: each is `MODE NAME<nul>` and the bytes of an object's name. */
+function* entriesOf(bytes, length) {
+    for (let at = 0; at < bytes.length;) {
+        const [space, nul] = [bytes.indexOf(' ', at), bytes.indexOf(0, at)];
+        yield {
+            mode: bytes.toString('latin1', at, space),
+            name: bytes.toString('utf8', space + 1, nul),
+            object: bytes.toString('hex', nul + 1, nul + 1 + length),
+        };
+        at = nul + 1 + length;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/git/clean.ts
+
+
+
+
+/**
+ * The first difference between a checkout and the commit that it should be, as `git status --short` writes it; undefined
+ * for none. Bytes are compared, whatever the index says of a file (assume-unchanged, skip-worktree); no filter is run.
+ * Files that the commit does not have are none of it.
+ */
+async function differenceFrom(root, commit, tree) {
+    const staged = await plumbing(root, ['diff-index', '--cached', '--name-status', '-z', '--no-renames', commit]);
+    const [status, path] = staged.toString().split('\0');
+    if (status && path)
+        return `${status} ${path}`;
+    const missing = [];
+    const changed = [];
+    // One after another and not side by side: of small files, that takes a quarter of the time.
+    const compare = (paths, same) => {
+        for (const [path, blob] of paths) {
+            const found = statOf((0,external_node_path_namespaceObject.join)(root, path));
+            if (!found)
+                missing.push(path);
+            else if (!same((0,external_node_path_namespaceObject.join)(root, path), found, blob))
+                changed.push(path);
+        }
+    };
+    for (const folder of foldersOf(tree)) {
+        if (statOf((0,external_node_path_namespaceObject.join)(root, folder))?.isDirectory() === false)
+            changed.push(folder);
+    }
+    compare(tree.files, isFile);
+    compare(tree.links, isLink);
+    const [lost] = missing.length > 0 ? await notLeftOut(root, missing) : [];
+    if (lost)
+        return `D ${lost}`;
+    for (const path of changed) {
+        const blob = tree.files.get(path);
+        if (blob && ((await isPayload(root, (0,external_node_path_namespaceObject.join)(root, path), blob)) || (await isFiltered(root, path))))
+            continue;
+        return `M ${path}`;
+    }
+    return undefined;
+}
+/** Every folder that something of the commit lies in: a link in its place may lead to something else. */
+function foldersOf({ files, links, submodules }) {
+    const folders = new Set();
+    for (const path of [...files.keys(), ...links.keys(), ...submodules.keys()]) {
+        for (let folder = external_node_path_namespaceObject.posix.dirname(path); folder !== '.' && !folders.has(folder); folder = external_node_path_namespaceObject.posix.dirname(folder))
+            folders.add(folder);
+    }
+    return folders;
+}
+/** What stands at a path, be it a link; undefined for nothing. */
+function statOf(path) {
+    try {
+        return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false });
+    }
+    catch {
+        // A file is where a folder on the way should be, which is a difference of its own.
+        return undefined;
+    }
+}
+/** GitHub takes no blob that is larger. */
+const clean_largest = 100 * 2 ** 20;
+const isFile = (file, found, blob) => found.isFile() && found.size <= 2 * clean_largest && isBlob((0,external_node_fs_.readFileSync)(file), blob);
+/** A link, or the file that git writes in its place where `core.symlinks` is off. */
+function isLink(file, found, blob) {
+    if (found.isFile())
+        return found.size < 65536 && isBlob((0,external_node_fs_.readFileSync)(file), blob);
+    return found.isSymbolicLink() && objects_nameOf('blob', (0,external_node_fs_.readlinkSync)(file, { encoding: 'buffer' }), blob) === blob;
+}
+/** Whether git stores these bytes under that name: as they are, with its own line ends, or with its `$Id$`. */
+function isBlob(bytes, blob) {
+    if (objects_nameOf('blob', bytes, blob) === blob)
+        return true;
+    const text = bytes.toString('latin1').replaceAll('\r\n', '\n');
+    return [text, text.replaceAll(`$Id: ${blob} $`, '$Id$')].some(stored => objects_nameOf('blob', Buffer.from(stored, 'latin1'), blob) === blob);
+}
+/** Those that are not left out by a sparse checkout. */
+async function notLeftOut(root, paths) {
+    const listed = (await plumbing(root, ['ls-files', '-t', '-z'])).toString().split('\0');
+    const leftOut = new Set(listed.filter(line => line.startsWith('S ')).map(line => line.slice(2)));
+    return paths.filter(path => !leftOut.has(path));
+}
+/** Whether a file is what Git LFS has put in the place of its pointer; source: git-lfs, docs/spec.md. */
+async function isPayload(root, file, blob) {
+    const pointer = (await readObjects(root, [blob]).catch(() => undefined))?.get(blob)?.bytes.toString('latin1', 0, 1024);
+    const digest = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})$/m.exec(pointer ?? '')?.[1];
+    if (!digest || !statOf(file)?.isFile())
+        return false;
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    for await (const part of (0,external_node_fs_.createReadStream)(file))
+        hash.update(part);
+    return hash.digest('hex') === digest;
+}
+/**
+ * Whether the bytes of a file depend on a program or an encoding, so that nothing can be said of them here. Python will
+ * not get to load them: what it loads has to be the commit's own bytes.
+ */
+async function isFiltered(root, path) {
+    const asked = ['check-attr', '-z', '--stdin', 'filter', 'working-tree-encoding'];
+    const values = (await plumbing(root, asked, `${path}\0`)).toString().split('\0');
+    return values.some((value, at) => at % 3 === 2 && !['unspecified', 'unset', 'lfs'].includes(value));
+}
+
 // EXTERNAL MODULE: external "node:util"
 var external_node_util_ = __nccwpck_require__(7975);
 ;// CONCATENATED MODULE: ./src/git/repository.ts
@@ -19834,14 +20081,21 @@ const execute = (0,external_node_util_.promisify)(external_node_child_process_na
  * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
  * somebody has committed into it is not, and no program of a repository's own choice is run.
  */
-const settings = ['safe.directory=*', 'safe.bareRepository=explicit', 'core.fsmonitor=false'].flatMap(each => [
-    '-c',
-    each,
-]);
+const repository_settings = [
+    'safe.directory=*',
+    'safe.bareRepository=explicit',
+    'core.fsmonitor=false',
+    'log.showSignature=false',
+].flatMap(each => ['-c', each]);
+let repository_environment = process.env;
+/** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
+function fetchNothing() {
+    repository_environment = { ...process.env, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
+}
 /** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
 async function git(directory, args) {
-    const options = { cwd: directory, maxBuffer: 256 * 1024 * 1024 };
-    const { stdout } = await execute('git', [...settings, ...args], options);
+    const options = { cwd: directory, env: repository_environment, maxBuffer: 256 * 1024 * 1024 };
+    const { stdout } = await execute('git', [...repository_settings, ...args], options);
     return stdout;
 }
 /** Whether git can do that, whatever it prints. */
@@ -19850,24 +20104,141 @@ const succeeds = (directory, args) => git(directory, args).then(() => true, () =
 ;// CONCATENATED MODULE: ./src/git/trust.ts
 
 
+
+
+
+
 /**
- * Throws a Failure `untrusted` unless the checkout in `directory` is, as it stands, a commit of the base branch: one of
- * `tips` or an ancestor of one, with no file changed, and no script added under the folder `scripts`.
+ * Looks at each repository on the way from the workspace to what is named: it has to be, as it stands, a commit of the
+ * base branch (one of `tips` or an ancestor of one), or the submodule that such a commit records, with no file changed.
+ * Nothing is believed but the tips: every object is held against its name, and every file against its object.
+ * Throws a Failure `untrusted` for the first that is none of these.
  */
-async function requireBaseCheckout(directory, tips, scripts) {
-    const head = await git(directory, ['rev-parse', 'HEAD']).then(text => text.trim(), () => undefined);
-    if (head === undefined)
+async function trustedFiles({ workspace, workingDirectory, scripts, named, tips }) {
+    fetchNothing();
+    const here = realOf(workspace);
+    const around = (path) => repositoriesAround(path, here);
+    const ofWork = around(realOf(workingDirectory));
+    if (ofWork.length === 0)
         throw untrusted('there is no git checkout that would tell where the scripts come from');
-    const ancestors = tips.map(tip => tip !== '' && succeeds(directory, ['merge-base', '--is-ancestor', head, tip]));
-    if (!tips.includes(head) && !(await Promise.all(ancestors)).includes(true)) {
-        throw untrusted(`the checked-out commit ${head.slice(0, 12)} is not known to be on the base branch`);
+    const inside = named.map(realOf).filter(path => [here, ...ofWork].some(root => isWithin(path, root)));
+    const ways = [...ofWork, ...[...scripts.map(realOf), ...inside].flatMap(around)];
+    // A repository comes before those that lie in it.
+    const repositories = [...new Set(ways)].sort((a, b) => a.length - b.length);
+    const [strange] = scripts.filter(path => !repositories.some(root => isWithin(realOf(path), root)));
+    if (strange)
+        throw untrusted(`${strange} lies in no git checkout`);
+    const trusted = { roots: [here, ...repositories], files: {}, links: {} };
+    const seen = new Set();
+    async function vouch(root, commit) {
+        seen.add(root);
+        const place = trust_placeOf(root, here);
+        const tree = await readTree(root, commit).catch(error => {
+            throw untrusted(`the commit ${commit.slice(0, 12)}${place} cannot be read (${messageOf(error)})`);
+        });
+        const difference = await differenceFrom(root, commit, tree).catch(error => {
+            throw untrusted(`the checkout${place} cannot be compared with its commit (${messageOf(error)})`);
+        });
+        if (difference)
+            throw untrusted(`the checkout${place} is not as it was committed (${difference})`);
+        for (const [path, blob] of tree.files)
+            trusted.files[(0,external_node_path_namespaceObject.join)(root, path)] = blob;
+        for (const [path, blob] of tree.links)
+            trusted.links[(0,external_node_path_namespaceObject.join)(root, path)] = blob;
+        for (const [path, recorded] of tree.submodules) {
+            const submodule = (0,external_node_path_namespaceObject.join)(root, path);
+            if (!isRepository(submodule))
+                continue;
+            const head = await headOf(submodule);
+            if (head !== recorded) {
+                const told = `the submodule ${(0,external_node_path_namespaceObject.relative)(here, submodule)} is at ${head?.slice(0, 12) ?? 'no commit'}`;
+                throw untrusted(`${told}, and ${recorded.slice(0, 12)} is recorded for it`);
+            }
+            trusted.roots.push(submodule);
+            await vouch(submodule, head);
+        }
     }
-    const changed = await git(directory, ['status', '--porcelain', '--untracked-files=no']);
-    const added = await git(directory, ['status', '--porcelain', '--', `:(glob)${scripts}/**/*.py`]);
-    const [first] = `${changed}${added}`.split('\n').filter(Boolean);
-    if (first)
-        throw untrusted(`the checkout is not as it was committed (${first.trim()})`);
+    for (const root of repositories) {
+        if (seen.has(root))
+            continue;
+        const head = await headOf(root);
+        if (head === undefined)
+            throw untrusted(`there is no commit checked out${trust_placeOf(root, here) || ' here'}`);
+        if (!(await isOnBase(root, head, tips))) {
+            const told = `the checked-out commit ${head.slice(0, 12)}${trust_placeOf(root, here)}`;
+            throw untrusted(`${told} is not known to be on the base branch`);
+        }
+        await vouch(root, head);
+    }
+    return trusted;
 }
+/** Throws a Failure `untrusted` where one of these files is there and is not the trusted commit's. */
+function requireKnown(files, { files: known, roots }) {
+    for (const file of files) {
+        if (!(0,external_node_fs_.lstatSync)(file, { throwIfNoEntry: false }))
+            continue;
+        // The real folder: a link in the file's place is not what git has there either.
+        const path = (0,external_node_path_namespaceObject.join)(realOf((0,external_node_path_namespaceObject.dirname)(file)), file.slice((0,external_node_path_namespaceObject.dirname)(file).length));
+        if (known[realOf(path)] !== undefined)
+            continue;
+        throw untrusted(`the checkout is not as it was committed (?? ${(0,external_node_path_namespaceObject.relative)(roots[0] ?? '', path)})`);
+    }
+}
+/** The Python sources below a folder, links to folders aside. */
+function sourcesBelow(folder) {
+    if (!(0,external_node_fs_.statSync)(folder, { throwIfNoEntry: false })?.isDirectory())
+        return [];
+    return (0,external_node_fs_.readdirSync)(folder, { recursive: true, withFileTypes: true })
+        .filter(entry => entry.name.endsWith('.py') && !entry.isDirectory())
+        .map(entry => (0,external_node_path_namespaceObject.join)(entry.parentPath, entry.name));
+}
+/** Where a path really leads; of one that does not exist, as far as it does. */
+function realOf(path) {
+    const absolute = (0,external_node_path_namespaceObject.resolve)(path);
+    try {
+        return (0,external_node_fs_.realpathSync)(absolute);
+    }
+    catch {
+        const parent = (0,external_node_path_namespaceObject.dirname)(absolute);
+        return parent === absolute ? absolute : (0,external_node_path_namespaceObject.join)(realOf(parent), absolute.slice(parent.length));
+    }
+}
+const isWithin = (path, folder) => `${path}${external_node_path_namespaceObject.sep}`.startsWith(`${folder}${external_node_path_namespaceObject.sep}`);
+const isRepository = (folder) => (0,external_node_fs_.existsSync)((0,external_node_path_namespaceObject.join)(folder, '.git'));
+/** The repositories that a path lies in: within the workspace all of them, elsewhere the innermost. */
+function repositoriesAround(path, workspace) {
+    const found = [];
+    for (let folder = path;; folder = (0,external_node_path_namespaceObject.dirname)(folder)) {
+        if (found.length > 0 && !isWithin(folder, workspace))
+            return found;
+        if (isRepository(folder))
+            found.push(folder);
+        if ((0,external_node_path_namespaceObject.dirname)(folder) === folder)
+            return found;
+    }
+}
+/** The commit that is checked out; undefined for none. */
+const headOf = (root) => plumbing(root, ['rev-parse', '--verify', 'HEAD^{commit}']).then(text => text.toString().trim(), () => undefined);
+/** Whether a commit is one of the tips, or an ancestor of one by a chain of parents that is there to be read. */
+async function isOnBase(root, head, tips) {
+    if (tips.includes(head))
+        return true;
+    for (const tip of tips) {
+        if (await leadsTo(root, tip, head).catch(() => false))
+            return true;
+    }
+    return false;
+}
+async function leadsTo(root, tip, head) {
+    const between = await plumbing(root, ['rev-list', '--ancestry-path', `${head}..${tip}`, '--']);
+    const commits = await readCommits(root, between.toString().split('\n').filter(Boolean));
+    const reached = new Set([tip]);
+    for (const commit of reached)
+        for (const parent of commits.get(commit)?.parents ?? [])
+            reached.add(parent);
+    return reached.has(head);
+}
+const trust_placeOf = (root, workspace) => root === workspace ? '' : ` in ${(0,external_node_path_namespaceObject.relative)(workspace, root)}`;
 /** Throws a Failure `untrusted` where plan files are not signed: an artifact may come from a pull request's own run. */
 function requireSignature(key) {
     if (key)
@@ -20003,6 +20374,19 @@ function requireDistinct(targets) {
 
 
 
+/** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
+const configurationOfWrappers = [
+    ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
+    ...['.python-version', 'setup.py', 'setup.cfg'],
+];
+/** The files that a command reads before it starts Python; none for Python itself. */
+function configurationOf(command) {
+    const name = (0,external_node_path_namespaceObject.basename)(command);
+    if (name.startsWith('python'))
+        return [];
+    const takesVariables = !['poetry', 'uv', 'pdm', 'hatch', 'env'].includes(name);
+    return takesVariables ? [...configurationOfWrappers, '.env'] : configurationOfWrappers;
+}
 /** The name of a project's only database. */
 const onlyBind = 'default';
 /** One step with what it has open: the user's Python, and its databases. */
@@ -20016,6 +20400,8 @@ class Step {
     /** Set by `startPython`; a plan file needs none. */
     driver;
     targets;
+    /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
+    trusted;
     /** Every script of the project by its id, once it is loaded. */
     scripts = new Map();
     constructor(inputs, surroundings, result) {
@@ -20043,11 +20429,26 @@ class Step {
         const { trustedTips } = this.surroundings;
         if (!trustedTips)
             return;
-        const { workingDirectory, directory, alembicConfig, planFile, planKey } = this.inputs;
+        const { directory, alembicConfig, planFile, planKey, python, flaskApp } = this.inputs;
         if (planFile)
             return requireSignature(planKey);
-        const scripts = alembicConfig ? (0,external_node_path_namespaceObject.dirname)(alembicConfig) : directory;
-        await requireBaseCheckout((0,external_node_path_namespaceObject.resolve)(workingDirectory), trustedTips, scripts);
+        const { GITHUB_WORKSPACE = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = this.surroundings.environment;
+        const workingDirectory = (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory);
+        const named = (path) => (0,external_node_path_namespaceObject.resolve)(workingDirectory, path);
+        const scripts = named(alembicConfig || directory);
+        this.trusted = await trustedFiles({
+            workspace: GITHUB_WORKSPACE,
+            workingDirectory,
+            scripts: [scripts],
+            named: [
+                ...python.flatMap(word => word.split('=')).flatMap(path => [path, (0,external_node_path_namespaceObject.dirname)(path)]),
+                ...PYTHONPATH.split(external_node_path_namespaceObject.delimiter),
+                ...[flaskApp || FLASK_APP].map(app => app.split(':')[0]),
+            ].map(named),
+            tips: trustedTips,
+        });
+        const read = foldersBetween(workingDirectory, (0,external_node_path_namespaceObject.resolve)(GITHUB_WORKSPACE)).flatMap(folder => configurationOf(python[0]).map(name => (0,external_node_path_namespaceObject.join)(folder, name)));
+        requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], this.trusted);
     }
     startPython() {
         const { databases, githubToken: token, planFile, planKey } = this.inputs;
@@ -20064,6 +20465,7 @@ class Step {
             urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
             print: line => this.printed.add(line),
             signal,
+            ...(this.trusted && { trusted: this.trusted }),
         });
     }
     /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
@@ -20160,6 +20562,12 @@ class Step {
             return undefined;
         }
     }
+}
+/** A folder and those above it, up to `top`; the folder alone where it lies elsewhere. */
+function foldersBetween(folder, top) {
+    if (!`${folder}${external_node_path_namespaceObject.sep}`.startsWith(`${top}${external_node_path_namespaceObject.sep}`))
+        return [folder];
+    return folder === top ? [folder] : [folder, ...foldersBetween((0,external_node_path_namespaceObject.dirname)(folder), top)];
 }
 /** All of them, also those that come after a failure; then the first failure is thrown. */
 async function allOf(promises) {
@@ -24592,6 +25000,7 @@ class Handover {
     tidyAfter(session, others, done) {
         const failed = this.upstream.status === 'E';
         const farewell = session.nested.farewell();
+        this.layers.ended(session, { all: true });
         if (this.upstream.doom)
             return done();
         const staying = this.#current && others.has(this.#current) ? this.#current : undefined;
@@ -24675,6 +25084,7 @@ function deedOf([first, ...more]) {
 class Layers {
     /** The lowest first. */
     #stack = [];
+    #cursors = [];
     /** Whether PostgreSQL was asked what was written since the owner of the top layer had the turn. */
     isSurveyed = true;
     get top() {
@@ -24709,7 +25119,23 @@ class Layers {
             if (other.owner !== layer.owner || other.status !== layer.status)
                 return deedOf([other]);
         }
-        return undefined;
+        const cursor = this.#cursors.find(({ owner, below }) => owner !== layer.owner && below.includes(layer));
+        return cursor && { who: cursor.owner.who, place: cursor.owner.place, sql: cursor.sql };
+    }
+    /** A cursor, or a portal, is there until it is closed or its transaction ends. */
+    opened(owner, name, sql, hold) {
+        this.closed(owner, name);
+        this.#cursors.push({ owner, name, sql, hold, below: [...this.#stack] });
+    }
+    closed(owner, name) {
+        this.#removeCursors(cursor => cursor.owner === owner && cursor.name === name);
+    }
+    /** The owner's transaction has ended; or it has gone, and `all` of its cursors with it. */
+    ended(owner, { all = false } = {}) {
+        this.#removeCursors(cursor => cursor.owner === owner && (all || !cursor.hold));
+    }
+    #removeCursors(isGone) {
+        this.#cursors.splice(0, Number.POSITIVE_INFINITY, ...this.#cursors.filter(cursor => !isGone(cursor)));
     }
     /** How many layers lie below the owner's open ones on top. */
     floorOf(owner) {
@@ -25764,6 +26190,7 @@ const unknown = {
     configured: [],
     alone: false,
     fetches: undefined,
+    closes: undefined,
 };
 /**
  * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
@@ -25814,7 +26241,9 @@ function understand_read(bytes, text, tree) {
     }));
     const alone = standsAlone(forbiddenForm(tree));
     const fetches = 'FetchStmt' in tree ? tree.FetchStmt.portalname : undefined;
-    return guarded({ bytes, text, effect: gateEffectOf(tree), leaves: leavingOf(tree), configured, alone, fetches });
+    const closes = 'ClosePortalStmt' in tree ? tree.ClosePortalStmt.portalname : undefined;
+    const effect = gateEffectOf(tree);
+    return guarded({ bytes, text, effect, leaves: leavingOf(tree), configured, alone, fetches, closes });
 }
 const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis;
 function gateEffectOf(tree) {
@@ -25892,11 +26321,15 @@ class ExtendedProtocol {
     execution;
     transaction;
     statements;
-    constructor(unit, execution, transaction, statements) {
+    closed;
+    constructor(unit, execution, transaction, statements, 
+    /** Told of each portal that the client closes. */
+    closed) {
         this.unit = unit;
         this.execution = execution;
         this.transaction = transaction;
         this.statements = statements;
+        this.closed = closed;
     }
     receive(message) {
         switch (message.type) {
@@ -25995,6 +26428,7 @@ class ExtendedProtocol {
         if (body[0] !== 0x53) {
             const bytes = closePortal(statements.upstreamPortal(name));
             statements.portals.delete(name);
+            this.closed(name);
             return unit.send({ bytes, expected: [{ ends: '3', deliver }] });
         }
         const { bytes } = statements.close(name);
@@ -26131,6 +26565,7 @@ class PreparedStatements {
 
 /** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
 const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i;
+const portalNamed = (name) => ({ name, hold: false });
 /** What a session sees of what others have changed and not committed. */
 class Sight {
     owner;
@@ -26160,23 +26595,32 @@ class Sight {
     clear() {
         this.#dirty.clear();
     }
-    /** The cursors and portals have gone. */
-    forget() {
-        this.#cursors.clear();
+    /** The cursors and portals have gone, or that one. */
+    forget(name) {
+        if (name === undefined)
+            this.#cursors.clear();
+        else
+            this.#cursors.delete(name);
+        if (name !== undefined)
+            this.view.layers.closed(this.owner, name);
     }
     /** A statement is about to be carried out. */
-    watch({ text, leaves, fetches }, portal) {
+    watch({ text, leaves, fetches, closes }, portal) {
+        const { layers } = this.view;
         this.#statement = text;
+        if (closes !== undefined)
+            layers.closed(this.owner, closes);
         if (looksIntoCatalog.test(text))
             this.#tellOfCatalog();
         const cursor = fetches ?? portal;
         const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty;
         for (const [oid, dirty] of seen)
             this.#visible.set(oid, dirty);
-        if (leaves?.kind === 'cursor')
-            this.#cursors.set(leaves.name, new Map(this.#dirty));
-        else if (portal)
-            this.#cursors.set(portal, seen);
+        const opened = leaves?.kind === 'cursor' ? leaves : portal && !this.#cursors.has(portal) ? portalNamed(portal) : undefined;
+        if (!opened)
+            return;
+        this.#cursors.set(opened.name, new Map(this.#dirty));
+        layers.opened(this.owner, opened.name, text, opened.hold);
     }
     /** Whether nothing was seen that another has not committed; otherwise the batch has failed. `refusal`: the unit's error. */
     isClean(found, refusal) {
@@ -26528,6 +26972,7 @@ class Session {
             ended: () => {
                 this.changed.clear();
                 this.definition = '';
+                layers.ended(this);
             },
             cannotUndo: (layer) => {
                 const undone = layers.deedOf(this);
@@ -26545,7 +26990,8 @@ class Session {
         const watch = (statement, portal) => this.#watch(statement, portal);
         const execution = new Execution(this.#unit, upstream, this.nested, this.statements, settings, this.#copy, watch);
         this.#simple = new SimpleProtocol(this.#unit, execution, this.#copy, options => this.#endUnit(options));
-        this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements);
+        const forget = (portal) => this.#sight.forget(portal);
+        this.#extended = new ExtendedProtocol(this.#unit, execution, this.nested, this.statements, forget);
     }
     get transaction() {
         return this.nested.views;

@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { basename, delimiter, dirname, join, resolve, sep } from 'node:path'
 import { Driver, type Project } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
 import { Failure, messageOf } from './failure'
-import { requireBaseCheckout, requireSignature } from './git/trust'
+import { requireKnown, requireSignature, sourcesBelow, type Trusted, trustedFiles } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
 import type { Script } from './plan/plan'
@@ -12,6 +12,20 @@ import { disconnect } from './postgres/connection'
 import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
 import { requireDistinct, Target } from './target'
+
+/** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
+const configurationOfWrappers = [
+  ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
+  ...['.python-version', 'setup.py', 'setup.cfg'],
+]
+
+/** The files that a command reads before it starts Python; none for Python itself. */
+function configurationOf(command: string): string[] {
+  const name = basename(command)
+  if (name.startsWith('python')) return []
+  const takesVariables = !['poetry', 'uv', 'pdm', 'hatch', 'env'].includes(name)
+  return takesVariables ? [...configurationOfWrappers, '.env'] : configurationOfWrappers
+}
 
 /** The name of a project's only database. */
 const onlyBind = 'default'
@@ -45,6 +59,8 @@ export class Step {
   /** Set by `startPython`; a plan file needs none. */
   driver!: Driver
   targets: Target[]
+  /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
+  trusted: Trusted | undefined
   /** Every script of the project by its id, once it is loaded. */
   scripts = new Map<string, Script>()
 
@@ -77,10 +93,27 @@ export class Step {
   async checkTrust(): Promise<void> {
     const { trustedTips } = this.surroundings
     if (!trustedTips) return
-    const { workingDirectory, directory, alembicConfig, planFile, planKey } = this.inputs
+    const { directory, alembicConfig, planFile, planKey, python, flaskApp } = this.inputs
     if (planFile) return requireSignature(planKey)
-    const scripts = alembicConfig ? dirname(alembicConfig) : directory
-    await requireBaseCheckout(resolve(workingDirectory), trustedTips, scripts)
+    const { GITHUB_WORKSPACE = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = this.surroundings.environment
+    const workingDirectory = resolve(this.inputs.workingDirectory)
+    const named = (path: string) => resolve(workingDirectory, path)
+    const scripts = named(alembicConfig || directory)
+    this.trusted = await trustedFiles({
+      workspace: GITHUB_WORKSPACE,
+      workingDirectory,
+      scripts: [scripts],
+      named: [
+        ...python.flatMap(word => word.split('=')).flatMap(path => [path, dirname(path)]),
+        ...PYTHONPATH.split(delimiter),
+        ...[flaskApp || FLASK_APP].map(app => app.split(':')[0]!),
+      ].map(named),
+      tips: trustedTips,
+    })
+    const read = foldersBetween(workingDirectory, resolve(GITHUB_WORKSPACE)).flatMap(folder =>
+      configurationOf(python[0]!).map(name => join(folder, name)),
+    )
+    requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], this.trusted)
   }
 
   startPython(): void {
@@ -97,6 +130,7 @@ export class Step {
       urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
       print: line => this.printed.add(line),
       signal,
+      ...(this.trusted && { trusted: this.trusted }),
     })
   }
 
@@ -197,6 +231,12 @@ export class Step {
       return undefined
     }
   }
+}
+
+/** A folder and those above it, up to `top`; the folder alone where it lies elsewhere. */
+function foldersBetween(folder: string, top: string): string[] {
+  if (!`${folder}${sep}`.startsWith(`${top}${sep}`)) return [folder]
+  return folder === top ? [folder] : [folder, ...foldersBetween(dirname(folder), top)]
 }
 
 /** All of them, also those that come after a failure; then the first failure is thrown. */

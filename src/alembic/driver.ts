@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { join, relative, resolve } from 'node:path'
+import { existsSync, readFileSync, realpathSync } from 'node:fs'
+import { delimiter, dirname, join, relative, resolve, sep } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { Failure, type FailureReason, type Place } from '../failure'
 import { explainHeads, type Node } from '../plan/heads'
@@ -26,6 +26,8 @@ export interface DriverOptions {
   /** Gets what the app, Alembic and the wrapper command print. */
   print: (line: string) => void
   signal: AbortSignal
+  /** Given where Python may load nothing from these folders but these files, by the names of their blobs. */
+  trusted?: { roots: string[]; files: Record<string, string>; links: Record<string, string> }
 }
 
 /** What the project looks like once it is loaded. */
@@ -88,6 +90,7 @@ const modules = [
   'lifeline',
   'failures',
   'channel',
+  'trusted',
   'connections',
   'scripts',
   'graph',
@@ -99,8 +102,13 @@ const modules = [
   'main',
 ]
 
-/** What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows. */
-const bootstrap = `import json, os, sys, types
+/**
+ * What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows.
+ * Until they stand, the working directory is not on the path, where Python has put it: a `json.py` there is not ours.
+ */
+const bootstrap = `import sys
+here = [sys.path.pop(0)] if sys.path[:1] == [""] else []
+import json, os, types
 size, sources = int(os.read(0, 10)), b""
 while len(sources) < size:
     sources += os.read(0, size - len(sources))
@@ -108,7 +116,7 @@ sys.modules["atomic_upgrade"] = types.ModuleType("atomic_upgrade")
 for name, source in json.loads(sources).items():
     module = sys.modules["atomic_upgrade." + name] = types.ModuleType("atomic_upgrade." + name)
     exec(compile(source, "atomic_upgrade/%s.py" % name, "exec"), module.__dict__)
-module.main()`
+module.main(here)`
 
 /** The modules as JSON, behind its length in ten digits. */
 function sources(): Buffer {
@@ -135,10 +143,12 @@ export class Driver {
 
   constructor(private readonly options: DriverOptions) {
     const [command = 'python', ...args] = options.python
+    const { environment, trusted } = options
+    const { PYTHONPATH = '' } = environment
     // A process group of its own, so that wrappers and whatever the app forks end with it.
     this.#child = spawn(command, [...args, '-c', bootstrap], {
       cwd: options.workingDirectory,
-      env: options.environment,
+      env: trusted && PYTHONPATH ? { ...environment, PYTHONPATH: pathOutside(options, trusted.roots) } : environment,
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: process.platform !== 'win32',
     })
@@ -166,6 +176,7 @@ export class Driver {
     const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options
     this.#send({
       nonce: this.#nonce,
+      ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
       load: {
         flask_app: flaskApp,
         directory,
@@ -368,6 +379,20 @@ const kinds = new Set([
   'plan-changed',
   'untrusted',
 ])
+/**
+ * What of PYTHONPATH lies outside of the checkout. A `sitecustomize` or a module of the standard library's name within it
+ * would run before anything of ours: our driver adds the rest once it watches.
+ */
+function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }: DriverOptions, roots: string[]): string {
+  // Also what a link in the checkout leads out of it to.
+  const isInside = (path: string): boolean => {
+    const real = existsSync(path) ? realpathSync(path) : path
+    if (roots.some(root => `${real}${sep}`.startsWith(`${root}${sep}`))) return true
+    return dirname(path) !== path && isInside(dirname(path))
+  }
+  const outside = PYTHONPATH.split(delimiter).filter(entry => !isInside(resolve(workingDirectory, entry)))
+  return outside.join(delimiter)
+}
 
 function adviceFor(kind: string): { advice?: string } {
   switch (kind) {
@@ -380,6 +405,11 @@ function adviceFor(kind: string): { advice?: string } {
       return {
         advice:
           'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
+      }
+    case 'untrusted':
+      return {
+        advice:
+          'Commit what Python needs to the base branch, install it in an earlier step as a package (not editable), or show pull requests in an event without secrets (pull_request). If you trust what lies there with all that this job can reach, set allow-untrusted: true.',
       }
     case 'plan-changed':
       return { advice: 'See to it that nothing writes into the scripts while they run, and run the step again.' }

@@ -1,25 +1,161 @@
-import { Failure } from '../failure'
-import { git, succeeds } from './repository'
+import { existsSync, lstatSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { dirname, join, relative, resolve, sep } from 'node:path'
+import { Failure, messageOf } from '../failure'
+import { differenceFrom } from './clean'
+import { plumbing, readCommits, readTree } from './objects'
+import { fetchNothing } from './repository'
+
+/** What the checkout may hold for Python to load. Every path is absolute, with no symbolic link in it. */
+export interface Trusted {
+  /** The workspace, and the repositories; what lies elsewhere is not the checkout's. */
+  roots: string[]
+  /** The name of each file's blob in the trusted commit. */
+  files: Record<string, string>
+  /** Likewise for symbolic links, whose blob is the path that they lead to. */
+  links: Record<string, string>
+}
+
+/** What the checkout is asked for. */
+export interface Asked {
+  workspace: string
+  workingDirectory: string
+  /** Where the scripts are, wherever that is. */
+  scripts: string[]
+  /** Everything else that leads to code; what lies outside of the checkout is not its. */
+  named: string[]
+  /** Commits that are known to be on the base branch. */
+  tips: string[]
+}
 
 /**
- * Throws a Failure `untrusted` unless the checkout in `directory` is, as it stands, a commit of the base branch: one of
- * `tips` or an ancestor of one, with no file changed, and no script added under the folder `scripts`.
+ * Looks at each repository on the way from the workspace to what is named: it has to be, as it stands, a commit of the
+ * base branch (one of `tips` or an ancestor of one), or the submodule that such a commit records, with no file changed.
+ * Nothing is believed but the tips: every object is held against its name, and every file against its object.
+ * Throws a Failure `untrusted` for the first that is none of these.
  */
-export async function requireBaseCheckout(directory: string, tips: string[], scripts: string): Promise<void> {
-  const head = await git(directory, ['rev-parse', 'HEAD']).then(
-    text => text.trim(),
+export async function trustedFiles({ workspace, workingDirectory, scripts, named, tips }: Asked): Promise<Trusted> {
+  fetchNothing()
+  const here = realOf(workspace)
+  const around = (path: string) => repositoriesAround(path, here)
+  const ofWork = around(realOf(workingDirectory))
+  if (ofWork.length === 0) throw untrusted('there is no git checkout that would tell where the scripts come from')
+  const inside = named.map(realOf).filter(path => [here, ...ofWork].some(root => isWithin(path, root)))
+  const ways = [...ofWork, ...[...scripts.map(realOf), ...inside].flatMap(around)]
+  // A repository comes before those that lie in it.
+  const repositories = [...new Set(ways)].sort((a, b) => a.length - b.length)
+  const [strange] = scripts.filter(path => !repositories.some(root => isWithin(realOf(path), root)))
+  if (strange) throw untrusted(`${strange} lies in no git checkout`)
+  const trusted: Trusted = { roots: [here, ...repositories], files: {}, links: {} }
+  const seen = new Set<string>()
+
+  async function vouch(root: string, commit: string): Promise<void> {
+    seen.add(root)
+    const place = placeOf(root, here)
+    const tree = await readTree(root, commit).catch(error => {
+      throw untrusted(`the commit ${commit.slice(0, 12)}${place} cannot be read (${messageOf(error)})`)
+    })
+    const difference = await differenceFrom(root, commit, tree).catch(error => {
+      throw untrusted(`the checkout${place} cannot be compared with its commit (${messageOf(error)})`)
+    })
+    if (difference) throw untrusted(`the checkout${place} is not as it was committed (${difference})`)
+    for (const [path, blob] of tree.files) trusted.files[join(root, path)] = blob
+    for (const [path, blob] of tree.links) trusted.links[join(root, path)] = blob
+    for (const [path, recorded] of tree.submodules) {
+      const submodule = join(root, path)
+      if (!isRepository(submodule)) continue
+      const head = await headOf(submodule)
+      if (head !== recorded) {
+        const told = `the submodule ${relative(here, submodule)} is at ${head?.slice(0, 12) ?? 'no commit'}`
+        throw untrusted(`${told}, and ${recorded.slice(0, 12)} is recorded for it`)
+      }
+      trusted.roots.push(submodule)
+      await vouch(submodule, head)
+    }
+  }
+
+  for (const root of repositories) {
+    if (seen.has(root)) continue
+    const head = await headOf(root)
+    if (head === undefined) throw untrusted(`there is no commit checked out${placeOf(root, here) || ' here'}`)
+    if (!(await isOnBase(root, head, tips))) {
+      const told = `the checked-out commit ${head.slice(0, 12)}${placeOf(root, here)}`
+      throw untrusted(`${told} is not known to be on the base branch`)
+    }
+    await vouch(root, head)
+  }
+  return trusted
+}
+
+/** Throws a Failure `untrusted` where one of these files is there and is not the trusted commit's. */
+export function requireKnown(files: string[], { files: known, roots }: Trusted): void {
+  for (const file of files) {
+    if (!lstatSync(file, { throwIfNoEntry: false })) continue
+    // The real folder: a link in the file's place is not what git has there either.
+    const path = join(realOf(dirname(file)), file.slice(dirname(file).length))
+    if (known[realOf(path)] !== undefined) continue
+    throw untrusted(`the checkout is not as it was committed (?? ${relative(roots[0] ?? '', path)})`)
+  }
+}
+
+/** The Python sources below a folder, links to folders aside. */
+export function sourcesBelow(folder: string): string[] {
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return []
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter(entry => entry.name.endsWith('.py') && !entry.isDirectory())
+    .map(entry => join(entry.parentPath, entry.name))
+}
+
+/** Where a path really leads; of one that does not exist, as far as it does. */
+function realOf(path: string): string {
+  const absolute = resolve(path)
+  try {
+    return realpathSync(absolute)
+  } catch {
+    const parent = dirname(absolute)
+    return parent === absolute ? absolute : join(realOf(parent), absolute.slice(parent.length))
+  }
+}
+
+const isWithin = (path: string, folder: string): boolean => `${path}${sep}`.startsWith(`${folder}${sep}`)
+
+const isRepository = (folder: string): boolean => existsSync(join(folder, '.git'))
+
+/** The repositories that a path lies in: within the workspace all of them, elsewhere the innermost. */
+function repositoriesAround(path: string, workspace: string): string[] {
+  const found: string[] = []
+  for (let folder = path; ; folder = dirname(folder)) {
+    if (found.length > 0 && !isWithin(folder, workspace)) return found
+    if (isRepository(folder)) found.push(folder)
+    if (dirname(folder) === folder) return found
+  }
+}
+
+/** The commit that is checked out; undefined for none. */
+const headOf = (root: string): Promise<string | undefined> =>
+  plumbing(root, ['rev-parse', '--verify', 'HEAD^{commit}']).then(
+    text => text.toString().trim(),
     () => undefined,
   )
-  if (head === undefined) throw untrusted('there is no git checkout that would tell where the scripts come from')
-  const ancestors = tips.map(tip => tip !== '' && succeeds(directory, ['merge-base', '--is-ancestor', head, tip]))
-  if (!tips.includes(head) && !(await Promise.all(ancestors)).includes(true)) {
-    throw untrusted(`the checked-out commit ${head.slice(0, 12)} is not known to be on the base branch`)
+
+/** Whether a commit is one of the tips, or an ancestor of one by a chain of parents that is there to be read. */
+async function isOnBase(root: string, head: string, tips: string[]): Promise<boolean> {
+  if (tips.includes(head)) return true
+  for (const tip of tips) {
+    if (await leadsTo(root, tip, head).catch(() => false)) return true
   }
-  const changed = await git(directory, ['status', '--porcelain', '--untracked-files=no'])
-  const added = await git(directory, ['status', '--porcelain', '--', `:(glob)${scripts}/**/*.py`])
-  const [first] = `${changed}${added}`.split('\n').filter(Boolean)
-  if (first) throw untrusted(`the checkout is not as it was committed (${first.trim()})`)
+  return false
 }
+
+async function leadsTo(root: string, tip: string, head: string): Promise<boolean> {
+  const between = await plumbing(root, ['rev-list', '--ancestry-path', `${head}..${tip}`, '--'])
+  const commits = await readCommits(root, between.toString().split('\n').filter(Boolean))
+  const reached = new Set([tip])
+  for (const commit of reached) for (const parent of commits.get(commit)?.parents ?? []) reached.add(parent)
+  return reached.has(head)
+}
+
+const placeOf = (root: string, workspace: string): string =>
+  root === workspace ? '' : ` in ${relative(workspace, root)}`
 
 /** Throws a Failure `untrusted` where plan files are not signed: an artifact may come from a pull request's own run. */
 export function requireSignature(key: string): void {

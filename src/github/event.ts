@@ -127,10 +127,21 @@ function queued(branch: string): PullRequest | undefined {
   return number ? { number: Number(number) } : undefined
 }
 
-/** Events that have secrets while the checkout may be a pull request's; source: GitHub's page "Events that trigger workflows". */
-export const mayHoldForeignScripts = ({ name }: Event): boolean =>
-  ['pull_request_target', 'issue_comment', 'workflow_run'].includes(name)
+/**
+ * Events that a stranger can start and that have secrets; source: GitHub's page "Events that trigger workflows". In all
+ * of them GITHUB_SHA is the tip of the default branch, or of a pull request's base.
+ */
+const startedByStrangers = new Set([
+  ...['pull_request_target', 'issue_comment', 'workflow_run', 'issues', 'discussion', 'discussion_comment'],
+  ...['fork', 'watch', 'gollum', 'status', 'check_run', 'check_suite'],
+])
 
-/** Commits that are on a branch of this repository for sure, in an event of those: the default branch's tip, the base's. */
+/** Whether the checkout may be a stranger's while the job has secrets. */
+export const mayHoldForeignScripts = ({ name }: Event): boolean => startedByStrangers.has(name)
+
+/**
+ * Commits that are on a branch of this repository for sure, in an event of those: the default branch's tip, the base's.
+ * Other commits of a payload (a check's head, a status's, that of a run before this one) may be a fork's.
+ */
 export const baseTips = ({ sha, payload }: Event): string[] =>
   [sha, payload.pull_request?.base?.sha ?? ''].filter(Boolean)

@@ -1,6 +1,7 @@
 """Answers the action's requests, one at a time."""
 
 import gc
+import sys
 
 from atomic_upgrade.channel import channel
 from atomic_upgrade.dry_run import plan
@@ -9,6 +10,7 @@ from atomic_upgrade.graph import read_scripts
 from atomic_upgrade.lifeline import end_with
 from atomic_upgrade.online_run import run
 from atomic_upgrade.project import load
+from atomic_upgrade.trusted import watch
 
 
 def answer(action):
@@ -33,10 +35,14 @@ def tell(planned):
     return {"planned": planned}
 
 
-def main():
+def main(here):
+    """`here` is what Python puts in front of its path for the working directory."""
     end_with(channel.input.fileno())
     first = channel.receive()
     channel.nonce = first["nonce"]
+    if "trusted" in first:
+        here = here + watch(**first["trusted"])
+    sys.path[:0] = here
     project = None
 
     def loading():

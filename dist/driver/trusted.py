@@ -1,0 +1,218 @@
+"""Where the checkout may be a stranger's: Python loads nothing from it that the trusted commits do not have.
+
+An audit hook (https://docs.python.org/3/library/audit_events.html) sees every file before it is opened, every source
+before it is compiled and every extension module before it is loaded, whoever does it; nobody can take it away again.
+"""
+
+import _thread
+import hashlib
+import importlib.machinery
+import importlib.util
+import os
+import re
+import site
+import stat
+import sys
+import sysconfig
+import zipimport
+from importlib._bootstrap_external import FileLoader
+
+from atomic_upgrade.channel import channel
+from atomic_upgrade.failures import Failed
+
+# Code, SQL and configuration, which is checked whoever reads it; other files may be data.
+telling = re.compile(
+    r"(%s|\.pyo|\.pyw|\.pth|\.ini|\.cfg|\.conf|\.toml|\.ya?ml|\.sql|^\.env.*|\.env|\.flaskenv)$"
+    % "|".join(re.escape(suffix) for suffix in importlib.machinery.all_suffixes()),
+    re.I,
+)
+
+
+class Checkout:
+    def __init__(self, roots, files, links):
+        self.roots = roots
+        self.files = files
+        self.links = links
+        self.installed = {path for each in installed() for path in (os.path.abspath(each), os.path.realpath(each))}
+        self.folders = {}
+        # What this process has written itself, from nothing.
+        self.written = set()
+
+    def place(self, path):
+        """The real path, and the symbolic links of the checkout on the way to it."""
+        folder, name = os.path.split(path)
+        if not name or folder == path:
+            return (path, ()) if not name and folder == path else self.place(folder)
+        if folder not in self.folders:
+            self.folders[folder] = self.place(folder)
+        real, links = self.folders[folder]
+        if name == os.curdir:
+            return real, links
+        if name == os.pardir:
+            return os.path.dirname(real), links
+        here = os.path.join(real, name)
+        if not os.path.islink(here):
+            return here, links
+        if within(here, self.roots) and not self.is_installed(here):
+            links = (*links, here)
+        end, more = self.place(os.path.join(real, os.readlink(here)))
+        return end, (*links, *more)
+
+    def is_installed(self, link):
+        """A virtual environment may be a link, and its packages may be links."""
+        return within(link, self.installed) or any(within(each, [link]) for each in self.installed)
+
+    def check(self, path, data=None):
+        """Ends the run unless the file is the trusted commit's, or none of the checkout's. `data` are its bytes if they are read."""
+        path = absolute(path)
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                return
+        except (OSError, ValueError):
+            return
+        real, links = self.place(path)
+        for link in links:
+            if not named(os.fsencode(os.readlink(link)), self.links.get(link)):
+                refuse(link, "is a symbolic link that the trusted commit does not have")
+        if within(real, self.installed) or real in self.written:
+            return
+        if not within(real, self.roots):
+            if links:
+                refuse(links[0], "leads out of the checkout, to %s" % real)
+            return
+        if real not in self.files:
+            refuse(real, "is not in the trusted commit")
+        if data is None:
+            with open(real, "rb") as file:
+                data = file.read()
+        if not named(data, self.files[real]):
+            refuse(real, "is not as the trusted commit has it")
+
+    def opened(self, path, mode, flags):
+        # Without a mode it is os.open, which may count from another folder than the current one.
+        if isinstance(path, int) or (mode is None and not os.path.isabs(path)):
+            return
+        name = os.fsdecode(path)
+        if flags & (os.O_TRUNC | os.O_EXCL):
+            if not os.path.lexists(name) or (not flags & os.O_EXCL and os.access(name, os.W_OK)):
+                self.written.add(os.path.realpath(name))
+            return
+        if flags & (os.O_WRONLY | os.O_APPEND):
+            return
+        if name.endswith(".pyc"):
+            self.look_at_cached(name)
+        if telling.search(os.path.basename(name)) or telling.search(os.path.basename(os.path.realpath(name))):
+            self.check(name)
+
+    def look_at_cached(self, path):
+        """The bytecode of a source in the checkout is not there: Python compiles the source."""
+        try:
+            source = importlib.util.source_from_cache(path)
+        except (ValueError, NotImplementedError):
+            return
+        source, _ = self.place(absolute(source))
+        if within(source, self.roots) and not within(source, self.installed) and os.path.isfile(source):
+            raise FileNotFoundError(path)
+
+    def compiled(self, filename):
+        """`filename` may lie in an archive."""
+        if not isinstance(filename, (str, bytes)) or filename in ("", b"") or b"\0" in os.fsencode(filename):
+            return
+        path = absolute(filename)
+        while not os.path.exists(path) and os.path.dirname(path) != path:
+            path = os.path.dirname(path)
+        self.check(path)
+
+
+def installed():
+    """What the steps before have installed: the folders of this interpreter's own library and packages."""
+    paths = sysconfig.get_paths()
+    found = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib") if name in paths]
+    found += getattr(site, "getsitepackages", list)()
+    if site.ENABLE_USER_SITE:
+        found.append(site.getusersitepackages())
+    return found
+
+
+def absolute(path):
+    """Like os.path.abspath, which takes `..` for the folder above also behind a link."""
+    path = os.fsdecode(path)
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+
+
+def within(path, folders):
+    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+
+
+def named(data, blob):
+    """Whether git stores these bytes under that name: as they are, with its own line ends, or with its `$Id$`."""
+    if blob is None:
+        return False
+    stored = data.replace(b"\r\n", b"\n")
+    expanded = b"$Id: " + blob.encode() + b" $"
+    return any(name_of(each, blob) == blob for each in (data, stored, stored.replace(expanded, b"$Id$")))
+
+
+def name_of(data, like):
+    hash = hashlib.sha256 if len(like) == 64 else hashlib.sha1
+    return hash(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def refuse(path, why):
+    told = "This event has secrets, and Python would load what may be a stranger’s: %s %s."
+    end(Failed("untrusted", told % (os.path.relpath(path), why), path=path))
+
+
+def end(failure):
+    """Ends Python here and now: whoever asked for the file might go on without it."""
+    channel.send(failed={"kind": failure.kind, "message": str(failure), **failure.details})
+    os._exit(1)
+
+
+def watch(roots, files, links, python_path):
+    """From now on nothing foreign is loaded. Returns the folders of PYTHONPATH, which Python was started without."""
+    if not hasattr(sys, "addaudithook"):
+        told = "This event has secrets, and Python %s cannot watch what it loads: use 3.8 or newer."
+        end(Failed("untrusted", told % sys.version.split()[0]))
+    checkout = Checkout(roots, files, links)
+    looking = _thread._local()
+
+    def hook(event, arguments):
+        if event not in ("open", "compile", "import", "ctypes.dlopen") or getattr(looking, "now", False):
+            return
+        looking.now = True
+        try:
+            if event == "open":
+                checkout.opened(*arguments)
+            elif event == "compile":
+                checkout.compiled(arguments[1])
+            else:
+                path = arguments[1] if event == "import" else arguments[0]
+                if path and os.sep in os.fsdecode(path):
+                    checkout.check(path)
+        finally:
+            looking.now = False
+
+    get_data, open_archive = FileLoader.get_data, zipimport.zipimporter.__init__
+
+    def read(self, path):
+        data = get_data(self, path)
+        if path == self.path:
+            checkout.check(path, data)
+        return data
+
+    def open_checked(self, path):
+        open_archive(self, path)
+        checkout.check(self.archive)
+
+    FileLoader.get_data = read
+    zipimport.zipimporter.__init__ = open_checked
+    sys.addaudithook(hook)
+    for module in list(sys.modules.values()):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        if isinstance(origin, str) and os.path.isabs(origin):
+            checkout.check(origin)
+    if not python_path:
+        return []
+    os.environ["PYTHONPATH"] = python_path
+    return [os.path.abspath(each) for each in python_path.split(os.pathsep)]
