@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Failure, messageOf } from './failure'
 import { digestOf } from './plan/digest'
-import { unfaithfulOf } from './plan/faithful'
+import { type Unfaithful, unfaithfulOf } from './plan/faithful'
 import { type Plan, sameHeads } from './plan/plan'
 import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-file'
 import { nameHeads } from './plan/result'
@@ -17,9 +17,9 @@ import type { Target } from './target'
 export async function writePlan(step: Step): Promise<void> {
   const { inputs, surroundings, result, targets } = step
   const [first] = targets.flatMap(({ state }) => unfaithfulOf(state.plan!))
-  if (first) {
-    const { revision, line, why } = first
-    const told = `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`
+  const computed = step.sources.find(({ values }) => !values)
+  if (first || computed) {
+    const told = `There is no plan file, because of ${first ? unfaithful(first) : `${computed?.file}: only running it tells its place among the others`}.`
     // Whoever signs plans wants them.
     return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told)
   }
@@ -37,6 +37,9 @@ export async function writePlan(step: Step): Promise<void> {
   result.planFile = step.fileFor('plan.json')
   writeFileSync(result.planFile, writePlanFile(plan, inputs.planKey))
 }
+
+const unfaithful = ({ revision, line, why }: Unfaithful): string =>
+  `revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}`
 
 async function plannedDatabase(target: Target): Promise<PlannedDatabase> {
   const { state, client, versionTable, versionTableExists: exists } = target

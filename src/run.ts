@@ -2,10 +2,11 @@ import { requireDigest } from './expected'
 import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
 import { settleLeftovers } from './leftovers'
+import { nameEditedOlder } from './older'
 import { sameHeads } from './plan/plan'
 import { nameHeads, type Result, revisionsOf, stands } from './plan/result'
 import { loadParser } from './plan/statements'
-import { planBatch } from './planning'
+import { planBatch, renderBatch } from './planning'
 import { lossOf } from './postgres/connection'
 import { notRehearsableFailure, notTransactionalFailure, warningsOf } from './report/blame'
 import { goingOn, halvesOf } from './report/segments'
@@ -16,7 +17,7 @@ import { transact } from './transact'
 import { canPrepare } from './two-phase'
 
 /**
- * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish.
+ * The story: resolve, decide whether it may run, dry run, publish, run in one transaction, verify, commit, publish.
  * Never throws: a failure is part of the result, with the heads as the databases have them then.
  */
 export async function run(inputs: Inputs, surroundings: Surroundings): Promise<Result> {
@@ -36,6 +37,10 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     if (pending && inputs.expectedDigest) {
       await requireDigest(result, inputs.expectedDigest, () => publisher.standing())
     }
+    if (pending && mode !== 'preview') await requireReview(step)
+    if (pending) await nameEditedOlder(step)
+    // Until here no script was imported.
+    await renderBatch(step)
     if (!pending) result.outcome = 'up-to-date'
     else if (mode === 'preview') {
       result.outcome = 'previewed'
@@ -44,7 +49,6 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     } else {
       refuseObstacles(result)
       for (const warning of halvesOf(result)) log.warning(warning)
-      await requireReview(step)
       result.commentUrl = await publisher.comment(result)
       result.outcome = await transact(step)
     }

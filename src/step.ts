@@ -1,6 +1,7 @@
 import { dirname, join, resolve } from 'node:path'
-import { Driver, type Project } from './alembic/driver'
+import { Driver, type Project, type ReadScript } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
+import { Reader } from './alembic/reader'
 import { Failure } from './failure'
 import { requireBaseCheckout, requireSignature } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
@@ -10,6 +11,7 @@ import type { DatabaseState, Result } from './plan/result'
 import { disconnect } from './postgres/connection'
 import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
+import { readScripts } from './scripts'
 import { requireDistinct, Target } from './target'
 
 /** The name of a project's only database. */
@@ -41,9 +43,12 @@ export class Step {
   started = false
   /** Set by `startPython`; a plan file needs none. */
   driver!: Driver
+  reader!: Reader
   targets: Target[]
   /** Every script of the project by its id, once it is loaded. */
   scripts = new Map<string, Script>()
+  /** Every script's file as it was read, once: nothing else is looked at, or run. */
+  sources: ReadScript[] = []
 
   constructor(
     readonly inputs: Inputs,
@@ -87,14 +92,36 @@ export class Step {
     const passwords = [...databases.values()].flatMap(database => database.secrets)
     const secrets = planKey ? [...passwords, planKey] : passwords
     const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword])
-    this.driver = new Driver({
+    const options = {
       ...this.inputs,
       workingDirectory: resolve(this.inputs.workingDirectory),
       environment: childEnvironment(environment, { secrets, token }),
       urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
-      print: line => this.printed.add(line),
+      print: (line: string) => this.printed.add(line),
       signal,
-    })
+    }
+    this.driver = new Driver(options)
+    this.reader ??= new Reader(options)
+  }
+
+  /** Waits until Python has loaded the project, whose scripts are then known and none imported. */
+  async loadProject(): Promise<Project> {
+    return await this.python(() => this.driver.project(files => this.#read(files)), 'Output of the app')
+  }
+
+  /** Reads scripts that were not read yet. */
+  async #read(files: string[]): Promise<ReadScript[]> {
+    const known = new Map(this.sources.map(source => [source.file, source]))
+    const isFirst = this.scripts.size === 0
+    const missing = files.filter(file => !known.has(file))
+    const [first] = missing
+    if (first && !isFirst) {
+      throw new Failure('plan-changed', `The script ${first} has come since the batch was planned.`)
+    }
+    const read = first ? await readScripts(missing, this.reader, this.inputs) : []
+    this.sources.push(...read)
+    for (const source of read) known.set(source.file, source)
+    return files.flatMap(file => known.get(file) ?? [])
   }
 
   /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
@@ -104,7 +131,7 @@ export class Step {
     this.driver?.kill()
     this.startPython()
     await this.open()
-    if (this.driver) await this.python(() => this.driver.project(), 'Output of the app')
+    if (this.driver) await this.loadProject()
   }
 
   /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
@@ -133,6 +160,7 @@ export class Step {
   async end(): Promise<void> {
     this.printed.show(this.surroundings.log, 'Output of Python')
     this.driver?.kill()
+    this.reader?.kill()
     await allOf(this.targets.map(async ({ client }) => client && disconnect(client)))
   }
 

@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure, type FailureReason, type Place } from '../failure'
-import { explainHeads, type Node } from '../plan/heads'
-import type { Direction, PlaceInScript, Plan, RenderedStatement, Revision, Script } from '../plan/plan'
+import { explainHeads } from '../plan/heads'
+import type { Direction, PlaceInScript, Plan, RenderedStatement, Script } from '../plan/plan'
 
 /** How to start the user's Python and what it shall load. */
 export interface DriverOptions {
@@ -26,7 +26,30 @@ export interface DriverOptions {
   signal: AbortSignal
 }
 
-/** What the project looks like once it is loaded. */
+/** A script as it was read before any of them runs. */
+export interface ReadScript {
+  /** Its path as Alembic lists it. */
+  file: string
+  bytes: Buffer
+  /** SHA-256 of the bytes, their line ends taken as LF; hexadecimal. */
+  digest: string
+  /** What Alembic takes from it; undefined where only running it tells. */
+  values: ScriptValues | undefined
+  doc: string
+}
+
+/** The names at the top of a script. */
+export interface ScriptValues {
+  revision: string
+  down_revision: string | string[] | null
+  branch_labels?: string | string[] | null
+  depends_on?: string | string[] | null
+}
+
+/** Reads the files of scripts. */
+export type ReadFiles = (files: string[]) => Promise<ReadScript[]>
+
+/** What the project looks like once it is loaded, before any script is imported but those that only an import can read. */
 export interface Project {
   scripts: Map<string, Script>
   heads: string[]
@@ -44,12 +67,17 @@ export interface Request<Database> {
 export interface PriorHeads {
   /** Full ids as the database has them, or what the user named. */
   heads: string[]
+}
+
+/** What is to be rendered: a plan without its SQL. */
+export interface Unrendered {
+  plan: Plan
   versionTableExists: boolean
 }
 
 export interface Batch {
-  /** With the digests of their scripts, as they were planned. */
-  revisions: { id: string; digest: string }[]
+  /** Their ids, as they were planned. */
+  revisions: string[]
   gate: { host: string; port: number; user: string; password: string; database: string }
 }
 
@@ -69,9 +97,13 @@ export class ScriptError extends Error {
 }
 
 interface Answer {
+  /** Comes before `loaded`, mostly once: scripts that the action is to read. */
+  files?: string[]
   loaded?: {
     revisions: {
       id: string
+      /** Which of the scripts that were read. */
+      file: number
       down: string[]
       depends_on: string[]
       labels: string[]
@@ -84,8 +116,8 @@ interface Answer {
   }
   /** Comes before `planned`: one statement of a revision, in their order. */
   statement?: RenderedStatement
-  planned?: Record<string, PlannedBatch>
-  read?: Node[]
+  resolved?: Record<string, { prior: string[]; new: string[]; revisions: { id: string; heads: string[] }[] }>
+  planned?: Record<string, RenderedBatch>
   revision?: { bind: string; id: string }
   ran?: true
   failed?: {
@@ -100,17 +132,13 @@ interface Answer {
   }
 }
 
-interface PlannedBatch {
-  prior: string[]
-  new: string[]
+interface RenderedBatch {
   revisions: {
     id: string
-    digest: string
     /** Which of the statements that came before: from, and up to without that one. */
     statements: [number, number]
     reason: string | null
     line: number | null
-    heads: string[]
     concurrently?: PlaceInScript[]
     mentions?: PlaceInScript[]
     strings?: PlaceInScript[]
@@ -199,9 +227,17 @@ export class Driver {
     })
   }
 
-  /** Waits until the app is imported and the scripts are read. */
-  async project(): Promise<Project> {
-    const { loaded } = await this.#answer()
+  /** Waits until the app is imported; `read` is called for the scripts, of which this Python then knows what it returns. */
+  async project(read: ReadFiles): Promise<Project> {
+    const known: ReadScript[] = []
+    let answer = await this.#answer()
+    for (; answer.files; answer = await this.#answer()) {
+      const scripts = await read(answer.files)
+      known.push(...scripts)
+      const told = scripts.map(({ bytes, values = null, doc }) => ({ source: bytes.toString('base64'), values, doc }))
+      this.#send({ scripts: told })
+    }
+    const { loaded } = answer
     if (!loaded) throw this.#unexpected()
     this.#project = {
       heads: loaded.heads,
@@ -209,28 +245,41 @@ export class Driver {
         return { bind, versionTable: version_table, versionTableSchema: version_table_schema }
       }),
       scripts: new Map(
-        loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, created }) => [
-          id,
-          {
+        loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, file, created }) => {
+          const script = known[file]
+          if (!script || (script.values && script.values.revision !== id)) throw this.#unexpected()
+          const title = message.split('\n')[0]!.trim()
+          const { digest } = script
+          return [
             id,
-            down,
-            dependsOn,
-            labels,
-            message: message.split('\n')[0]!.trim(),
-            path: this.#file(path),
-            file: resolve(this.options.workingDirectory, path),
-            created,
-          },
-        ]),
+            { id, down, dependsOn, labels, message: title, path: this.#file(path), file: script.file, digest, created },
+          ]
+        }),
       ),
     }
     return this.#project
   }
 
-  /** Resolves the target by Alembic's rules and renders the batch of each database. */
-  async plan({ direction, target, databases }: Request<PriorHeads>): Promise<Map<string, Plan>> {
-    const asked = Object.entries(databases).map(([bind, { heads, versionTableExists: version_table_exists }]) => {
-      return [bind, { heads, version_table_exists }]
+  /** Resolves the target by Alembic's rules: the batch of each database, without its SQL. */
+  async resolve({ direction, target, databases }: Request<PriorHeads>): Promise<Map<string, Plan>> {
+    this.#send({ resolve: { direction, target, databases } })
+    const { resolved } = await this.#answer()
+    if (!resolved) throw this.#unexpected()
+    const plans = Object.entries(resolved).map(([bind, { prior, new: newHeads, revisions: ids }]): [string, Plan] => {
+      const revisions = ids.map(({ id, heads }) => {
+        const script = this.#project?.scripts.get(id)
+        if (!script) throw this.#unexpected()
+        return { ...script, heads }
+      })
+      return [bind, { direction, target, priorHeads: prior, newHeads, revisions }]
+    })
+    return new Map(plans)
+  }
+
+  /** Imports the scripts, and renders the batch of each database: the same plans with their SQL. */
+  async render({ direction, target, databases }: Request<Unrendered>): Promise<Map<string, Plan>> {
+    const asked = Object.entries(databases).map(([bind, { plan, versionTableExists: version_table_exists }]) => {
+      return [bind, { heads: plan.priorHeads, version_table_exists, revisions: plan.revisions.map(({ id }) => id) }]
     })
     this.#send({ plan: { direction, target, databases: Object.fromEntries(asked) } })
     const statements: RenderedStatement[] = []
@@ -238,26 +287,24 @@ export class Driver {
     for (; answer.statement; answer = await this.#answer()) statements.push(answer.statement)
     const { planned } = answer
     if (!planned) throw this.#unexpected()
-    const plans = Object.entries(planned).map(([bind, batch]): [string, Plan] => {
-      const revisions = batch.revisions.map(each => this.#revision(each, statements.slice(...each.statements)))
-      return [bind, { direction, target, priorHeads: batch.prior, newHeads: batch.new, revisions }]
+    const plans = Object.entries(databases).map(([bind, { plan }]): [string, Plan] => {
+      const rendered = new Map(planned[bind]?.revisions.map(each => [each.id, each]))
+      const revisions = plan.revisions.map(revision => {
+        const found = rendered.get(revision.id)
+        if (!found) throw this.#unexpected()
+        const {
+          id: _,
+          statements: [from, to],
+          reason,
+          line,
+          ...source
+        } = found
+        if (reason === null) return { ...revision, statements: statements.slice(from, to) }
+        return { ...revision, notRenderable: { reason, line }, ...source }
+      })
+      return [bind, { ...plan, revisions }]
     })
     return new Map(plans)
-  }
-
-  #revision(planned: PlannedBatch['revisions'][number], statements: RenderedStatement[]): Revision {
-    const { id, digest, statements: _, reason, line, heads, ...source } = planned
-    const script = { ...this.#project!.scripts.get(id)!, digest, heads }
-    if (reason === null) return { ...script, statements }
-    return { ...script, notRenderable: { reason, line }, ...source }
-  }
-
-  /** Reads the graph of scripts from their sources, without running them. */
-  async read(sources: string[]): Promise<Node[]> {
-    this.#send({ read: sources })
-    const { read } = await this.#answer()
-    if (!read) throw this.#unexpected()
-    return read
   }
 
   /** Runs the batches online through the gates; `onRevision` is told of each revision before it starts. */
@@ -362,7 +409,10 @@ function adviceFor(kind: string): { advice?: string } {
           'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
       }
     case 'plan-changed':
-      return { advice: 'See to it that nothing writes into the scripts while they run, and run the step again.' }
+      return {
+        advice:
+          'See to it that nothing writes into the scripts while they run, and that each says the same of itself every time.',
+      }
     default:
       return {}
   }

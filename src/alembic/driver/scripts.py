@@ -1,63 +1,158 @@
-"""The scripts as they are read: each compiled from bytes whose digest is known."""
+"""The scripts: where they lie, and modules that are made of the bytes that the action has read, and of nothing else."""
 
-import contextlib
-import hashlib
+import base64
 import os
-import sys
-from importlib.machinery import SourceFileLoader
+import re
+import types
+from importlib.machinery import SourceFileLoader, SourcelessFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+
+from atomic_upgrade.channel import channel
+from atomic_upgrade.failures import Failed
+
+names = ("revision", "down_revision", "branch_labels", "depends_on")
 
 
-def watched(generate):
-    """Wraps Alembic's generator of scripts, which loads a module for each."""
+class Known:
+    """A script as the action has read it."""
 
-    def load():
-        with compiled_from_source():
-            yield from generate()
+    def __init__(self, number, path, source, values, doc):
+        self.number = number
+        self.path = path
+        self.source = source
+        # None: only its import tells.
+        self.values = values and {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        self.doc = doc
+        self.code = None
 
-    return load
+    def module(self):
+        """Until the action has decided that scripts may run, one that says what was read of it."""
+        name = re.sub(r"\W", "_", os.path.basename(self.path))
+        if not scripts.may_run and self.values is not None:
+            module = types.ModuleType(name)
+            module.__dict__.update(self.values, __doc__=self.doc, __file__=self.path, upgrade=None, downgrade=None)
+            return module
+        kind = Source if self.path.endswith(".py") else Bytecode
+        loader = kind(name, self.path)
+        loader.known = self
+        module = module_from_spec(spec_from_file_location(name, self.path, loader=loader))
+        loader.exec_module(module)
+        if not hasattr(module, "down_revision"):
+            return module
+        found = {name: getattr(module, name) for name in names if hasattr(module, name)}
+        if self.values is None:
+            self.values, self.doc = found, module.__doc__
+        for name in names:
+            now, before = found.get(name), self.values.get(name)
+            if as_tuple(now) != as_tuple(before):
+                told = "The script says something else of itself when it is imported than it did before: its %s is %r and not %r."
+                raise Failed("plan-changed", told % (name, now, before), path=self.path)
+        return module
 
 
-# The scripts are loaded anew for the dry run and for the run; the code of one by its path and bytes.
-compiled = {}
+def as_tuple(value):
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-@contextlib.contextmanager
-def compiled_from_source():
-    """Notes the digest of what each module is made from; what lies in __pycache__ may be something else than the script."""
-    get_data, to_code = SourceFileLoader.get_data, SourceFileLoader.source_to_code
-    prefix, written = sys.pycache_prefix, sys.dont_write_bytecode
+class Source(SourceFileLoader):
+    def get_code(self, name):
+        # Scripts are loaded anew for the dry run and for the run.
+        if self.known.code is None:
+            self.known.code = self.source_to_code(self.known.source, self.path)
+        return self.known.code
 
-    def noted(self, path):
-        data = get_data(self, path)
-        if path == self.path:
-            self.digest = sha256(data)
-        return data
 
-    def once(self, data, path, **options):
-        key = (path, bytes(data))
-        if key not in compiled:
-            compiled[key] = to_code(self, data, path, **options)
-        return compiled[key]
+class Bytecode(SourcelessFileLoader):
+    """Alembic's `sourceless`."""
 
-    SourceFileLoader.get_data, SourceFileLoader.source_to_code = noted, once
-    sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
+    def get_data(self, path):
+        return self.known.source
+
+
+class Scripts:
+    def __init__(self):
+        # By the paths that they really have.
+        self.known = {}
+        self.listed = None
+        self.may_run = False
+
+    def watch(self):
+        """From now on whatever asks Alembic for scripts, an app or env.py too, gets what the action has read."""
+        from alembic import util
+
+        load = util.load_python_file
+
+        def load_known(folder, name):
+            path = os.path.join(folder, name)
+            return load(folder, name) if name == "env.py" else self.know([path])[0].module()
+
+        util.load_python_file = load_known
+
+    def know(self, paths):
+        """Has the action read what it has not read yet."""
+        real = [os.path.realpath(path) for path in paths]
+        new = {at: os.path.join(os.getcwd(), path) for path, at in zip(paths, real) if at not in self.known}
+        if new and self.may_run:
+            [path, *_] = new.values()
+            raise Failed("plan-changed", "The script %s has come since the batch was planned." % path, path=path)
+        if new:
+            channel.send(files=list(new.values()))
+            for path, told in zip(new, channel.receive()["scripts"]):
+                source = base64.b64decode(told["source"])
+                self.known[path] = Known(len(self.known), path, source, told["values"], told["doc"])
+        return [self.known[path] for path in real]
+
+    def list(self, script):
+        """The scripts of the project, in Alembic's order, as they are when it is first asked for them."""
+        if self.listed is None:
+            self.listed = self.know(files_of(script))
+        return self.listed
+
+    def load(self, script):
+        """Alembic's own objects of them."""
+        for known in self.list(script):
+            made = from_path(script, known.path)
+            if made is not None:
+                yield made
+
+
+scripts = Scripts()
+
+
+def from_path(script, path):
+    from alembic.script import Script
+
+    if hasattr(Script, "_from_path"):
+        return Script._from_path(script, path)
+    return Script._from_filename(script, *os.path.split(path))
+
+
+def files_of(script):
+    """The files that Alembic would load, in its order, by the names under which it finds them."""
+    from alembic import util
+    from alembic.script import Script
+
+    names, files = {}, []
+    list_folder, load = Script.__dict__["_list_py_dir"], util.load_python_file
+
+    def note_names(cls, directory, folder):
+        found = list_folder.__get__(None, cls)(directory, folder)
+        for name in found:
+            path = os.path.join(folder, name)
+            names.setdefault(os.path.realpath(path), path)
+        return found
+
+    def note_file(folder, name):
+        path = os.path.join(folder, name)
+        files.append(names.get(os.path.realpath(path), path))
+        module = types.ModuleType(name)
+        module.revision, module.down_revision = str(len(files)), None
+        return module
+
+    Script._list_py_dir, util.load_python_file = classmethod(note_names), note_file
     try:
-        yield
+        for _ in script._load_revisions():
+            pass
     finally:
-        SourceFileLoader.get_data, SourceFileLoader.source_to_code = get_data, to_code
-        sys.pycache_prefix, sys.dont_write_bytecode = prefix, written
-
-
-def digest_of(revision):
-    """The digest of the bytes that a loaded script was compiled from."""
-    digest = getattr(revision.module.__spec__.loader, "digest", None)
-    if digest is None:
-        # Alembic's `sourceless`: there is nothing but bytecode.
-        with open(revision.path, "rb") as file:
-            digest = sha256(file.read())
-    return digest
-
-
-def sha256(source):
-    """Line ends may differ from checkout to checkout."""
-    return hashlib.sha256(source.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).hexdigest()
+        Script._list_py_dir, util.load_python_file = list_folder, load
+    return [os.fspath(path) for path in files]
