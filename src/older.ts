@@ -11,7 +11,7 @@ import type { Step } from './step'
  * Alembic imports them, and what they do then is done. Where that cannot be told, the log says so.
  */
 export async function nameEditedOlder(step: Step): Promise<void> {
-  const { scripts, sources, surroundings, targets } = step
+  const { scripts, sources, surroundings, targets, result } = step
   const { log } = surroundings
   const heads = targets.flatMap(({ state }) => state.plan?.priorHeads ?? [])
   const batch = new Set(targets.flatMap(({ state }) => state.plan?.revisions.map(({ id }) => id) ?? []))
@@ -21,7 +21,8 @@ export async function nameEditedOlder(step: Step): Promise<void> {
   if (older.length === 0 || !first || !(await rootOf(dirname(followed(first.file).file)))) return
   try {
     const same = await unchangedSince(step, heads)
-    const edited = older.filter(({ file }) => !same.has(file))
+    const isTold = new Set(result.edited?.map(({ id }) => id))
+    const edited = older.filter(({ id, file }) => !same.has(file) && !isTold.has(id))
     // A pull request often mends the script that it adds, in a commit of its own.
     const mended = edited.filter(({ id }) => heads.includes(id))
     const others = edited.filter(({ id }) => !heads.includes(id))
