@@ -27,16 +27,13 @@ export async function editedScripts(step: Step): Promise<Edited[]> {
   }
 }
 
-async function compare({ reader, scripts, sources }: Step, directory: string, base: string): Promise<Edited[]> {
+async function compare(step: Step, directory: string, base: string): Promise<Edited[]> {
+  const { reader, scripts } = step
   const head = (await git(directory, ['rev-parse', 'HEAD'])).trim()
   // In pull_request_target the checkout is the base itself.
   if (head === base) return []
   const root = realpathSync((await git(directory, ['rev-parse', '--show-toplevel'])).trim())
-  const bytesOf = new Map(sources.map(({ file, bytes }) => [file, bytes]))
-  const files = [...scripts.values()].flatMap(({ id, file }) => {
-    const bytes = bytesOf.get(file)
-    return bytes ? [{ id, file, bytes }] : []
-  })
+  const files = [...scripts.values()].map(script => ({ ...script, bytes: step.bytesOf(script) }))
   const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)))
   const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged)
   const readings = await reader.read(others.map(({ source }) => Buffer.from(source)))

@@ -15,8 +15,8 @@ export async function nameEditedOlder(step: Step): Promise<void> {
   const { log } = surroundings
   const heads = targets.flatMap(({ state }) => state.plan?.priorHeads ?? [])
   const batch = new Set(targets.flatMap(({ state }) => state.plan?.revisions.map(({ id }) => id) ?? []))
-  const applied = below(scripts, heads)
-  const older = [...scripts.values()].filter(({ id }) => applied.has(id) && !batch.has(id))
+  const { imported } = step
+  const older = [...scripts.values()].filter(({ id }) => imported.has(id) && !batch.has(id))
   const [first] = sources
   if (older.length === 0 || !first || !(await rootOf(dirname(followed(first.file).file)))) return
   try {

@@ -76,7 +76,7 @@ async function renderScripts(step: Step): Promise<void> {
   const { inputs, driver, targets } = step
   const { direction, revision: target } = inputs
   const asked = targets.map(({ state, versionTableExists }) => [state.bind, { plan: state.plan!, versionTableExists }])
-  const request = { direction, target, databases: Object.fromEntries(asked) }
+  const request = { direction, target, databases: Object.fromEntries(asked), imported: step.imported }
   const plans = await step.python(() => driver.render(request), 'Output of the dry run')
   for (const { state } of targets) state.plan = plans.get(state.bind)!
 }

@@ -14,25 +14,23 @@ import type { Step } from './step'
  * pull request and what is missing.
  */
 export async function requireReview(step: Step): Promise<void> {
-  const { inputs, surroundings, scripts, sources, targets } = step
+  const { inputs, surroundings, scripts, imported, targets } = step
   const { requireReview: rule, githubToken } = inputs
   if (!rule) return
   const plans = targets.flatMap(({ state }) => state.plan ?? [])
-  const batch = new Set(plans.flatMap(({ revisions }) => revisions.map(({ file }) => file)))
+  const batch = new Set(plans.flatMap(({ revisions }) => revisions.map(({ id }) => id)))
   const exempt = new Set(rule === true ? [] : await olderThan(step, rule.since))
-  const others = sources.filter(({ file }) => !batch.has(file) && !exempt.has(file))
+  const asked = [...scripts.values()].filter(({ id, file }) => imported.has(id) && !exempt.has(file))
   const heads = plans.flatMap(({ priorHeads }) => priorHeads)
-  const asBefore = others.length > 0 ? await unchangedSince(step, heads) : new Set<string>()
+  const asBefore = asked.every(({ id }) => batch.has(id)) ? new Set<string>() : await unchangedSince(step, heads)
   const [owner = '', repo = ''] = surroundings.repository.split('/')
   const reviews = new Reviews(githubToken, { owner, repo }, surroundings.signal)
   const history = new History(process.env.GITHUB_WORKSPACE ?? process.cwd())
   await history.requireCommitted(resolve(inputs.workingDirectory))
-  const byFile = new Map([...scripts.values()].map(script => [script.file, script]))
   const lines: string[] = []
-  for (const { file, bytes } of sources) {
-    const isOfBatch = batch.has(file)
-    if (exempt.has(file) || (!isOfBatch && asBefore.has(file))) continue
-    const missing = await history.versionOf(file, bytes).then(
+  for (const script of asked) {
+    if (!batch.has(script.id) && asBefore.has(script.file)) continue
+    const missing = await history.versionOf(script.file, step.bytesOf(script)).then(
       version =>
         reviews.missing(version).catch(error => {
           throw new Failure('not-reviewed', reviewProblem(error), { cause: error })
@@ -43,7 +41,7 @@ export async function requireReview(step: Step): Promise<void> {
         throw error
       },
     )
-    if (missing) lines.push(told(byFile.get(file), file, isOfBatch, missing))
+    if (missing) lines.push(told(script, batch.has(script.id), missing))
   }
   if (lines.length === 0) return surroundings.log.info('Every script of the batch was reviewed.')
   throw new Failure('not-reviewed', lines.join('\n'), {
@@ -65,9 +63,8 @@ async function olderThan(step: Step, since: string): Promise<string[]> {
   return [...scripts.values()].filter(script => older.has(script.id) && asThen.has(script.file)).map(({ file }) => file)
 }
 
-function told(script: Script | undefined, file: string, isOfBatch: boolean, missing: Missing): string {
-  const { pullRequest, what } = missing
-  const which = script ? `Revision ${script.id}${script.message && ` (${script.message})`}, ${script.path}` : file
+function told({ id, message, path }: Script, isOfBatch: boolean, { pullRequest, what }: Missing): string {
   const role = isOfBatch ? '' : ', which is not of the batch and is imported with it'
-  return `${which}${role}: ${pullRequest ? `pull request #${pullRequest}: ` : ''}${what}.`
+  const by = pullRequest ? `pull request #${pullRequest}: ` : ''
+  return `Revision ${id}${message && ` (${message})`}, ${path}${role}: ${by}${what}.`
 }

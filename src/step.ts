@@ -6,6 +6,7 @@ import { Failure } from './failure'
 import { requireBaseCheckout, requireSignature } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
+import { below } from './plan/heads'
 import type { Script } from './plan/plan'
 import type { DatabaseState, Result } from './plan/result'
 import { disconnect } from './postgres/connection'
@@ -75,6 +76,16 @@ export class Step {
     return segments && mode === 'apply' && !planFile
   }
 
+  /**
+   * The scripts that are imported, by their ids: the batch, and what has run before it. Raw Alembic imports the others,
+   * too; nothing of the batch can need what comes behind it, or beside it.
+   */
+  get imported(): Set<string> {
+    const plans = this.targets.flatMap(({ state }) => state.plan ?? [])
+    const heads = plans.flatMap(({ priorHeads }) => priorHeads)
+    return new Set([...below(this.scripts, heads), ...plans.flatMap(({ revisions }) => revisions.map(({ id }) => id))])
+  }
+
   /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
   async checkTrust(): Promise<void> {
     const { trustedTips } = this.surroundings
@@ -107,6 +118,13 @@ export class Step {
   /** Waits until Python has loaded the project, whose scripts are then known and none imported. */
   async loadProject(): Promise<Project> {
     return await this.python(() => this.driver.project(files => this.#read(files)), 'Output of the app')
+  }
+
+  /** A script's bytes as they were read. */
+  bytesOf({ file }: Script): Buffer {
+    const found = this.sources.find(source => source.file === file)
+    if (!found) throw new Failure('internal', `The script ${file} was not read.`)
+    return found.bytes
   }
 
   /** Reads scripts that were not read yet. */

@@ -47,7 +47,7 @@ export async function runThroughGates(step: Step, run?: SegmentedRun): Promise<v
   const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, batchOf(passage)]))
   let error: unknown
   try {
-    await step.driver.run({ direction, target, databases }, (bind, id) => {
+    await step.driver.run({ direction, target, databases, imported: step.imported }, (bind, id) => {
       for (const { target, progress } of passages) {
         if (target.state.bind === bind) {
           requireUnchanged(step.scripts.get(id))

@@ -64,6 +64,11 @@ export interface Request<Database> {
   databases: Record<string, Database>
 }
 
+/** One for which scripts are imported: these, by their ids. Of the others Alembic is told what was read. */
+export interface Importing<Database> extends Request<Database> {
+  imported: Set<string>
+}
+
 export interface PriorHeads {
   /** Full ids as the database has them, or what the user named. */
   heads: string[]
@@ -191,6 +196,8 @@ export class Driver {
   #gone: Failure | undefined
   #killed = false
   #project: Project | undefined
+  /** The scripts' places among those that were read, by their ids. */
+  #numbers = new Map<string, number>()
 
   constructor(private readonly options: DriverOptions) {
     const [command = 'python', ...args] = options.python
@@ -239,6 +246,7 @@ export class Driver {
     }
     const { loaded } = answer
     if (!loaded) throw this.#unexpected()
+    this.#numbers = new Map(loaded.revisions.map(({ id, file }) => [id, file]))
     this.#project = {
       heads: loaded.heads,
       databases: loaded.databases.map(({ bind, version_table, version_table_schema }) => {
@@ -277,11 +285,12 @@ export class Driver {
   }
 
   /** Imports the scripts, and renders the batch of each database: the same plans with their SQL. */
-  async render({ direction, target, databases }: Request<Unrendered>): Promise<Map<string, Plan>> {
+  async render({ direction, target, databases, imported }: Importing<Unrendered>): Promise<Map<string, Plan>> {
     const asked = Object.entries(databases).map(([bind, { plan, versionTableExists: version_table_exists }]) => {
       return [bind, { heads: plan.priorHeads, version_table_exists, revisions: plan.revisions.map(({ id }) => id) }]
     })
-    this.#send({ plan: { direction, target, databases: Object.fromEntries(asked) } })
+    const plan = { direction, target, databases: Object.fromEntries(asked) }
+    this.#send({ plan, import: this.#numbersOf(imported) })
     const statements: RenderedStatement[] = []
     let answer = await this.#answer()
     for (; answer.statement; answer = await this.#answer()) statements.push(answer.statement)
@@ -308,8 +317,8 @@ export class Driver {
   }
 
   /** Runs the batches online through the gates; `onRevision` is told of each revision before it starts. */
-  async run(request: Request<Batch>, onRevision: (bind: string, id: string) => void): Promise<void> {
-    this.#send({ run: request })
+  async run({ imported, ...run }: Importing<Batch>, onRevision: (bind: string, id: string) => void): Promise<void> {
+    this.#send({ run, import: this.#numbersOf(imported) })
     for (;;) {
       const answer = await this.#answer().catch(error => {
         if (error !== this.#gone) throw error
@@ -335,6 +344,10 @@ export class Driver {
     }
     this.#child.stdout?.destroy()
     this.#child.stderr?.destroy()
+  }
+
+  #numbersOf(ids: Set<string>): number[] {
+    return [...this.#numbers].flatMap(([id, number]) => (ids.has(id) ? [number] : []))
   }
 
   #send(request: object): void {

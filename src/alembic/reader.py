@@ -70,7 +70,7 @@ def bound_in(node):
     if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
         bound.add(node.id)
     elif isinstance(node, ast.alias):
-        bound |= set(names) if node.name == "*" else {node.asname or node.name.split(".")[0]}
+        bound.add(node.asname or node.name.split(".")[0])
     elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
         inner = {name for each in ast.walk(node) if isinstance(each, ast.Global) for name in each.names}
         return (inner | {getattr(node, "name", "")}) & set(names)

@@ -54,7 +54,7 @@ def main():
             answer(lambda: {"resolved": resolve(project.graph, request["resolve"])})
             continue
         # The action has decided.
-        scripts.may_run = True
+        scripts.imported = request["import"]
         if "plan" in request:
             answer(lambda: tell(plan(project, request["plan"])))
         elif "run" in request:

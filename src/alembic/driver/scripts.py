@@ -26,9 +26,9 @@ class Known:
         self.code = None
 
     def module(self):
-        """Until the action has decided that scripts may run, one that says what was read of it."""
+        """Of a script that may not run (yet), one that says what was read of it."""
         name = re.sub(r"\W", "_", os.path.basename(self.path))
-        if not scripts.may_run and self.values is not None:
+        if self.values is not None and self.number not in (scripts.imported or ()):
             module = types.ModuleType(name)
             module.__dict__.update(self.values, __doc__=self.doc, __file__=self.path, upgrade=None, downgrade=None)
             return module
@@ -74,7 +74,8 @@ class Scripts:
         # By the paths that they really have.
         self.known = {}
         self.listed = None
-        self.may_run = False
+        # The numbers of those that may run; None until the action has decided.
+        self.imported = None
 
     def watch(self):
         """From now on whatever asks Alembic for scripts, an app or env.py too, gets what the action has read."""
@@ -84,15 +85,23 @@ class Scripts:
 
         def load_known(folder, name):
             path = os.path.join(folder, name)
-            return load(folder, name) if name == "env.py" else self.know([path])[0].module()
+            if name == "env.py" or self.is_foreign(path):
+                return load(folder, name)
+            return self.know([path])[0].module()
 
         util.load_python_file = load_known
+
+    def is_foreign(self, path):
+        """Whether it is of another project, which one of its own runs; before the decision nobody can tell."""
+        if self.imported is None:
+            return False
+        return os.path.dirname(os.path.realpath(path)) not in {os.path.dirname(known.path) for known in self.listed}
 
     def know(self, paths):
         """Has the action read what it has not read yet."""
         real = [os.path.realpath(path) for path in paths]
         new = {at: os.path.join(os.getcwd(), path) for path, at in zip(paths, real) if at not in self.known}
-        if new and self.may_run:
+        if new and self.imported is not None:
             [path, *_] = new.values()
             raise Failed("plan-changed", "The script %s has come since the batch was planned." % path, path=path)
         if new:
