@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { shownPath } from './alembic/driver'
 import { Failure, messageOf } from './failure'
 import { digestOf } from './plan/digest'
 import { type Unfaithful, unfaithfulOf } from './plan/faithful'
@@ -19,7 +20,8 @@ export async function writePlan(step: Step): Promise<void> {
   const [first] = targets.flatMap(({ state }) => unfaithfulOf(state.plan!))
   const computed = step.sources.find(({ values }) => !values)
   if (first || computed) {
-    const told = `There is no plan file, because of ${first ? unfaithful(first) : `${computed?.file}: only running it tells its place among the others`}.`
+    const why = first ? unfaithful(first) : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`
+    const told = `There is no plan file, because of ${why}.`
     // Whoever signs plans wants them.
     return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told)
   }

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs'
-import type { ReadScript } from './alembic/driver'
+import { type ReadScript, shownPath } from './alembic/driver'
 import type { Reader, Reading } from './alembic/reader'
 import { Failure, messageOf } from './failure'
 import type { Inputs } from './inputs'
@@ -47,7 +47,9 @@ function bytesOf(file: string): Buffer {
   try {
     return readFileSync(file)
   } catch (error) {
-    throw new Failure('render-failed', `The script ${file} cannot be read: ${messageOf(error)}.`, { cause: error })
+    throw new Failure('render-failed', `The script ${shownPath(file)} cannot be read: ${messageOf(error)}.`, {
+      cause: error,
+    })
   }
 }
 
@@ -67,10 +69,9 @@ function demandOf({ expectedDigest, requireReview, mode }: Inputs): 'plan-change
 function requireNothingOf(file: string, computed: string[], inputs: Inputs): void {
   const reason = demandOf(inputs)
   if (!reason) return
-  throw new Failure(reason, `Nothing can vouch for ${file}: ${onlyRunningTells(computed)}.`, {
+  const path = shownPath(file)
+  throw new Failure(reason, `Nothing can vouch for ${path}: only running it tells its ${computed.join(', ')}.`, {
     advice: 'Write them at the top of the script as they are: a string, a tuple of strings, or None.',
-    place: { file, line: null },
+    place: { file: path, line: null },
   })
 }
-
-const onlyRunningTells = (names: string[]): string => `only running it tells its ${names.join(', ')}`

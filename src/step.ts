@@ -1,5 +1,5 @@
 import { dirname, join, resolve } from 'node:path'
-import { Driver, type Project, type ReadScript } from './alembic/driver'
+import { Driver, type Project, type ReadScript, shownPath } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
 import { Reader } from './alembic/reader'
 import { Failure } from './failure'
@@ -134,7 +134,7 @@ export class Step {
     const missing = files.filter(file => !known.has(file))
     const [first] = missing
     if (first && !isFirst) {
-      throw new Failure('plan-changed', `The script ${first} has come since the batch was planned.`)
+      throw new Failure('plan-changed', `The script ${shownPath(first)} has come since the batch was planned.`)
     }
     const read = first ? await readScripts(missing, this.reader, this.inputs) : []
     this.sources.push(...read)

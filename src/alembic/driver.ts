@@ -403,10 +403,14 @@ export class Driver {
   }
 
   #file(path: string): string {
-    const absolute = resolve(this.options.workingDirectory, path)
-    const inside = relative(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute)
-    return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/')
+    return shownPath(resolve(this.options.workingDirectory, path))
   }
+}
+
+/** A file for people: relative to the workspace where it lies inside it. */
+export function shownPath(absolute: string): string {
+  const inside = relative(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute)
+  return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/')
 }
 
 function adviceFor(kind: string): { advice?: string } {

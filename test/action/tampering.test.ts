@@ -252,9 +252,9 @@ alembic.op.execute = lambda sql, *a, **k: kept(str(sql).replace("t_c3", "t_hooke
   test('one that is as it was needs none, and neither does one that has only moved', async () => {
     renameSync(fileOf('a1'), join(folder, 'migrations/versions/first.py'))
     push()
-    const step1 = await step({ 'require-review': 'true' })
-    expect(step1.outputs, step1.log).toMatchObject({ outcome: 'applied', 'new-head': 'd4' })
-    expect(step1.commands.filter(({ name }) => name === 'warning')).toEqual([])
+    const applied = await step({ 'require-review': 'true' })
+    expect(applied.outputs, applied.log).toMatchObject({ outcome: 'applied', 'new-head': 'd4' })
+    expect(applied.commands.filter(({ name }) => name === 'warning')).toEqual([])
   })
 })
 
@@ -271,15 +271,44 @@ later.write_text(later.read_text().replace("t_d4", "t_other"))`
 
   test.each(['import', 'upgrade'] as const)('a later script that is written anew (%s) is refused', async where => {
     others(where, later)
-    const shown = (await step({ mode: 'preview', scratch: '' })).outputs.digest!
+    const shown = (await step({ mode: 'preview' })).outputs.digest!
     git('checkout', '-q', path('d4'))
     const refused = await step({ 'expected-digest': shown })
     expect(refused.outputs, refused.log).toMatchObject({ 'failure-reason': 'plan-changed', 'new-head': 'b2' })
     expect(await contents(url)).toBe(untouched)
   })
 
+  /** What a script may do when it is imported so that another one would be made of something else. */
+  const hooks: Record<string, string> = {
+    'the loader': `import importlib.machinery, builtins
+kept = compile
+def other(source, *a, **k):
+    return kept(source.replace(b"t_d4", b"t_other") if isinstance(source, bytes) else source, *a, **k)
+builtins.compile = other
+importlib.machinery.SourceFileLoader.source_to_code = lambda self, data, path, **k: other(data, path, "exec")
+importlib.machinery.SourceFileLoader.get_data = lambda self, path: open(path, "rb").read().replace(b"t_d4", b"t_other")`,
+    'Alembic’s functions': `import alembic.util, alembic.script.base, types
+def other(folder, name):
+    text = (__import__("pathlib").Path(folder) / name).read_text().replace("t_d4", "t_other")
+    module = types.ModuleType(name)
+    exec(text, module.__dict__)
+    return module
+alembic.util.load_python_file = other
+def from_path(cls, script, path):
+    module = other(*__import__("os").path.split(path))
+    return alembic.script.base.Script(module, module.revision, path)
+alembic.script.base.Script._from_path = classmethod(from_path)`,
+  }
+  test.each(Object.keys(hooks))('a later script is what was read, whatever another changes: %s', async what => {
+    others('import', hooks[what]!)
+    const shown = (await step({ mode: 'preview' })).outputs.digest!
+    const applied = await step({ 'expected-digest': shown })
+    expect(applied.outputs, applied.log).toMatchObject({ outcome: 'applied', 'new-head': 'd4' })
+    expect(await contents(url)).toContain('t_d4')
+    expect(await contents(url)).not.toContain('t_other')
+  })
+
   test.each([true, false])('a script says something else of itself than can be read (digest: %s)', async expected => {
-    others('import', `import threading\nthreading.Timer(0, lambda: None)\nglobals()["down_revision"] = "a1"`)
     change(fileOf('c3'), text => text.replace('\n\ndef upgrade', '\nglobals()["down_revision"] = "a1"\n\ndef upgrade'))
     const inputs = expected ? { 'expected-digest': (await step({ mode: 'preview' })).outputs.digest || digest } : {}
     const refused = await step(inputs)
@@ -293,12 +322,12 @@ describe('A script that computes its place', () => {
 
   test('runs, but nothing vouches for it', async () => {
     computed()
-    const told = `${path('c3')}`
+    const told = `Nothing can vouch for ${path('c3')}: only running it tells its revision.`
     await expectRefused(await step({ 'expected-digest': digest }), 'plan-changed', told)
     await expectRefused(await step({ 'require-review': 'true' }), 'not-reviewed', told)
     const preview = await step({ mode: 'preview' })
     expect(preview.outputs, preview.log).toMatchObject({ outcome: 'previewed', 'plan-file': '' })
-    expect(preview.log).toContain(`There is no plan file, because`)
+    expect(preview.log).toContain(`There is no plan file, because of ${path('c3')}: only running it tells`)
     const applied = await step({})
     expect(applied.outputs, applied.log).toMatchObject({ outcome: 'applied', 'new-head': 'd4' })
   })

@@ -213,18 +213,17 @@ def plan(project, request):
     run_env(project, dry_run.script, request["target"], dry_run)
     return {
         bind: {
-            "revisions": [look_at(each, bind, dry_run.script, request["direction"]) for each in renderer.revisions],
+            "revisions": [look_at(each, bind, request["direction"]) for each in renderer.revisions],
         }
         for bind, renderer in dry_run.renderers.items()
         if bind in dry_run.prior
     }
 
 
-def look_at(revision, bind, script, direction):
+def look_at(revision, bind, direction):
     if revision["reason"] is None:
         return revision
-    [known] = scripts.know([script.get_revision(revision["id"]).path])
-    return {**revision, **look_into(known.source, direction, bind)}
+    return {**revision, **look_into(scripts.source_of(revision["id"]), direction, bind)}
 
 
 class Discovery:

@@ -1,9 +1,14 @@
-"""The scripts: where they lie, and modules that are made of the bytes that the action has read, and of nothing else."""
+"""The scripts: where they lie, and modules that are made of the bytes that the action has read, and of nothing else.
+
+A script can change the Python that it runs in. What makes modules of the others is taken before any code of the project
+has run, and all are compiled before the first is imported.
+"""
 
 import base64
 import os
 import re
 import types
+from builtins import compile, exec
 from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 
@@ -32,11 +37,9 @@ class Known:
             module = types.ModuleType(name)
             module.__dict__.update(self.values, __doc__=self.doc, __file__=self.path, upgrade=None, downgrade=None)
             return module
-        kind = Source if self.path.endswith(".py") else Bytecode
-        loader = kind(name, self.path)
-        loader.known = self
-        module = module_from_spec(spec_from_file_location(name, self.path, loader=loader))
-        loader.exec_module(module)
+        kind = SourceFileLoader if self.path.endswith(".py") else SourcelessFileLoader
+        module = module_from_spec(spec_from_file_location(name, self.path, loader=kind(name, self.path)))
+        exec(self.compiled(), module.__dict__)
         if not hasattr(module, "down_revision"):
             return module
         found = {name: getattr(module, name) for name in names if hasattr(module, name)}
@@ -50,20 +53,25 @@ class Known:
         return module
 
 
+    def compiled(self):
+        """Its code; scripts are imported anew for the dry run and for the run."""
+        if self.code is None and self.path.endswith(".py"):
+            self.code = compile(self.source, self.path, "exec", dont_inherit=True)
+        elif self.code is None:
+            self.code = Bytecode(self).get_code(None)
+        return self.code
+
+
 def as_tuple(value):
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-class Source(SourceFileLoader):
-    def get_code(self, name):
-        # Scripts are loaded anew for the dry run and for the run.
-        if self.known.code is None:
-            self.known.code = self.source_to_code(self.known.source, self.path)
-        return self.known.code
-
-
 class Bytecode(SourcelessFileLoader):
-    """Alembic's `sourceless`."""
+    """Of Alembic's `sourceless`."""
+
+    def __init__(self, known):
+        super().__init__(None, known.path)
+        self.known = known
 
     def get_data(self, path):
         return self.known.source
@@ -80,6 +88,7 @@ class Scripts:
     def watch(self):
         """From now on whatever asks Alembic for scripts, an app or env.py too, gets what the action has read."""
         from alembic import util
+        from alembic.script import Script
 
         load = util.load_python_file
 
@@ -89,7 +98,19 @@ class Scripts:
                 return load(folder, name)
             return self.know([path])[0].module()
 
-        util.load_python_file = load_known
+        if hasattr(Script, "_from_path"):
+            make = Script._from_path
+        else:
+            from_filename = Script._from_filename
+
+            def make(script, path):
+                return from_filename(script, *os.path.split(path))
+
+        def from_path(script, path):
+            util.load_python_file = load_known
+            return make(script, path)
+
+        util.load_python_file, self.from_path = load_known, from_path
 
     def is_foreign(self, path):
         """Whether it is of another project, which one of its own runs; before the decision nobody can tell."""
@@ -117,23 +138,21 @@ class Scripts:
             self.listed = self.know(files_of(script))
         return self.listed
 
+    def source_of(self, revision):
+        return next(known.source for known in self.listed if known.values.get("revision") == revision)
+
     def load(self, script):
         """Alembic's own objects of them."""
         for known in self.list(script):
-            made = from_path(script, known.path)
+            if known.number in (self.imported or ()):
+                known.compiled()
+        for known in self.list(script):
+            made = self.from_path(script, known.path)
             if made is not None:
                 yield made
 
 
 scripts = Scripts()
-
-
-def from_path(script, path):
-    from alembic.script import Script
-
-    if hasattr(Script, "_from_path"):
-        return Script._from_path(script, path)
-    return Script._from_filename(script, *os.path.split(path))
 
 
 def files_of(script):
