@@ -123,7 +123,7 @@ export class Step {
   /** A script's bytes as they were read. */
   bytesOf({ file }: Script): Buffer {
     const found = this.sources.find(source => source.file === file)
-    if (!found) throw new Failure('internal', `The script ${file} was not read.`)
+    if (!found) throw new Error(`${file} was not read`)
     return found.bytes
   }
 

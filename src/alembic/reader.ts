@@ -26,7 +26,12 @@ export class Reader {
   readonly #answers: AsyncIterator<string>
   readonly #failed: Promise<never>
 
-  constructor({ python, workingDirectory, environment, signal }: DriverOptions) {
+  constructor({
+    python,
+    workingDirectory,
+    environment,
+    signal,
+  }: Pick<DriverOptions, 'python' | 'workingDirectory' | 'environment' | 'signal'>) {
     const [command = 'python', ...args] = python
     const program = readFileSync(join(__dirname, 'reader.py'), 'utf8')
     this.#child = spawn(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
@@ -49,7 +54,7 @@ export class Reader {
     for (;;) {
       const line = await Promise.race([this.#answers.next(), this.#failed]).catch(error => ({ done: true, error }))
       if (line.done || !('value' in line)) {
-        throw new Failure('render-failed', 'The scripts could not be read by `python -I -S`.', {
+        throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
           advice: 'Check that the command in the input python passes its arguments on.',
         })
       }
