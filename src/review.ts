@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { Failure } from './failure'
-import { History } from './git/history'
+import { History, type Versioned } from './git/history'
 import { type Missing, Reviews, reviewProblem } from './github/reviews'
 import { unchangedSince } from './older'
 import { below } from './plan/heads'
@@ -20,7 +20,8 @@ export async function requireReview(step: Step): Promise<void> {
   const plans = targets.flatMap(({ state }) => state.plan ?? [])
   const batch = new Set(plans.flatMap(({ revisions }) => revisions.map(({ id }) => id)))
   const exempt = new Set(rule === true ? [] : await olderThan(step, rule.since))
-  const asked = [...scripts.values()].filter(({ id, file }) => imported.has(id) && !exempt.has(file))
+  const ids = new Set([...batch, ...imported])
+  const asked = [...ids].flatMap(id => scripts.get(id) ?? []).filter(({ file }) => !exempt.has(file))
   const heads = plans.flatMap(({ priorHeads }) => priorHeads)
   const asBefore = asked.every(({ id }) => batch.has(id)) ? new Set<string>() : await unchangedSince(step, heads)
   const [owner = '', repo = ''] = surroundings.repository.split('/')
@@ -30,17 +31,7 @@ export async function requireReview(step: Step): Promise<void> {
   const lines: string[] = []
   for (const script of asked) {
     if (!batch.has(script.id) && asBefore.has(script.file)) continue
-    const missing = await history.versionOf(script.file, step.bytesOf(script)).then(
-      version =>
-        reviews.missing(version).catch(error => {
-          throw new Failure('not-reviewed', reviewProblem(error), { cause: error })
-        }),
-      error => {
-        if (error instanceof Failure && error.reason === 'not-reviewed')
-          return { what: error.message.replace(/\.$/, '') }
-        throw error
-      },
-    )
+    const missing = await missingOf(script.file, step.bytesOf(script), history, reviews)
     if (missing) lines.push(told(script, batch.has(script.id), missing))
   }
   if (lines.length === 0) return surroundings.log.info('Every script of the batch was reviewed.')
@@ -48,6 +39,26 @@ export async function requireReview(step: Step): Promise<void> {
     advice:
       'Bring each script by a pull request that somebody else approves in its final state. Scripts older than this rule are exempt with `require-review: since:REVISION`.',
   })
+}
+
+async function missingOf(
+  file: string,
+  bytes: Buffer,
+  history: History,
+  reviews: Reviews,
+): Promise<Missing | undefined> {
+  let version: Versioned
+  try {
+    version = await history.versionOf(file, bytes)
+  } catch (error) {
+    if (!(error instanceof Failure) || error.reason !== 'not-reviewed') throw error
+    return { what: error.message.replace(/\.$/, '') }
+  }
+  try {
+    return await reviews.missing(version)
+  } catch (error) {
+    throw new Failure('not-reviewed', reviewProblem(error), { cause: error })
+  }
 }
 
 /** The files of the scripts below a revision that have the bytes which they had wherever it was added. */

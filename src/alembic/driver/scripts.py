@@ -28,7 +28,7 @@ class Known:
         # None: only its import tells.
         self.values = values and {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         self.doc = doc
-        self.code = None
+        self.id = self.code = None
 
     def module(self):
         """Of a script that may not run (yet), one that says what was read of it."""
@@ -139,7 +139,7 @@ class Scripts:
         return self.listed
 
     def source_of(self, revision):
-        return next(known.source for known in self.listed if known.values.get("revision") == revision)
+        return next(known.source for known in self.listed if known.id == revision)
 
     def load(self, script):
         """Alembic's own objects of them."""
@@ -149,6 +149,7 @@ class Scripts:
         for known in self.list(script):
             made = self.from_path(script, known.path)
             if made is not None:
+                known.id = known.id or made.revision
                 yield made
 
 
