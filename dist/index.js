@@ -17119,6 +17119,11 @@ function digestedOf({ direction, databases }) {
 }
 /** `sha256:` and the hexadecimal digest of the JSON without white space, in UTF-8. */
 const digestOf = (digested) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(JSON.stringify(digested)).digest('hex')}`;
+/** SHA-256 of a script's bytes, hexadecimal. Line ends may differ from checkout to checkout: they are taken as LF. */
+function scriptDigest(bytes) {
+    const text = bytes.toString('latin1').replaceAll(/\r\n?/g, '\n');
+    return (0,external_node_crypto_.createHash)('sha256').update(text, 'latin1').digest('hex');
+}
 
 ;// CONCATENATED MODULE: ./src/outputs.ts
 
@@ -18389,6 +18394,8 @@ function section({ bind, revision }) {
         const { reason, line } = notRenderable;
         return folded(`${title} – not rendered`, `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${placeOf({ file: revision.path, line })}).`);
     }
+    if (!revision.statements)
+        return folded(`${title} – not rendered`, 'The step ended before its SQL was known.');
     const statements = ownStatements(revision);
     const sql = abridged(statements.map(({ sql }) => sql));
     const body = sql.length === 0 ? 'The script does nothing.' : fenced(sql.join('\n\n'), 'sql');
@@ -18463,7 +18470,12 @@ function destroyed({ databases, outcome }) {
 const warnings_changedScripts = 'Scripts that the base branch has are not the same here. Databases that ran them will not run them again:';
 /** What is said in the log of scripts that databases will not run again. */
 const editedTold = (edited) => [warnings_changedScripts, ...warnings_listed(edited.map(({ id, path, isGone }) => `${id} is ${became(isGone)} (${path})`))].join('\n');
-/** The same in Markdown. */
+/** What is said of older scripts that are imported with the batch and are not what they were. */
+const olderTold = (edited) => [
+    'Scripts that have run are not what they were at every commit that added the script of the database’s head. They do not run again, but they are imported with the others:',
+    ...warnings_listed(edited.map(({ id, path }) => `${id} (${path})`)),
+].join('\n');
+/** What is said of scripts of the base, in Markdown. */
 function rewritten({ edited = [] }) {
     if (edited.length === 0)
         return '';
@@ -19283,21 +19295,26 @@ function explainHeads(scripts, heads) {
         newest,
     };
 }
+/** These revisions and all below them, by `down_revision` and `depends_on`. */
+function below(scripts, ids) {
+    const found = new Set();
+    const rest = [...ids];
+    for (let id = rest.pop(); id !== undefined; id = rest.pop()) {
+        if (found.has(id))
+            continue;
+        found.add(id);
+        const { down = [], dependsOn = [] } = scripts.get(id) ?? {};
+        rest.push(...down, ...dependsOn);
+    }
+    return found;
+}
 const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 /** The first revision of `head`'s branch that is not also below `other`. */
 function firstOfBranch(scripts, head, other) {
-    const below = new Set();
-    const visit = (id) => {
-        if (below.has(id))
-            return;
-        below.add(id);
-        for (const down of scripts.get(id)?.down ?? [])
-            visit(down);
-    };
-    visit(other.id);
+    const others = below(scripts, [other.id]);
     let first = head;
     for (;;) {
-        const next = first.down.find(id => !below.has(id) && scripts.has(id));
+        const next = first.down.find(id => !others.has(id) && scripts.has(id));
         if (next === undefined)
             return first;
         first = scripts.get(next);
@@ -19331,9 +19348,11 @@ const texts = answer_list(answer_text);
 const answer_line = or(number, null);
 const places = or(answer_list(fields({ line: number, text: answer_text })), undefined);
 const isAnswer = fields({
+    files: or(texts, undefined),
     loaded: or(fields({
         revisions: answer_list(fields({
             id: answer_text,
+            file: number,
             down: texts,
             depends_on: texts,
             labels: texts,
@@ -19345,22 +19364,18 @@ const isAnswer = fields({
         databases: answer_list(fields({ bind: answer_text, version_table: answer_text, version_table_schema: or(answer_text, null) })),
     }), undefined),
     statement: or(fields({ sql: answer_text, line: answer_line, own: truth }), undefined),
+    resolved: or(record(fields({ prior: texts, new: texts, revisions: answer_list(fields({ id: answer_text, heads: texts })) })), undefined),
     planned: or(record(fields({
-        prior: texts,
-        new: texts,
         revisions: answer_list(fields({
             id: answer_text,
-            digest: answer_text,
             statements: answer_list(number),
             reason: or(answer_text, null),
             line: answer_line,
-            heads: or(texts, undefined),
             concurrently: places,
             mentions: places,
             strings: places,
         })),
     })), undefined),
-    read: or(answer_list(fields({ id: answer_text, down: answer_list(() => true), dependsOn: answer_list(() => true), labels: answer_list(() => true) })), undefined),
     revision: or(fields({ bind: answer_text, id: answer_text }), undefined),
     own: or(number, undefined),
     speaker: or(fields({
@@ -19520,6 +19535,8 @@ class Driver {
     #gone;
     #killed = false;
     #project;
+    /** The scripts' places among those that were read, by their ids. */
+    #numbers = new Map();
     constructor(options) {
         this.options = options;
         const [command = 'python', ...args] = options.python;
@@ -19561,38 +19578,63 @@ class Driver {
             },
         });
     }
-    /** Waits until the app is imported and the scripts are read. */
-    async project() {
-        const { loaded } = await this.#answer();
+    /** Waits until the app is imported; `read` is called for the scripts, of which this Python then knows what it returns. */
+    async project(read) {
+        const known = [];
+        let answer = await this.#answer();
+        for (; answer.files; answer = await this.#answer()) {
+            const scripts = await read(answer.files);
+            known.push(...scripts);
+            const told = scripts.map(({ bytes, values = null, doc }) => ({ source: bytes.toString('base64'), values, doc }));
+            this.#send({ scripts: told });
+        }
+        const { loaded } = answer;
         if (!loaded)
             throw this.#unexpected();
+        this.#numbers = new Map(loaded.revisions.map(({ id, file }) => [id, file]));
         this.#project = {
             heads: loaded.heads,
             databases: loaded.databases.map(({ bind, version_table, version_table_schema }) => {
                 return { bind, versionTable: version_table, versionTableSchema: version_table_schema };
             }),
-            scripts: new Map(loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, created }) => [
-                id,
-                {
+            scripts: new Map(loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, file, created }) => {
+                const script = known[file];
+                if (!script || (script.values && script.values.revision !== id))
+                    throw this.#unexpected();
+                const title = message.split('\n')[0].trim();
+                const { digest } = script;
+                return [
                     id,
-                    down,
-                    dependsOn,
-                    labels,
-                    message: message.split('\n')[0].trim(),
-                    path: this.#file(path),
-                    file: (0,external_node_path_namespaceObject.resolve)(this.options.workingDirectory, path),
-                    created,
-                },
-            ])),
+                    { id, down, dependsOn, labels, message: title, path: this.#file(path), file: script.file, digest, created },
+                ];
+            })),
         };
         return this.#project;
     }
-    /** Resolves the target by Alembic's rules and renders the batch of each database. */
-    async plan({ direction, target, databases }) {
-        const asked = Object.entries(databases).map(([bind, { heads, versionTableExists: version_table_exists }]) => {
-            return [bind, { heads, version_table_exists }];
+    /** Resolves the target by Alembic's rules: the batch of each database, without its SQL. */
+    async resolve({ direction, target, databases }) {
+        this.#send({ resolve: { direction, target, databases } });
+        const { resolved } = await this.#answer();
+        if (!resolved)
+            throw this.#unexpected();
+        const plans = Object.entries(resolved).map(([bind, { prior, new: newHeads, revisions: ids }]) => {
+            const revisions = ids.map(({ id, heads }) => {
+                const script = this.#project?.scripts.get(id);
+                if (!script)
+                    throw this.#unexpected();
+                return { ...script, heads };
+            });
+            return [bind, { direction, target, priorHeads: prior, newHeads, revisions }];
         });
-        this.#send({ plan: { direction, target, databases: Object.fromEntries(asked) } });
+        return new Map(plans);
+    }
+    /** Imports the scripts, and renders the batch of each database: the same plans with their SQL. */
+    async render({ direction, target, databases, imported }) {
+        const asked = Object.entries(databases).map(([bind, { plan, versionTableExists: version_table_exists }]) => {
+            return [bind, { heads: plan.priorHeads, version_table_exists, revisions: plan.revisions.map(({ id }) => id) }];
+        });
+        const plan = { direction, target, databases: Object.fromEntries(asked) };
+        this.#send({ plan, import: this.#numbersOf(imported) });
         const statements = [];
         let answer = await this.#answer();
         for (; answer.statement; answer = await this.#answer())
@@ -19600,31 +19642,25 @@ class Driver {
         const { planned } = answer;
         if (!planned)
             throw this.#unexpected();
-        const plans = Object.entries(planned).map(([bind, batch]) => {
-            const revisions = batch.revisions.map(each => this.#revision(each, statements.slice(...each.statements)));
-            return [bind, { direction, target, priorHeads: batch.prior, newHeads: batch.new, revisions }];
+        const plans = Object.entries(databases).map(([bind, { plan }]) => {
+            const rendered = new Map(planned[bind]?.revisions.map(each => [each.id, each]));
+            const revisions = plan.revisions.map(revision => {
+                const found = rendered.get(revision.id);
+                if (!found)
+                    throw this.#unexpected();
+                const { id: _, statements: [from, to], reason, line, ...source } = found;
+                if (reason === null)
+                    return { ...revision, statements: statements.slice(from, to) };
+                return { ...revision, notRenderable: { reason, line }, ...source };
+            });
+            return [bind, { ...plan, revisions }];
         });
         return new Map(plans);
     }
-    #revision(planned, statements) {
-        const { id, digest, statements: _, reason, line, heads, ...source } = planned;
-        const script = { ...this.#project.scripts.get(id), digest, heads };
-        if (reason === null)
-            return { ...script, statements };
-        return { ...script, notRenderable: { reason, line }, ...source };
-    }
-    /** Reads the graph of scripts from their sources, without running them. */
-    async read(sources) {
-        this.#send({ read: sources });
-        const { read } = await this.#answer();
-        if (!read)
-            throw this.#unexpected();
-        return read;
-    }
     /** Runs the batches online through the gates. */
-    async run(request, listener) {
-        const left = new Map(Object.entries(request.databases).map(([bind, { revisions }]) => [bind, [...revisions]]));
-        this.#send({ run: request });
+    async run({ imported, ...run }, listener) {
+        const left = new Map(Object.entries(run.databases).map(([bind, { revisions }]) => [bind, [...revisions]]));
+        this.#send({ run, import: this.#numbersOf(imported) });
         try {
             for (;;) {
                 const { ran, revision, own, speaker } = await this.#answer();
@@ -19637,7 +19673,7 @@ class Driver {
                     const { connection, thread, task, place } = speaker;
                     listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } });
                 }
-                else if (revision && left.get(revision.bind)?.shift()?.id === revision.id) {
+                else if (revision && left.get(revision.bind)?.shift() === revision.id) {
                     listener.revision(revision.bind, revision.id);
                 }
                 else
@@ -19668,6 +19704,9 @@ class Driver {
         }
         this.#child.stdout?.destroy();
         this.#child.stderr?.destroy();
+    }
+    #numbersOf(ids) {
+        return [...this.#numbers].flatMap(([id, number]) => (ids.has(id) ? [number] : []));
     }
     #send(request) {
         this.#answered = 0;
@@ -19741,9 +19780,7 @@ class Driver {
         return this.#distrust('was not asked for');
     }
     #file(path) {
-        const absolute = (0,external_node_path_namespaceObject.resolve)(this.options.workingDirectory, path);
-        const inside = (0,external_node_path_namespaceObject.relative)(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute);
-        return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/');
+        return shownPath((0,external_node_path_namespaceObject.resolve)(this.options.workingDirectory, path));
     }
 }
 /** How the driver itself says that something failed. */
@@ -19773,6 +19810,11 @@ function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }, roo
     const outside = PYTHONPATH.split(external_node_path_namespaceObject.delimiter).filter(entry => !isInside((0,external_node_path_namespaceObject.resolve)(workingDirectory, entry)));
     return outside.join(external_node_path_namespaceObject.delimiter);
 }
+/** A file for people: relative to the workspace where it lies inside it. */
+function shownPath(absolute) {
+    const inside = (0,external_node_path_namespaceObject.relative)(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute);
+    return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/');
+}
 function adviceFor(kind) {
     switch (kind) {
         case 'render-failed':
@@ -19788,7 +19830,9 @@ function adviceFor(kind) {
                 advice: 'Commit what Python needs to the base branch, install it in an earlier step as a package (not editable), or show pull requests in an event without secrets (pull_request). If you trust what lies there with all that this job can reach, set allow-untrusted: true.',
             };
         case 'plan-changed':
-            return { advice: 'See to it that nothing writes into the scripts while they run, and run the step again.' };
+            return {
+                advice: 'See to it that nothing writes into the scripts while they run, and that each says the same of itself every time.',
+            };
         default:
             return {};
     }
@@ -19862,6 +19906,80 @@ function withoutCredentials(name, value, secrets, token) {
 }
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
+
+;// CONCATENATED MODULE: external "node:readline"
+const external_node_readline_namespaceObject = require("node:readline");
+;// CONCATENATED MODULE: ./src/alembic/reader.ts
+
+
+
+
+
+
+/**
+ * An interpreter of the user's that imports nothing but Python itself (`-I -S`): no package, nothing of the project, no
+ * PYTHONPATH. It parses scripts.
+ */
+class Reader {
+    #child;
+    #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
+    #answers;
+    #failed;
+    constructor({ python, workingDirectory, environment, signal, }) {
+        const [command = 'python', ...args] = python;
+        const program = (0,external_node_fs_.readFileSync)(__nccwpck_require__.ab + "reader.py", 'utf8');
+        this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
+            cwd: workingDirectory,
+            env: environment,
+            stdio: ['pipe', 'pipe', 'ignore'],
+            detached: process.platform !== 'win32',
+        });
+        this.#failed = new Promise((_, reject) => this.#child.on('error', reject));
+        // The driver's Python, which is started by the same command, says it better.
+        this.#failed.catch(() => { });
+        this.#child.stdin.on('error', () => { });
+        this.#answers = (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stdout })[Symbol.asyncIterator]();
+        signal.addEventListener('abort', () => this.kill());
+    }
+    /** Reads scripts. Throws a Failure where there is no such interpreter, or it ends. */
+    async read(sources) {
+        this.#child.stdin.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`);
+        for (;;) {
+            const line = await Promise.race([this.#answers.next(), this.#failed]).catch(error => ({ done: true, error }));
+            if (line.done || !('value' in line)) {
+                throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
+                    advice: 'Check that the command in the input python passes its arguments on.',
+                });
+            }
+            const text = line.value;
+            if (text.startsWith(this.#nonce))
+                return JSON.parse(text.slice(this.#nonce.length));
+        }
+    }
+    kill() {
+        const { pid } = this.#child;
+        if (pid === undefined)
+            return;
+        try {
+            if (process.platform === 'win32')
+                this.#child.kill('SIGKILL');
+            else
+                process.kill(-pid, 'SIGKILL');
+        }
+        catch {
+            // It has ended by itself.
+        }
+        this.#child.stdout?.destroy();
+    }
+}
+/** A script's place in the graph; undefined of what is no script, or does not say it. */
+function nodeOf({ values }) {
+    const { revision: id, down_revision: down, depends_on: dependsOn, branch_labels: labels } = values;
+    if (id === undefined || down === undefined)
+        return undefined;
+    return { id, down: asNames(down), dependsOn: asNames(dependsOn), labels: asNames(labels) };
+}
+const asNames = (value) => typeof value === 'string' ? [value] : [...(value ?? [])].sort();
 
 ;// CONCATENATED MODULE: ./src/git/objects.ts
 
@@ -20071,12 +20189,11 @@ async function isFiltered(root, path) {
     return values.some((value, at) => at % 3 === 2 && !['unspecified', 'unset', 'lfs'].includes(value));
 }
 
-// EXTERNAL MODULE: external "node:util"
-var external_node_util_ = __nccwpck_require__(7975);
 ;// CONCATENATED MODULE: ./src/git/repository.ts
 
 
-const execute = (0,external_node_util_.promisify)(external_node_child_process_namespaceObject.execFile);
+/** What a repository replaces on this machine alone (`git replace`, grafts) is not what was committed. */
+let repository_environment = { ...process.env, GIT_NO_REPLACE_OBJECTS: '1', GIT_GRAFT_FILE: external_node_os_namespaceObject.devNull };
 /**
  * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
  * somebody has committed into it is not, and no program of a repository's own choice is run.
@@ -20087,16 +20204,25 @@ const repository_settings = [
     'core.fsmonitor=false',
     'log.showSignature=false',
 ].flatMap(each => ['-c', each]);
-let repository_environment = process.env;
 /** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
 function fetchNothing() {
-    repository_environment = { ...process.env, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
+    repository_environment = { ...repository_environment, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
 }
 /** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
-async function git(directory, args) {
-    const options = { cwd: directory, env: repository_environment, maxBuffer: 256 * 1024 * 1024 };
-    const { stdout } = await execute('git', [...repository_settings, ...args], options);
-    return stdout;
+const git = async (directory, args) => (await gitBytes(directory, args)).toString();
+/** The same as bytes, for a git that reads `input`. */
+function gitBytes(directory, args, input = '') {
+    const options = { cwd: directory, env: repository_environment, maxBuffer: 256 * 1024 * 1024, encoding: 'buffer' };
+    return new Promise((resolve, reject) => {
+        const child = (0,external_node_child_process_namespaceObject.execFile)('git', [...repository_settings, ...args], options, (error, stdout, stderr) => {
+            if (error)
+                reject(Object.assign(error, { stderr: stderr.toString() }));
+            else
+                resolve(stdout);
+        });
+        child.stdin?.on('error', () => { });
+        child.stdin?.end(input);
+    });
 }
 /** Whether git can do that, whatever it prints. */
 const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
@@ -20253,6 +20379,83 @@ function untrusted(why) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/scripts.ts
+
+
+
+
+/**
+ * Reads the files of scripts, each once: what is digested, looked up and run is made from these bytes.
+ * Throws a Failure where one cannot be read, or where only running one would tell its place and the inputs demand that
+ * it is vouched for before.
+ */
+async function readScripts(files, reader, inputs) {
+    const bytes = files.map(bytesOf);
+    const isDemanding = demandOf(inputs) !== undefined;
+    const readings = await reader.read(bytes).catch((error) => {
+        // A Python that needs more than `-I -S` leaves it: its scripts are learned by their import.
+        if (isDemanding)
+            throw error;
+        return bytes.map(() => unread);
+    });
+    return readings.map(({ values, computed, doc }, index) => {
+        const [file, source] = [files[index], bytes[index]];
+        const { revision, down_revision } = values;
+        const isRead = computed.length === 0 && revision !== undefined && down_revision !== undefined;
+        if (!isRead)
+            requireNothingOf(file, computed, inputs);
+        const known = isRead ? { ...values, revision, down_revision } : undefined;
+        return { file, bytes: source, digest: scriptDigest(source), values: known, doc };
+    });
+}
+/**
+ * What runs is what was read; whoever has written into the file since meant something else. Throws a Failure
+ * `plan-changed`.
+ */
+function requireUnchanged(script) {
+    if (!script)
+        return;
+    const { id, path, file, digest } = script;
+    if ((0,external_node_fs_.existsSync)(file) && scriptDigest((0,external_node_fs_.readFileSync)(file)) === digest)
+        return;
+    throw new Failure('plan-changed', `The script of revision ${id} has changed since the batch was planned.`, {
+        advice: 'See to it that nothing writes into the scripts while they run, and run the step again.',
+        place: { file: path, line: null },
+    });
+}
+function bytesOf(file) {
+    try {
+        return (0,external_node_fs_.readFileSync)(file);
+    }
+    catch (error) {
+        throw new Failure('render-failed', `The script ${shownPath(file)} cannot be read: ${messageOf(error)}.`, {
+            cause: error,
+        });
+    }
+}
+const unread = {
+    values: {},
+    computed: ['revision', 'down_revision', 'branch_labels', 'depends_on'],
+    doc: '',
+};
+/** What is said where a script cannot be vouched for and the inputs demand it. */
+function demandOf({ expectedDigest, requireReview, mode }) {
+    if (expectedDigest)
+        return 'plan-changed';
+    return requireReview && mode !== 'preview' ? 'not-reviewed' : undefined;
+}
+/** What is computed may be anything once it runs, so that no digest and no review can be of it. */
+function requireNothingOf(file, computed, inputs) {
+    const reason = demandOf(inputs);
+    if (!reason)
+        return;
+    const path = shownPath(file);
+    throw new Failure(reason, `Nothing can vouch for ${path}: only running it tells its ${computed.join(', ')}.`, {
+        advice: 'Write them at the top of the script as they are: a string, a tuple of strings, or None.',
+        place: { file: path, line: null },
+    });
+}
+
 ;// CONCATENATED MODULE: ./src/target.ts
 
 
@@ -20335,11 +20538,13 @@ class Target {
     /** After a failure, the outputs say what the database holds and not what was hoped. */
     async rereadHeads() {
         const { state } = this;
-        if (state.outcome === 'in-doubt' || !this.client || !this.versionTable)
+        if (state.outcome === 'in-doubt')
             return;
         if (state.priorHeads && state.outcome !== 'applied') {
             state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads;
         }
+        if (!this.client || !this.versionTable)
+            return;
         try {
             const { heads } = await this.aside(client => readHeads(client, this.versionTable));
             state.newHeads = heads;
@@ -20364,6 +20569,9 @@ function requireDistinct(targets) {
 }
 
 ;// CONCATENATED MODULE: ./src/step.ts
+
+
+
 
 
 
@@ -20399,11 +20607,14 @@ class Step {
     started = false;
     /** Set by `startPython`; a plan file needs none. */
     driver;
+    reader;
     targets;
     /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
     trusted;
     /** Every script of the project by its id, once it is loaded. */
     scripts = new Map();
+    /** Every script's file as it was read, once: nothing else is looked at, or run. */
+    sources = [];
     constructor(inputs, surroundings, result) {
         this.inputs = inputs;
         this.surroundings = surroundings;
@@ -20423,6 +20634,15 @@ class Step {
     get runsInSegments() {
         const { segments, mode, planFile } = this.inputs;
         return segments && mode === 'apply' && !planFile;
+    }
+    /**
+     * The scripts that are imported, by their ids: the batch, and what has run before it. Raw Alembic imports the others,
+     * too; nothing of the batch can need what comes behind it, or beside it.
+     */
+    get imported() {
+        const plans = this.targets.flatMap(({ state }) => state.plan ?? []);
+        const heads = plans.flatMap(({ priorHeads }) => priorHeads);
+        return new Set([...below(this.scripts, heads), ...plans.flatMap(({ revisions }) => revisions.map(({ id }) => id))]);
     }
     /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
     async checkTrust() {
@@ -20458,15 +20678,46 @@ class Step {
         const passwords = [...databases.values()].flatMap(database => database.secrets);
         const secrets = planKey ? [...passwords, planKey] : passwords;
         const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword]);
-        this.driver = new Driver({
+        const options = {
             ...this.inputs,
             workingDirectory: (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory),
             environment: childEnvironment(environment, { secrets, token }),
             urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
-            print: line => this.printed.add(line),
+            print: (line) => this.printed.add(line),
             signal,
             ...(this.trusted && { trusted: this.trusted }),
-        });
+        };
+        this.driver = new Driver(options);
+        this.reader ??= new Reader(options);
+    }
+    /** Waits until Python has loaded the project, whose scripts are then known and none imported. */
+    async loadProject() {
+        return await this.python(() => this.driver.project(files => this.#read(files)), 'Output of the app');
+    }
+    /** A script's bytes as they were read. */
+    bytesOf({ file }) {
+        const found = this.sources.find(source => source.file === file);
+        if (!found)
+            throw new Error(`${file} was not read`);
+        return found.bytes;
+    }
+    /** Reads scripts that were not read yet. */
+    async #read(files) {
+        const known = new Map(this.sources.map(source => [source.file, source]));
+        const isFirst = this.scripts.size === 0;
+        const missing = files.filter(file => !known.has(file));
+        const [first] = missing;
+        if (first && !isFirst) {
+            throw new Failure('plan-changed', `The script ${shownPath(first)} has come since the batch was planned.`);
+        }
+        // Before it is read, and so before any of it is run.
+        if (this.trusted)
+            requireKnown(missing, this.trusted);
+        const read = first ? await readScripts(missing, this.reader, this.inputs) : [];
+        this.sources.push(...read);
+        for (const source of read)
+            known.set(source.file, source);
+        return files.flatMap(file => known.get(file) ?? []);
     }
     /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
     async startAnew() {
@@ -20477,7 +20728,7 @@ class Step {
         this.startPython();
         await this.open();
         if (this.driver)
-            await this.python(() => this.driver.project(), 'Output of the app');
+            await this.loadProject();
     }
     /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
     async open() {
@@ -20504,6 +20755,7 @@ class Step {
     async end() {
         this.printed.show(this.surroundings.log, 'Output of Python');
         this.driver?.kill();
+        this.reader?.kill();
         await allOf(this.targets.map(async ({ client }) => client && disconnect(client)));
     }
     #target(bind, database) {
@@ -21244,6 +21496,278 @@ function undecidable({ result, targets }, group, why) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/git/links.ts
+
+
+/** As many as Linux follows. */
+const links_most = 40;
+/** Where a path really leads, as realpath tells it, with every symbolic link on the way there. */
+function followed(path) {
+    const links = [];
+    let { root: file } = (0,external_node_path_namespaceObject.parse)(path);
+    const rest = links_namesIn(path.slice(file.length));
+    for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
+        if (name === '..')
+            file = (0,external_node_path_namespaceObject.dirname)(file);
+        else {
+            const next = (0,external_node_path_namespaceObject.join)(file, name);
+            const target = targetOf(next);
+            if (target === undefined || links.length === links_most)
+                file = next;
+            else {
+                links.push({ file: next, target });
+                if ((0,external_node_path_namespaceObject.isAbsolute)(target))
+                    file = (0,external_node_path_namespaceObject.parse)(target).root;
+                rest.unshift(...links_namesIn((0,external_node_path_namespaceObject.isAbsolute)(target) ? target.slice(file.length) : target));
+            }
+        }
+    }
+    return { file, links };
+}
+const links_namesIn = (path) => path.split(external_node_path_namespaceObject.sep === '\\' ? /[\\/]/ : '/').filter(name => name !== '' && name !== '.');
+function targetOf(file) {
+    try {
+        return (0,external_node_fs_.readlinkSync)(file);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/git/history.ts
+
+
+
+
+
+
+/** Where the bytes of files came from, as git tells it. */
+class History {
+    workspace;
+    #links = new Map();
+    /** `workspace`: links outside of it are the machine's own. */
+    constructor(workspace) {
+        this.workspace = workspace;
+    }
+    /**
+     * Where the bytes of a file that is about to run came from. `file` is absolute, and the links on its way count.
+     * Throws a Failure `not-reviewed` where git does not have it so, `invalid-input` where the clone is too shallow to tell.
+     */
+    async versionOf(file, bytes) {
+        const real = await this.requireCommitted(file);
+        const root = await rootOf((0,external_node_path_namespaceObject.dirname)(real));
+        if (root === undefined) {
+            throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
+        }
+        const path = pathIn(root, external_node_fs_.realpathSync.native(real));
+        const entry = await entryAt(root, path);
+        if (!entry?.mode.startsWith('100')) {
+            throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
+        }
+        const blobs = blobsOf(bytes);
+        if (!blobs.includes(entry.blob)) {
+            const told = `${path}: the commit that is checked out has another version of this script than will run.`;
+            throw new Failure('not-reviewed', told);
+        }
+        const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
+        if ((await shallowCommits(root)).has(commit)) {
+            throw tooShallow(`which commit has changed ${path} last`);
+        }
+        return { path, commit, blobs };
+    }
+    /**
+     * Where a path really leads. Throws a Failure `not-reviewed` where a link on its way inside of the workspace is not
+     * committed as it is.
+     */
+    async requireCommitted(path) {
+        const { file, links } = followed(path);
+        const inside = `${(0,external_node_fs_.realpathSync)(this.workspace)}${external_node_path_namespaceObject.sep}`;
+        for (const link of links.filter(each => each.file.startsWith(inside))) {
+            const known = this.#links.get(link.file) ?? requireCommittedLink(link);
+            this.#links.set(link.file, known);
+            await known;
+        }
+        return file;
+    }
+}
+async function requireCommittedLink({ file, target }) {
+    const root = await rootOf((0,external_node_path_namespaceObject.dirname)(file));
+    const path = root && pathIn(root, `${external_node_fs_.realpathSync.native((0,external_node_path_namespaceObject.dirname)(file))}${external_node_path_namespaceObject.sep}${(0,external_node_path_namespaceObject.basename)(file)}`);
+    const entry = root && path ? await entryAt(root, path) : undefined;
+    if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target)))
+        return;
+    const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`;
+    throw new Failure('not-reviewed', told);
+}
+const pathIn = (root, file) => (0,external_node_path_namespaceObject.relative)(root, file).replaceAll('\\', '/');
+/** The root of the checkout that a folder is in. */
+const rootOf = (directory) => git(directory, ['rev-parse', '--show-toplevel']).then(text => external_node_fs_.realpathSync.native(text.trim()), () => undefined);
+/** What the commit that is checked out has at a path. */
+async function entryAt(root, path) {
+    // Each entry is `MODE TYPE NAME<tab>PATH`.
+    const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '');
+    const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`));
+    const [mode, , blob] = entry.split(/[ \t]/);
+    return mode && blob ? { mode, blob } : undefined;
+}
+/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
+async function shallowCommits(root) {
+    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
+    try {
+        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
+    }
+    catch {
+        return new Set();
+    }
+}
+const tooShallow = (what) => new Failure('invalid-input', `The clone is too shallow to tell ${what}.`, {
+    advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+});
+/**
+ * Every Python file that is added by a commit of the history, under whichever path; a moved one is added once more.
+ * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ */
+async function addedFiles(root) {
+    if ((await shallowCommits(root)).size > 0)
+        throw tooShallow('which older scripts have changed');
+    const shown = ['--format=%H', '--raw', '--no-abbrev', '--no-renames', '--diff-filter=A', '--full-history'];
+    const printed = await git(root, ['log', ...shown, 'HEAD', '--', ':(top)*.py', ':(top)*.pyc']);
+    const added = [];
+    let commit = '';
+    for (const line of printed.split('\n')) {
+        const [, mode, , blob] = line.split(' ');
+        if (!line.startsWith(':'))
+            commit = line || commit;
+        else if (blob && mode?.startsWith('100'))
+            added.push({ commit, blob });
+    }
+    return added;
+}
+/** The contents of those blobs that hold one of these texts. */
+async function blobsWith(root, blobs, texts) {
+    const found = [];
+    const atOnce = 1000;
+    for (let from = 0; from < blobs.length; from += atOnce) {
+        const names = blobs.slice(from, from + atOnce);
+        const printed = await gitBytes(root, ['cat-file', '--batch'], names.map(name => `${name}\n`).join(''));
+        // Each is `NAME TYPE SIZE<LF>BYTES<LF>`; source: the page of git-cat-file.
+        for (let at = 0; at < printed.length;) {
+            const end = printed.indexOf(10, at);
+            const [name = '', , size] = printed.toString('latin1', at, end).split(' ');
+            const bytes = printed.subarray(end + 1, end + 1 + Number(size ?? 0));
+            if (texts.some(text => bytes.includes(text)))
+                found.push([name, bytes]);
+            at = end + 1 + (size === undefined ? 0 : Number(size) + 1);
+        }
+    }
+    return found;
+}
+/** The names of all files' bytes in a commit. */
+async function blobsIn(root, commit) {
+    const entries = (await git(root, ['ls-tree', '-r', commit])).split('\n').filter(Boolean);
+    return new Set(entries.map(entry => entry.split(/[ \t]/)[2] ?? ''));
+}
+/** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
+function blobsOf(bytes) {
+    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
+    return [blobOf(bytes), blobOf(stored)];
+}
+/** The name of a blob object; source: the page "Git Objects" of the Git book. */
+const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+
+;// CONCATENATED MODULE: ./src/older.ts
+
+
+
+
+
+
+/**
+ * Names the older scripts that are not what they were when the databases' heads were added: they will not run again, but
+ * Alembic imports them, and what they do then is done. Where that cannot be told, the log says so.
+ */
+async function nameEditedOlder(step) {
+    const { scripts, sources, surroundings, targets, result } = step;
+    const { log } = surroundings;
+    const heads = targets.flatMap(({ state }) => state.plan?.priorHeads ?? []);
+    const batch = new Set(targets.flatMap(({ state }) => state.plan?.revisions.map(({ id }) => id) ?? []));
+    const { imported } = step;
+    const older = [...scripts.values()].filter(({ id }) => imported.has(id) && !batch.has(id));
+    const [first] = sources;
+    if (older.length === 0 || !first || !(await rootOf((0,external_node_path_namespaceObject.dirname)(followed(first.file).file))))
+        return;
+    try {
+        const same = await unchangedSince(step, heads);
+        const isTold = new Set(result.edited?.map(({ id }) => id));
+        const edited = older.filter(({ id, file }) => !same.has(file) && !isTold.has(id));
+        // A pull request often mends the script that it adds, in a commit of its own.
+        const mended = edited.filter(({ id }) => heads.includes(id));
+        const others = edited.filter(({ id }) => !heads.includes(id));
+        if (others.length > 0)
+            log.warning(olderTold(others));
+        if (mended.length > 0)
+            log.info(olderTold(mended));
+    }
+    catch (error) {
+        log.info(`Whether older scripts were edited is not known: ${messageOf(error)}`);
+    }
+}
+/**
+ * The files of the scripts that have the bytes which they had at every commit that adds the script of one of these
+ * revisions, at any path: of those that stand above it, else of all. None where no commit adds one.
+ * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ */
+async function unchangedSince({ scripts, sources, reader }, ids) {
+    if (ids.length === 0)
+        return new Set();
+    const lies = new Map();
+    for (const { file } of sources) {
+        const folder = (0,external_node_path_namespaceObject.dirname)(followed(file).file);
+        if (!lies.has(folder))
+            lies.set(folder, await rootOf(folder));
+    }
+    const above = new Map(ids.map(id => [id, below(scripts, [id])]));
+    const idOf = new Map([...scripts.values()].map(({ id, file }) => [file, id]));
+    const same = new Set();
+    for (const root of new Set(lies.values())) {
+        if (root === undefined)
+            continue;
+        const trees = await treesAdding(root, ids, async (found) => {
+            return (await reader.read(found)).map(({ values }) => values.revision);
+        });
+        for (const { file, bytes } of sources) {
+            if (lies.get((0,external_node_path_namespaceObject.dirname)(followed(file).file)) !== root)
+                continue;
+            const over = ids.filter(id => above.get(id)?.has(idOf.get(file) ?? ''));
+            const told = (over.length > 0 ? over : ids).map(id => trees.get(id) ?? []);
+            const blobs = blobsOf(bytes);
+            const isIn = (tree) => blobs.some(blob => tree.has(blob));
+            if (told.length > 0 && told.every(each => each.length > 0 && each.every(isIn)))
+                same.add(file);
+        }
+    }
+    return same;
+}
+/** What is in each commit that adds the script of a revision, by its id. */
+async function treesAdding(root, ids, idsOf) {
+    const added = await addedFiles(root);
+    const candidates = await blobsWith(root, [...new Set(added.map(({ blob }) => blob))], ids);
+    const read = await idsOf(candidates.map(([, bytes]) => bytes));
+    const idOf = new Map(candidates.map(([blob], index) => [blob, read[index]]));
+    const trees = new Map();
+    const treeOf = (commit) => {
+        const known = trees.get(commit) ?? blobsIn(root, commit);
+        trees.set(commit, known);
+        return known;
+    };
+    const found = new Map();
+    for (const id of ids) {
+        const commits = added.filter(({ blob }) => idOf.get(blob) === id).map(({ commit }) => commit);
+        found.set(id, await Promise.all([...new Set(commits)].map(treeOf)));
+    }
+    return found;
+}
+
 ;// CONCATENATED MODULE: ./src/git/base.ts
 
 
@@ -21305,51 +21829,6 @@ async function blobsAt(root, commit) {
     return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]]));
 }
 
-;// CONCATENATED MODULE: ./src/git/history.ts
-
-
-
-
-
-/**
- * Where the bytes of a file that is about to run came from. `file` is absolute.
- * Throws a Failure `not-reviewed` where git does not know it, `invalid-input` where the clone is too shallow to tell.
- */
-async function versionOf(file) {
-    const directory = (0,external_node_path_namespaceObject.dirname)(file);
-    const root = await git(directory, ['rev-parse', '--show-toplevel']).then(text => (0,external_node_fs_.realpathSync)(text.trim()), () => undefined);
-    if (root === undefined)
-        throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
-    const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
-    if (!(await succeeds(root, ['cat-file', '-e', `HEAD:${path}`]))) {
-        throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
-    }
-    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
-    if ((await shallowCommits(root)).has(commit)) {
-        throw new Failure('invalid-input', `The clone is too shallow to tell which commit has changed ${path} last.`, {
-            advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
-        });
-    }
-    return { path, commit, blobs: blobsOf((0,external_node_fs_.readFileSync)(file)) };
-}
-/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
-async function shallowCommits(root) {
-    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
-    try {
-        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
-    }
-    catch {
-        return new Set();
-    }
-}
-/** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
-function blobsOf(bytes) {
-    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
-    return [blobOf(bytes), blobOf(stored)];
-}
-/** The name of a blob object; source: the page "Git Objects" of the Git book. */
-const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
-
 ;// CONCATENATED MODULE: ./src/plan/edited.ts
 /**
  * Which scripts of the base were edited or deleted: databases that ran them will not run them again. A script is known
@@ -21380,6 +21859,7 @@ const edited_textOf = ({ source }) => source.replaceAll(/\r\n?/g, '\n');
 
 
 
+
 /**
  * The scripts that the base of a pull request has and that are edited or deleted here, for which it warns. Scripts of
  * the base are read, and not run. Where that cannot be told, mostly because the clone is too shallow, the log says so.
@@ -21400,20 +21880,22 @@ async function editedScripts(step) {
         return [];
     }
 }
-async function edited_compare({ driver, scripts }, directory, base) {
+async function edited_compare(step, directory, base) {
+    const { reader, scripts } = step;
     const head = (await git(directory, ['rev-parse', 'HEAD'])).trim();
     // In pull_request_target the checkout is the base itself.
     if (head === base)
         return [];
     const root = (0,external_node_fs_.realpathSync)((await git(directory, ['rev-parse', '--show-toplevel'])).trim());
-    const files = [...scripts.values()].map(({ id, file }) => ({ id, file, bytes: (0,external_node_fs_.readFileSync)(file) }));
+    const files = [...scripts.values()].map(script => ({ ...script, bytes: step.bytesOf(script) }));
     const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)));
     const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged);
-    const known = [];
-    for (const { path, source } of others) {
-        for (const { id } of await driver.read([source]))
-            known.push({ id, path, source });
-    }
+    const readings = await reader.read(others.map(({ source }) => Buffer.from(source)));
+    const known = others.flatMap(({ path, source }, index) => {
+        const reading = readings[index];
+        const node = reading && nodeOf(reading);
+        return node ? [{ id: node.id, path, source }] : [];
+    });
     const here = files.map(({ id, file, bytes }) => {
         const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
         return { id, path, source: bytes.toString() };
@@ -22809,9 +23291,9 @@ function parse(text) {
 }
 const refused = (message) => new Failure('plan-changed', message, { advice: 'Make a new plan with mode: preview, and have that reviewed.' });
 const whose = ({ repository, label }) => `of ${repository || 'no repository'} with ${label ? `the label ${label}` : 'no label'}`;
-const bytesOf = (plan) => JSON.stringify(plan);
-const checksumOf = (plan) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytesOf(plan)).digest('hex')}`;
-const signatureOf = (plan, key) => `hmac-sha256:${(0,external_node_crypto_.createHmac)('sha256', key).update(bytesOf(plan)).digest('hex')}`;
+const plan_file_bytesOf = (plan) => JSON.stringify(plan);
+const checksumOf = (plan) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(plan_file_bytesOf(plan)).digest('hex')}`;
+const signatureOf = (plan, key) => `hmac-sha256:${(0,external_node_crypto_.createHmac)('sha256', key).update(plan_file_bytesOf(plan)).digest('hex')}`;
 /** In a time that does not tell how much of it is right. */
 function sameText(a, b) {
     const [one, other] = [Buffer.from(a), Buffer.from(b)];
@@ -22819,6 +23301,7 @@ function sameText(a, b) {
 }
 
 ;// CONCATENATED MODULE: ./src/from-plan-file.ts
+
 
 
 
@@ -22838,9 +23321,10 @@ async function writePlan(step) {
     const { inputs, surroundings, result, targets } = step;
     const found = await allOf(targets.map(async (target) => unfaithfulOf(target.state.plan, await newEnumValues(target))));
     const [first] = found.flat();
-    if (first) {
-        const { revision, line, why } = first;
-        const told = `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`;
+    const computed = step.sources.find(({ values }) => !values);
+    if (first || computed) {
+        const why = first ? unfaithful(first) : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`;
+        const told = `There is no plan file, because of ${why}.`;
         // Whoever signs plans wants them.
         return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told);
     }
@@ -22872,6 +23356,7 @@ async function newEnumValues({ state, client }) {
     const { rows } = await client.query("SELECT current_setting('server_version_num') AS version");
     return new NewEnumValues(Number(rows[0]?.version) >= 170_000);
 }
+const unfaithful = ({ revision, line, why }) => `revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}`;
 async function plannedDatabase(target) {
     const { state, client, versionTable, versionTableExists: exists } = target;
     const { priorHeads, newHeads, revisions } = state.plan;
@@ -23063,9 +23548,10 @@ function destructive_nameOf(object) {
 
 
 
+
 /**
- * Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file;
- * the result and the log then have it, and the files of SQL and plan are written.
+ * Resolves the batch of each database from its prior heads to the target, of scripts that are read and not run, or takes
+ * it from the plan file; the result and the log then have it.
  */
 async function planBatch(step) {
     const { inputs, result } = step;
@@ -23074,16 +23560,29 @@ async function planBatch(step) {
         const { state } = target;
         const plan = plans.get(state.bind);
         state.plan = plan;
-        state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined);
-        if (inputs.segments && !inputs.planFile)
-            divide(step, plan, state);
-        state.destructions = destructionsOf(plan);
         state.priorHeads = plan.priorHeads;
         state.newHeads = plan.newHeads;
         describe(step, plan, state);
     }
     result.digested = digestedOf(result);
-    if (revisionsOf(result).length > 0)
+}
+/** Imports the scripts and renders the batch; what its SQL tells is then known, and the files of SQL and plan are written. */
+async function renderBatch(step) {
+    const { inputs, result } = step;
+    const isPending = revisionsOf(result).length > 0;
+    // A preview says also then whether they can be imported; in a job that may change the database nothing runs for nothing.
+    if (!inputs.planFile && (isPending || inputs.mode === 'preview'))
+        await renderScripts(step);
+    for (const target of step.targets) {
+        const { state } = target;
+        const plan = state.plan;
+        state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined);
+        if (inputs.segments && !inputs.planFile)
+            divide(step, plan, state);
+        state.destructions = destructionsOf(plan);
+        describeSql(step, plan, state);
+    }
+    if (isPending)
         writeSql(step);
     if (inputs.mode !== 'apply' && !inputs.planFile)
         await writePlan(step);
@@ -23091,7 +23590,7 @@ async function planBatch(step) {
 async function planScripts(step) {
     const { inputs, driver } = step;
     const { direction, revision: target, fromRevision } = inputs;
-    const project = await step.python(() => driver.project(), 'Output of the app');
+    const project = await step.loadProject();
     step.match(project.databases);
     step.scripts = project.scripts;
     if (inputs.mode !== 'apply')
@@ -23103,19 +23602,29 @@ async function planScripts(step) {
         target.versionTableExists = tableExists;
         if (!fromRevision)
             state.priorHeads = state.newHeads = heads;
-        return [state.bind, { heads, versionTableExists: tableExists }];
+        return [state.bind, { heads }];
     });
     const databases = Object.fromEntries(await allOf(asked));
-    return await step.python(() => driver.plan({ direction, target, databases }), 'Output of the dry run');
+    return await step.python(() => driver.resolve({ direction, target, databases }), 'Output of the app');
+}
+async function renderScripts(step) {
+    const { inputs, driver, targets } = step;
+    const { direction, revision: target } = inputs;
+    const asked = targets.map(({ state, versionTableExists }) => [state.bind, { plan: state.plan, versionTableExists }]);
+    const request = { direction, target, databases: Object.fromEntries(asked), imported: step.imported };
+    const plans = await step.python(() => driver.render(request), 'Output of the dry run');
+    for (const { state } of targets)
+        state.plan = plans.get(state.bind);
 }
 /** The heads that the user names, else those of the scripts that a pull request builds on. */
-async function headsWithoutDatabase({ inputs, surroundings, driver }, project) {
+async function headsWithoutDatabase({ inputs, surroundings, reader }, project) {
     const { fromRevision: named } = inputs;
     if (named)
         return { heads: named, tableExists: named.length > 0 };
     const directory = (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory);
     const scripts = await scriptsAt(directory, await baseCommit(directory, surroundings.base));
-    const nodes = await driver.read(scripts.map(({ source }) => source));
+    const readings = await reader.read(scripts.map(({ source }) => Buffer.from(source)));
+    const nodes = readings.flatMap(reading => nodeOf(reading) ?? []);
     // Other projects of the repository have histories of their own.
     const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)));
     surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`);
@@ -23138,7 +23647,12 @@ function describe({ surroundings, targets }, plan, state) {
         return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`);
     const batch = count(revisions.length, 'revision');
     log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`);
-    for (const revision of revisions) {
+}
+/** Tells the log what each revision of it sends. */
+function describeSql({ surroundings, targets }, plan, state) {
+    const { log } = surroundings;
+    const of = targets.length > 1 ? `${state.bind}: ` : '';
+    for (const revision of plan.revisions) {
         const { id, message, path, notRenderable } = revision;
         const title = `${of}${id} ${message} (${path})`;
         if (notRenderable)
@@ -23359,30 +23873,38 @@ function reviewProblem(error) {
 
 
 
+
+
+
 /**
- * Demands of every script of the batch that it came by a reviewed pull request; those that are older than the adoption
- * of the rule are exempt. Throws a Failure `not-reviewed` that names each revision, its pull request and what is missing.
+ * Demands of every script of the batch that it came by a reviewed pull request. Alembic imports the others as well: those
+ * that are not as they were when the databases' heads were added have to be reviewed, too. Scripts that are older than
+ * the adoption of the rule are exempt as they were then. Throws a Failure `not-reviewed` that names each script, its
+ * pull request and what is missing.
  */
-async function requireReview({ inputs, surroundings, scripts, result }) {
+async function requireReview(step) {
+    const { inputs, surroundings, scripts, imported, targets } = step;
     const { requireReview: rule, githubToken } = inputs;
     if (!rule)
         return;
-    const exempt = rule === true ? new Set() : olderThan(rule.since, scripts);
+    const plans = targets.flatMap(({ state }) => state.plan ?? []);
+    const batch = new Set(plans.flatMap(({ revisions }) => revisions.map(({ id }) => id)));
+    const exempt = new Set(rule === true ? [] : await olderThan(step, rule.since));
+    const ids = new Set([...batch, ...imported]);
+    const asked = [...ids].flatMap(id => scripts.get(id) ?? []).filter(({ file }) => !exempt.has(file));
+    const heads = plans.flatMap(({ priorHeads }) => priorHeads);
+    const asBefore = asked.every(({ id }) => batch.has(id)) ? new Set() : await unchangedSince(step, heads);
     const [owner = '', repo = ''] = surroundings.repository.split('/');
     const reviews = new Reviews(githubToken, { owner, repo }, surroundings.signal);
-    const batch = new Map(result.databases.flatMap(({ plan }) => plan?.revisions ?? []).map(each => [each.id, each]));
+    const history = new History(process.env.GITHUB_WORKSPACE ?? process.cwd());
+    await history.requireCommitted((0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory));
     const lines = [];
-    for (const { id, message, path, file } of batch.values()) {
-        if (exempt.has(id))
+    for (const script of asked) {
+        if (!batch.has(script.id) && asBefore.has(script.file))
             continue;
-        const version = await versionOf(file);
-        const missing = await reviews.missing(version).catch(error => {
-            throw new Failure('not-reviewed', reviewProblem(error), { cause: error });
-        });
-        if (!missing)
-            continue;
-        const pullRequest = missing.pullRequest ? `pull request #${missing.pullRequest}: ` : '';
-        lines.push(`Revision ${id}${message && ` (${message})`}, ${path}: ${pullRequest}${missing.what}.`);
+        const missing = await missingOf(script.file, step.bytesOf(script), history, reviews);
+        if (missing)
+            lines.push(told(script, batch.has(script.id), missing));
     }
     if (lines.length === 0)
         return surroundings.log.info('Every script of the batch was reviewed.');
@@ -23390,23 +23912,39 @@ async function requireReview({ inputs, surroundings, scripts, result }) {
         advice: 'Bring each script by a pull request that somebody else approves in its final state. Scripts older than this rule are exempt with `require-review: since:REVISION`.',
     });
 }
-/** The revisions below this one, by `down_revision`. */
-function olderThan(since, scripts) {
-    const found = [...scripts.keys()].filter(id => id === since || id.startsWith(since));
-    if (found.length !== 1) {
+async function missingOf(file, bytes, history, reviews) {
+    let version;
+    try {
+        version = await history.versionOf(file, bytes);
+    }
+    catch (error) {
+        if (!(error instanceof Failure) || error.reason !== 'not-reviewed')
+            throw error;
+        return { what: error.message.replace(/\.$/, '') };
+    }
+    try {
+        return await reviews.missing(version);
+    }
+    catch (error) {
+        throw new Failure('not-reviewed', reviewProblem(error), { cause: error });
+    }
+}
+/** The files of the scripts below a revision that have the bytes which they had wherever it was added. */
+async function olderThan(step, since) {
+    const { scripts } = step;
+    const [id, ...more] = [...scripts.keys()].filter(each => each === since || each.startsWith(since));
+    if (id === undefined || more.length > 0) {
         throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`);
     }
-    const older = new Set();
-    const visit = (id) => {
-        for (const down of scripts.get(id)?.down ?? []) {
-            if (older.has(down))
-                continue;
-            older.add(down);
-            visit(down);
-        }
-    };
-    visit(found[0]);
-    return older;
+    const older = below(scripts, [id]);
+    older.delete(id);
+    const asThen = await unchangedSince(step, [id]);
+    return [...scripts.values()].filter(script => older.has(script.id) && asThen.has(script.file)).map(({ file }) => file);
+}
+function told({ id, message, path }, isOfBatch, { pullRequest, what }) {
+    const role = isOfBatch ? '' : ', which is not of the batch and is imported with it';
+    const by = pullRequest ? `pull request #${pullRequest}: ` : '';
+    return `Revision ${id}${message && ` (${message})`}, ${path}${role}: ${by}${what}.`;
 }
 
 ;// CONCATENATED MODULE: ./node_modules/is-network-error/index.js
@@ -24431,7 +24969,7 @@ const wire_parse = (name, sql, types = int16(0)) => wire_frame('P', cstring(name
 const wire_bind = (portal, name) => wire_frame('B', cstring(portal), cstring(name), int16(0), int16(0), int16(0));
 const describePortal = (portal) => wire_frame('D', Buffer.from('P'), cstring(portal));
 const wire_describeStatement = (name) => wire_frame('D', Buffer.from('S'), cstring(name));
-const wire_execute = (portal) => wire_frame('E', cstring(portal), int32(0));
+const execute = (portal) => wire_frame('E', cstring(portal), int32(0));
 const closeStatement = (name) => wire_frame('C', Buffer.from('S'), cstring(name));
 const closePortal = (portal) => wire_frame('C', Buffer.from('P'), cstring(portal));
 const copyFail = (why) => wire_frame('f', cstring(why));
@@ -24525,7 +25063,7 @@ function statement(sql, { row, done, error } = {}) {
             closeStatement(own),
             wire_parse(own, sql),
             wire_bind(own, own),
-            wire_execute(own),
+            execute(own),
             closeStatement(own),
         ]),
         expected: [
@@ -26711,7 +27249,7 @@ class SimpleProtocol {
                     { ends: 'Tn', deliver: (message) => message.type !== 'n' && deliver(message) },
                 ],
             };
-            this.execution.run(piece, ahead, wire_execute(''), finish);
+            this.execution.run(piece, ahead, execute(''), finish);
         }
         if (this.copy.state === 'no')
             this.endUnit();
@@ -27739,6 +28277,7 @@ class Progress {
 
 
 
+
 /**
  * Runs the scripts online, each database's through a gate of its own; with `run`, that commits where a segment ends.
  * Throws a Failure that names what failed.
@@ -27764,10 +28303,11 @@ async function runThroughGates(step, run) {
     const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, through_gates_batchOf(passage)]));
     let error;
     try {
-        await step.driver.run({ direction, target, databases }, {
+        await step.driver.run({ direction, target, databases, imported: step.imported }, {
             revision(bind, id) {
                 for (const { target, progress } of passages) {
                     if (target.state.bind === bind) {
+                        requireUnchanged(step.scripts.get(id));
                         progress.start(id);
                         run?.revisionStarts(id);
                     }
@@ -27861,7 +28401,7 @@ async function through_gates_close(passages) {
 const through_gates_behind = (revision, committed) => revision.replace(/(?<=^|@)([+-])(\d+)$/, (_, sign, steps) => `${sign}${Number(steps) - committed}`);
 function through_gates_batchOf({ target, gate }) {
     const { user = '', database = '' } = target.client;
-    const revisions = target.rest.revisions.map(({ id, digest }) => ({ id, digest }));
+    const revisions = target.rest.revisions.map(({ id }) => id);
     return { revisions, gate: { ...gate.address, user, database } };
 }
 /** The error of a script, with what PostgreSQL said to it. */
@@ -28253,9 +28793,10 @@ async function isAlreadyThere({ surroundings, targets }, target) {
 
 
 
+
 /**
- * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish. What comes of it is in the
- * result, a failure too, with the heads as the databases have them then.
+ * The story: resolve, decide whether it may run, dry run, publish, run in one transaction, verify, commit, publish. What
+ * comes of it is in the result, a failure too, with the heads as the databases have them then.
  */
 async function run(inputs, result, surroundings) {
     const { publisher, log, signal, stuck } = surroundings;
@@ -28310,6 +28851,12 @@ async function carryOut(step) {
     if (pending && inputs.expectedDigest) {
         await requireDigest(result, inputs.expectedDigest, () => publisher.standing());
     }
+    if (pending && mode !== 'preview')
+        await requireReview(step);
+    if (pending)
+        await nameEditedOlder(step);
+    // Until here no script was imported.
+    await renderBatch(step);
     if (!pending)
         result.outcome = 'up-to-date';
     else if (mode === 'preview') {
@@ -28323,7 +28870,6 @@ async function carryOut(step) {
         refuseObstacles(result);
         for (const warning of halvesOf(shown()))
             log.warning(warning);
-        await requireReview(step);
         result.commentUrl = await publisher.comment(result);
         result.outcome = await transact(step);
     }

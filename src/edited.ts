@@ -1,5 +1,6 @@
-import { readFileSync, realpathSync } from 'node:fs'
+import { realpathSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
+import { nodeOf } from './alembic/reader'
 import { messageOf } from './failure'
 import { baseCommit, scriptsAt } from './git/base'
 import { blobsOf } from './git/history'
@@ -26,18 +27,21 @@ export async function editedScripts(step: Step): Promise<Edited[]> {
   }
 }
 
-async function compare({ driver, scripts }: Step, directory: string, base: string): Promise<Edited[]> {
+async function compare(step: Step, directory: string, base: string): Promise<Edited[]> {
+  const { reader, scripts } = step
   const head = (await git(directory, ['rev-parse', 'HEAD'])).trim()
   // In pull_request_target the checkout is the base itself.
   if (head === base) return []
   const root = realpathSync((await git(directory, ['rev-parse', '--show-toplevel'])).trim())
-  const files = [...scripts.values()].map(({ id, file }) => ({ id, file, bytes: readFileSync(file) }))
+  const files = [...scripts.values()].map(script => ({ ...script, bytes: step.bytesOf(script) }))
   const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)))
   const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged)
-  const known: KnownScript[] = []
-  for (const { path, source } of others) {
-    for (const { id } of await driver.read([source])) known.push({ id, path, source })
-  }
+  const readings = await reader.read(others.map(({ source }) => Buffer.from(source)))
+  const known = others.flatMap(({ path, source }, index): KnownScript[] => {
+    const reading = readings[index]
+    const node = reading && nodeOf(reading)
+    return node ? [{ id: node.id, path, source }] : []
+  })
   const here = files.map(({ id, file, bytes }) => {
     const path = relative(root, realpathSync(file)).replaceAll('\\', '/')
     return { id, path, source: bytes.toString() }

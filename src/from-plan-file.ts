@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { shownPath } from './alembic/driver'
 import { Failure, messageOf } from './failure'
 import { digestOf } from './plan/digest'
-import { unfaithfulOf } from './plan/faithful'
+import { type Unfaithful, unfaithfulOf } from './plan/faithful'
 import { type Plan, sameHeads } from './plan/plan'
 import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-file'
 import { nameHeads } from './plan/result'
@@ -19,9 +20,10 @@ export async function writePlan(step: Step): Promise<void> {
   const { inputs, surroundings, result, targets } = step
   const found = await allOf(targets.map(async target => unfaithfulOf(target.state.plan!, await newEnumValues(target))))
   const [first] = found.flat()
-  if (first) {
-    const { revision, line, why } = first
-    const told = `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`
+  const computed = step.sources.find(({ values }) => !values)
+  if (first || computed) {
+    const why = first ? unfaithful(first) : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`
+    const told = `There is no plan file, because of ${why}.`
     // Whoever signs plans wants them.
     return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told)
   }
@@ -50,6 +52,9 @@ export async function newEnumValues({ state, client }: Target): Promise<NewEnumV
   const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version_num') AS version")
   return new NewEnumValues(Number(rows[0]?.version) >= 170_000)
 }
+
+const unfaithful = ({ revision, line, why }: Unfaithful): string =>
+  `revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}`
 
 async function plannedDatabase(target: Target): Promise<PlannedDatabase> {
   const { state, client, versionTable, versionTableExists: exists } = target

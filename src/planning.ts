@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import type { Project } from './alembic/driver'
+import { nodeOf } from './alembic/reader'
 import { editedScripts } from './edited'
 import { newEnumValues, readPlan, writePlan } from './from-plan-file'
 import { baseCommit, scriptsAt } from './git/base'
@@ -18,8 +19,8 @@ import { count } from './report/words'
 import { allOf, type Step } from './step'
 
 /**
- * Resolves the batch of each database from its prior heads to the target, with its SQL, or takes it from the plan file;
- * the result and the log then have it, and the files of SQL and plan are written.
+ * Resolves the batch of each database from its prior heads to the target, of scripts that are read and not run, or takes
+ * it from the plan file; the result and the log then have it.
  */
 export async function planBatch(step: Step): Promise<void> {
   const { inputs, result } = step
@@ -28,22 +29,35 @@ export async function planBatch(step: Step): Promise<void> {
     const { state } = target
     const plan = plans.get(state.bind)!
     state.plan = plan
-    state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined)
-    if (inputs.segments && !inputs.planFile) divide(step, plan, state)
-    state.destructions = destructionsOf(plan)
     state.priorHeads = plan.priorHeads
     state.newHeads = plan.newHeads
     describe(step, plan, state)
   }
   result.digested = digestedOf(result)
-  if (revisionsOf(result).length > 0) writeSql(step)
+}
+
+/** Imports the scripts and renders the batch; what its SQL tells is then known, and the files of SQL and plan are written. */
+export async function renderBatch(step: Step): Promise<void> {
+  const { inputs, result } = step
+  const isPending = revisionsOf(result).length > 0
+  // A preview says also then whether they can be imported; in a job that may change the database nothing runs for nothing.
+  if (!inputs.planFile && (isPending || inputs.mode === 'preview')) await renderScripts(step)
+  for (const target of step.targets) {
+    const { state } = target
+    const plan = state.plan!
+    state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined)
+    if (inputs.segments && !inputs.planFile) divide(step, plan, state)
+    state.destructions = destructionsOf(plan)
+    describeSql(step, plan, state)
+  }
+  if (isPending) writeSql(step)
   if (inputs.mode !== 'apply' && !inputs.planFile) await writePlan(step)
 }
 
 async function planScripts(step: Step): Promise<Map<string, Plan>> {
   const { inputs, driver } = step
   const { direction, revision: target, fromRevision } = inputs
-  const project = await step.python(() => driver.project(), 'Output of the app')
+  const project = await step.loadProject()
   step.match(project.databases)
   step.scripts = project.scripts
   if (inputs.mode !== 'apply') step.result.edited = await editedScripts(step)
@@ -53,19 +67,29 @@ async function planScripts(step: Step): Promise<Map<string, Plan>> {
     const { heads, tableExists } = given ?? (await readHeads(client!, versionTable))
     target.versionTableExists = tableExists
     if (!fromRevision) state.priorHeads = state.newHeads = heads
-    return [state.bind, { heads, versionTableExists: tableExists }] as const
+    return [state.bind, { heads }] as const
   })
   const databases = Object.fromEntries(await allOf(asked))
-  return await step.python(() => driver.plan({ direction, target, databases }), 'Output of the dry run')
+  return await step.python(() => driver.resolve({ direction, target, databases }), 'Output of the app')
+}
+
+async function renderScripts(step: Step): Promise<void> {
+  const { inputs, driver, targets } = step
+  const { direction, revision: target } = inputs
+  const asked = targets.map(({ state, versionTableExists }) => [state.bind, { plan: state.plan!, versionTableExists }])
+  const request = { direction, target, databases: Object.fromEntries(asked), imported: step.imported }
+  const plans = await step.python(() => driver.render(request), 'Output of the dry run')
+  for (const { state } of targets) state.plan = plans.get(state.bind)!
 }
 
 /** The heads that the user names, else those of the scripts that a pull request builds on. */
-async function headsWithoutDatabase({ inputs, surroundings, driver }: Step, project: Project): Promise<Heads> {
+async function headsWithoutDatabase({ inputs, surroundings, reader }: Step, project: Project): Promise<Heads> {
   const { fromRevision: named } = inputs
   if (named) return { heads: named, tableExists: named.length > 0 }
   const directory = resolve(inputs.workingDirectory)
   const scripts = await scriptsAt(directory, await baseCommit(directory, surroundings.base))
-  const nodes = await driver.read(scripts.map(({ source }) => source))
+  const readings = await reader.read(scripts.map(({ source }) => Buffer.from(source)))
+  const nodes = readings.flatMap(reading => nodeOf(reading) ?? [])
   // Other projects of the repository have histories of their own.
   const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)))
   surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`)
@@ -88,7 +112,13 @@ function describe({ surroundings, targets }: Step, plan: Plan, state: DatabaseSt
   if (revisions.length === 0) return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`)
   const batch = count(revisions.length, 'revision')
   log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`)
-  for (const revision of revisions) {
+}
+
+/** Tells the log what each revision of it sends. */
+function describeSql({ surroundings, targets }: Step, plan: Plan, state: DatabaseState): void {
+  const { log } = surroundings
+  const of = targets.length > 1 ? `${state.bind}: ` : ''
+  for (const revision of plan.revisions) {
     const { id, message, path, notRenderable } = revision
     const title = `${of}${id} ${message} (${path})`
     if (notRenderable) log.info(`${title}: not rendered, ${notRenderable.reason}`)

@@ -1,30 +1,38 @@
+import { resolve } from 'node:path'
 import { Failure } from './failure'
-import { versionOf } from './git/history'
-import { Reviews, reviewProblem } from './github/reviews'
+import { History, type Versioned } from './git/history'
+import { type Missing, Reviews, reviewProblem } from './github/reviews'
+import { unchangedSince } from './older'
+import { below } from './plan/heads'
 import type { Script } from './plan/plan'
 import type { Step } from './step'
 
 /**
- * Demands of every script of the batch that it came by a reviewed pull request; those that are older than the adoption
- * of the rule are exempt. Throws a Failure `not-reviewed` that names each revision, its pull request and what is missing.
+ * Demands of every script of the batch that it came by a reviewed pull request. Alembic imports the others as well: those
+ * that are not as they were when the databases' heads were added have to be reviewed, too. Scripts that are older than
+ * the adoption of the rule are exempt as they were then. Throws a Failure `not-reviewed` that names each script, its
+ * pull request and what is missing.
  */
-export async function requireReview({ inputs, surroundings, scripts, result }: Step): Promise<void> {
+export async function requireReview(step: Step): Promise<void> {
+  const { inputs, surroundings, scripts, imported, targets } = step
   const { requireReview: rule, githubToken } = inputs
   if (!rule) return
-  const exempt = rule === true ? new Set<string>() : olderThan(rule.since, scripts)
+  const plans = targets.flatMap(({ state }) => state.plan ?? [])
+  const batch = new Set(plans.flatMap(({ revisions }) => revisions.map(({ id }) => id)))
+  const exempt = new Set(rule === true ? [] : await olderThan(step, rule.since))
+  const ids = new Set([...batch, ...imported])
+  const asked = [...ids].flatMap(id => scripts.get(id) ?? []).filter(({ file }) => !exempt.has(file))
+  const heads = plans.flatMap(({ priorHeads }) => priorHeads)
+  const asBefore = asked.every(({ id }) => batch.has(id)) ? new Set<string>() : await unchangedSince(step, heads)
   const [owner = '', repo = ''] = surroundings.repository.split('/')
   const reviews = new Reviews(githubToken, { owner, repo }, surroundings.signal)
-  const batch = new Map(result.databases.flatMap(({ plan }) => plan?.revisions ?? []).map(each => [each.id, each]))
+  const history = new History(process.env.GITHUB_WORKSPACE ?? process.cwd())
+  await history.requireCommitted(resolve(inputs.workingDirectory))
   const lines: string[] = []
-  for (const { id, message, path, file } of batch.values()) {
-    if (exempt.has(id)) continue
-    const version = await versionOf(file)
-    const missing = await reviews.missing(version).catch(error => {
-      throw new Failure('not-reviewed', reviewProblem(error), { cause: error })
-    })
-    if (!missing) continue
-    const pullRequest = missing.pullRequest ? `pull request #${missing.pullRequest}: ` : ''
-    lines.push(`Revision ${id}${message && ` (${message})`}, ${path}: ${pullRequest}${missing.what}.`)
+  for (const script of asked) {
+    if (!batch.has(script.id) && asBefore.has(script.file)) continue
+    const missing = await missingOf(script.file, step.bytesOf(script), history, reviews)
+    if (missing) lines.push(told(script, batch.has(script.id), missing))
   }
   if (lines.length === 0) return surroundings.log.info('Every script of the batch was reviewed.')
   throw new Failure('not-reviewed', lines.join('\n'), {
@@ -33,20 +41,41 @@ export async function requireReview({ inputs, surroundings, scripts, result }: S
   })
 }
 
-/** The revisions below this one, by `down_revision`. */
-function olderThan(since: string, scripts: Map<string, Script>): Set<string> {
-  const found = [...scripts.keys()].filter(id => id === since || id.startsWith(since))
-  if (found.length !== 1) {
+async function missingOf(
+  file: string,
+  bytes: Buffer,
+  history: History,
+  reviews: Reviews,
+): Promise<Missing | undefined> {
+  let version: Versioned
+  try {
+    version = await history.versionOf(file, bytes)
+  } catch (error) {
+    if (!(error instanceof Failure) || error.reason !== 'not-reviewed') throw error
+    return { what: error.message.replace(/\.$/, '') }
+  }
+  try {
+    return await reviews.missing(version)
+  } catch (error) {
+    throw new Failure('not-reviewed', reviewProblem(error), { cause: error })
+  }
+}
+
+/** The files of the scripts below a revision that have the bytes which they had wherever it was added. */
+async function olderThan(step: Step, since: string): Promise<string[]> {
+  const { scripts } = step
+  const [id, ...more] = [...scripts.keys()].filter(each => each === since || each.startsWith(since))
+  if (id === undefined || more.length > 0) {
     throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`)
   }
-  const older = new Set<string>()
-  const visit = (id: string): void => {
-    for (const down of scripts.get(id)?.down ?? []) {
-      if (older.has(down)) continue
-      older.add(down)
-      visit(down)
-    }
-  }
-  visit(found[0]!)
-  return older
+  const older = below(scripts, [id])
+  older.delete(id)
+  const asThen = await unchangedSince(step, [id])
+  return [...scripts.values()].filter(script => older.has(script.id) && asThen.has(script.file)).map(({ file }) => file)
+}
+
+function told({ id, message, path }: Script, isOfBatch: boolean, { pullRequest, what }: Missing): string {
+  const role = isOfBatch ? '' : ', which is not of the batch and is imported with it'
+  const by = pullRequest ? `pull request #${pullRequest}: ` : ''
+  return `Revision ${id}${message && ` (${message})`}, ${path}${role}: ${by}${what}.`
 }

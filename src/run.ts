@@ -2,10 +2,11 @@ import { requireDigest } from './expected'
 import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
 import { settleLeftovers } from './leftovers'
+import { nameEditedOlder } from './older'
 import { sameHeads } from './plan/plan'
 import { nameHeads, type Result, revisionsOf, stands } from './plan/result'
 import { loadParser } from './plan/statements'
-import { planBatch } from './planning'
+import { planBatch, renderBatch } from './planning'
 import { lossOf } from './postgres/connection'
 import { notRehearsableFailure, notTransactionalFailure, warningsOf } from './report/blame'
 import { withoutConstants } from './report/discretion'
@@ -17,8 +18,8 @@ import { transact } from './transact'
 import { canPrepare } from './two-phase'
 
 /**
- * The story: resolve, dry run, publish, run in one transaction, verify, commit, publish. What comes of it is in the
- * result, a failure too, with the heads as the databases have them then.
+ * The story: resolve, decide whether it may run, dry run, publish, run in one transaction, verify, commit, publish. What
+ * comes of it is in the result, a failure too, with the heads as the databases have them then.
  */
 export async function run(inputs: Inputs, result: Result, surroundings: Surroundings): Promise<void> {
   const { publisher, log, signal, stuck } = surroundings
@@ -66,6 +67,10 @@ async function carryOut(step: Step): Promise<void> {
   if (pending && inputs.expectedDigest) {
     await requireDigest(result, inputs.expectedDigest, () => publisher.standing())
   }
+  if (pending && mode !== 'preview') await requireReview(step)
+  if (pending) await nameEditedOlder(step)
+  // Until here no script was imported.
+  await renderBatch(step)
   if (!pending) result.outcome = 'up-to-date'
   else if (mode === 'preview') {
     result.outcome = 'previewed'
@@ -74,7 +79,6 @@ async function carryOut(step: Step): Promise<void> {
   } else {
     refuseObstacles(result)
     for (const warning of halvesOf(shown())) log.warning(warning)
-    await requireReview(step)
     result.commentUrl = await publisher.comment(result)
     result.outcome = await transact(step)
   }

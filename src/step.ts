@@ -1,16 +1,19 @@
 import { writeFileSync } from 'node:fs'
 import { basename, delimiter, dirname, join, resolve, sep } from 'node:path'
-import { Driver, type Project } from './alembic/driver'
+import { Driver, type Project, type ReadScript, shownPath } from './alembic/driver'
 import { childEnvironment } from './alembic/environment'
+import { Reader } from './alembic/reader'
 import { Failure, messageOf } from './failure'
 import { requireKnown, requireSignature, sourcesBelow, type Trusted, trustedFiles } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
+import { below } from './plan/heads'
 import type { Script } from './plan/plan'
 import type { DatabaseState, Result } from './plan/result'
 import { disconnect } from './postgres/connection'
 import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
+import { readScripts } from './scripts'
 import { requireDistinct, Target } from './target'
 
 /** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
@@ -58,11 +61,14 @@ export class Step {
   started = false
   /** Set by `startPython`; a plan file needs none. */
   driver!: Driver
+  reader!: Reader
   targets: Target[]
   /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
   trusted: Trusted | undefined
   /** Every script of the project by its id, once it is loaded. */
   scripts = new Map<string, Script>()
+  /** Every script's file as it was read, once: nothing else is looked at, or run. */
+  sources: ReadScript[] = []
 
   constructor(
     readonly inputs: Inputs,
@@ -87,6 +93,16 @@ export class Step {
   get runsInSegments(): boolean {
     const { segments, mode, planFile } = this.inputs
     return segments && mode === 'apply' && !planFile
+  }
+
+  /**
+   * The scripts that are imported, by their ids: the batch, and what has run before it. Raw Alembic imports the others,
+   * too; nothing of the batch can need what comes behind it, or beside it.
+   */
+  get imported(): Set<string> {
+    const plans = this.targets.flatMap(({ state }) => state.plan ?? [])
+    const heads = plans.flatMap(({ priorHeads }) => priorHeads)
+    return new Set([...below(this.scripts, heads), ...plans.flatMap(({ revisions }) => revisions.map(({ id }) => id))])
   }
 
   /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
@@ -123,15 +139,46 @@ export class Step {
     const passwords = [...databases.values()].flatMap(database => database.secrets)
     const secrets = planKey ? [...passwords, planKey] : passwords
     const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword])
-    this.driver = new Driver({
+    const options = {
       ...this.inputs,
       workingDirectory: resolve(this.inputs.workingDirectory),
       environment: childEnvironment(environment, { secrets, token }),
       urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
-      print: line => this.printed.add(line),
+      print: (line: string) => this.printed.add(line),
       signal,
       ...(this.trusted && { trusted: this.trusted }),
-    })
+    }
+    this.driver = new Driver(options)
+    this.reader ??= new Reader(options)
+  }
+
+  /** Waits until Python has loaded the project, whose scripts are then known and none imported. */
+  async loadProject(): Promise<Project> {
+    return await this.python(() => this.driver.project(files => this.#read(files)), 'Output of the app')
+  }
+
+  /** A script's bytes as they were read. */
+  bytesOf({ file }: Script): Buffer {
+    const found = this.sources.find(source => source.file === file)
+    if (!found) throw new Error(`${file} was not read`)
+    return found.bytes
+  }
+
+  /** Reads scripts that were not read yet. */
+  async #read(files: string[]): Promise<ReadScript[]> {
+    const known = new Map(this.sources.map(source => [source.file, source]))
+    const isFirst = this.scripts.size === 0
+    const missing = files.filter(file => !known.has(file))
+    const [first] = missing
+    if (first && !isFirst) {
+      throw new Failure('plan-changed', `The script ${shownPath(first)} has come since the batch was planned.`)
+    }
+    // Before it is read, and so before any of it is run.
+    if (this.trusted) requireKnown(missing, this.trusted)
+    const read = first ? await readScripts(missing, this.reader, this.inputs) : []
+    this.sources.push(...read)
+    for (const source of read) known.set(source.file, source)
+    return files.flatMap(file => known.get(file) ?? [])
   }
 
   /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
@@ -141,7 +188,7 @@ export class Step {
     this.driver?.kill()
     this.startPython()
     await this.open()
-    if (this.driver) await this.python(() => this.driver.project(), 'Output of the app')
+    if (this.driver) await this.loadProject()
   }
 
   /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
@@ -170,6 +217,7 @@ export class Step {
   async end(): Promise<void> {
     this.printed.show(this.surroundings.log, 'Output of Python')
     this.driver?.kill()
+    this.reader?.kill()
     await allOf(this.targets.map(async ({ client }) => client && disconnect(client)))
   }
 

@@ -87,10 +87,11 @@ export class Target {
   /** After a failure, the outputs say what the database holds and not what was hoped. */
   async rereadHeads(): Promise<void> {
     const { state } = this
-    if (state.outcome === 'in-doubt' || !this.client || !this.versionTable) return
+    if (state.outcome === 'in-doubt') return
     if (state.priorHeads && state.outcome !== 'applied') {
       state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads
     }
+    if (!this.client || !this.versionTable) return
     try {
       const { heads } = await this.aside(client => readHeads(client, this.versionTable))
       state.newHeads = heads

@@ -7,6 +7,7 @@ import { cancelStatement } from './postgres/sessions'
 import { Progress } from './progress'
 import { failureOf } from './report/blame'
 import { count } from './report/words'
+import { requireUnchanged } from './scripts'
 import type { SegmentedRun } from './segments'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
@@ -47,11 +48,12 @@ export async function runThroughGates(step: Step, run?: SegmentedRun): Promise<v
   let error: unknown
   try {
     await step.driver.run(
-      { direction, target, databases },
+      { direction, target, databases, imported: step.imported },
       {
         revision(bind, id) {
           for (const { target, progress } of passages) {
             if (target.state.bind === bind) {
+              requireUnchanged(step.scripts.get(id))
               progress.start(id)
               run?.revisionStarts(id)
             } else progress.finish()
@@ -142,7 +144,7 @@ const behind = (revision: string, committed: number): string =>
 
 function batchOf({ target, gate }: Passage) {
   const { user = '', database = '' } = target.client!
-  const revisions = target.rest.revisions.map(({ id, digest }) => ({ id, digest }))
+  const revisions = target.rest.revisions.map(({ id }) => id)
   return { revisions, gate: { ...gate.address, user, database } }
 }
 

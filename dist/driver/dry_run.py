@@ -9,7 +9,7 @@ from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, NotRenderable, is_users, line_in, one_line
 from atomic_upgrade.forbidden import look_into
 from atomic_upgrade.graph import steps_to
-from atomic_upgrade.scripts import digest_of
+from atomic_upgrade.scripts import scripts
 
 
 # The most bytes of one statement, and of all statements of a dry run, as they are told; driver.ts takes little more.
@@ -201,16 +201,7 @@ class DryRun:
         self.script = script
         self.request = request
         self.renderers = {}
-        self.prior = {bind: self.resolve(each["heads"]) for bind, each in request["databases"].items()}
-        self.new = {bind: set(prior) for bind, prior in self.prior.items()}
-
-    def resolve(self, names):
-        from alembic.util import CommandError
-
-        try:
-            return [each.revision for name in names for each in self.script.get_revisions(name) if each is not None]
-        except CommandError as error:
-            raise Failed("unknown-revision", str(error), heads=names)
+        self.prior = {bind: each["heads"] for bind, each in request["databases"].items()}
 
     def configured(self, context):
         # Whose it is will be said when its migrations run; until then it prints nothing.
@@ -225,11 +216,12 @@ class DryRun:
         if bind not in self.prior:
             return ()
         steps = steps_to(self.script, self.request["direction"], self.request["target"], heads)
+        if [step.revision.revision for step in steps] != self.request["databases"][bind]["revisions"]:
+            raise Failed("plan-changed", "The scripts lead elsewhere when they are imported than before.")
         return self.renderers[bind].steps(steps)
 
     def applied(self, bind, heads):
-        self.new[bind] = set(heads)
-        self.renderers[bind].revisions[-1]["heads"] = sorted(heads)
+        pass
 
 
 def plan(project, request):
@@ -238,19 +230,17 @@ def plan(project, request):
     run_env(project, dry_run.script, request["target"], dry_run)
     return {
         bind: {
-            "prior": sorted(dry_run.prior[bind]),
-            "new": sorted(dry_run.new[bind]),
-            "revisions": [look_at(each, bind, dry_run.script, request["direction"]) for each in renderer.revisions],
+            "revisions": [look_at(each, bind, request["direction"]) for each in renderer.revisions],
         }
         for bind, renderer in dry_run.renderers.items()
         if bind in dry_run.prior
     }
 
 
-def look_at(revision, bind, script, direction):
-    found = script.get_revision(revision["id"])
-    told = {**revision, "digest": digest_of(found)}
-    return told if revision["reason"] is None else {**told, **look_into(found.path, direction, bind)}
+def look_at(revision, bind, direction):
+    if revision["reason"] is None:
+        return revision
+    return {**revision, **look_into(scripts.source_of(revision["id"]), direction, bind)}
 
 
 class Discovery:

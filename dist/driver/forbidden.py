@@ -8,10 +8,8 @@ from atomic_upgrade.environment import default
 words = re.compile(r"\b(CONCURRENTLY|VACUUM|ALTER\s+SYSTEM|ADD\s+VALUE|(CREATE|DROP)\s+(DATABASE|TABLESPACE))\b", re.I)
 
 
-def look_into(path, direction, bind):
+def look_into(source, direction, bind):
     """Alembic's own argument is sure; mere words in strings may be anything. Lines count from 1."""
-    with open(path, "rb") as file:
-        source = file.read()
     names = {direction, direction + "_" + bind} | ({direction + "_"} if bind == default else set())
     concurrently, mentions, strings = [], [], []
     for function in ast.parse(source).body:

@@ -6,10 +6,11 @@ import sys
 from atomic_upgrade.channel import channel
 from atomic_upgrade.dry_run import plan
 from atomic_upgrade.failures import Failed, frames_of, one_line
-from atomic_upgrade.graph import read_scripts
+from atomic_upgrade.graph import resolve
 from atomic_upgrade.lifeline import end_with
 from atomic_upgrade.online_run import run
 from atomic_upgrade.project import load
+from atomic_upgrade.scripts import scripts
 from atomic_upgrade.trusted import watch
 
 
@@ -58,9 +59,12 @@ def main(here):
     answer(loading)
     while project is not None:
         request = channel.receive()
+        if "resolve" in request:
+            answer(lambda: {"resolved": resolve(project.graph, request["resolve"])})
+            continue
+        # The action has decided.
+        scripts.imported = request["import"]
         if "plan" in request:
             answer(lambda: tell(plan(project, request["plan"])))
-        elif "read" in request:
-            answer(lambda: {"read": read_scripts(request["read"])})
         elif "run" in request:
             answer(lambda: run(project, request["run"]))

@@ -5,7 +5,6 @@ from atomic_upgrade.connections import gates, numbered
 from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, frames_of, is_database_error, line_in, one_line
 from atomic_upgrade.graph import steps_to
-from atomic_upgrade.scripts import digest_of
 
 
 class OnlineRun:
@@ -35,12 +34,9 @@ class OnlineRun:
             raise Failed("invalid-input", "The project has the database %s, and database-url does not." % bind)
         steps = steps_to(self.script, self.request["direction"], self.request["target"], heads)
         planned = self.request["databases"][bind]["revisions"]
-        if [step.revision.revision for step in steps] != [each["id"] for each in planned]:
+        if [step.revision.revision for step in steps] != planned:
             raise Failed("drift", "Alembic finds the heads %s in the database." % (", ".join(heads) or "(base)"))
-        for step, revision in zip(steps, planned):
-            if digest_of(step.revision) != revision["digest"]:
-                told = "The script of revision %s has changed since the batch was planned."
-                raise Failed("plan-changed", told % revision["id"], path=step.revision.path)
+        for step in steps:
             self.path, self.id = step.revision.path, step.revision.revision
             channel.ask(revision={"bind": bind, "id": self.id})
             yield step

@@ -1,11 +1,14 @@
-import type { Node } from '../plan/heads'
 import type { PlaceInScript, RenderedStatement } from '../plan/plan'
 
 /** One JSON line of the driver's. */
 export interface Answer {
+  /** Comes before `loaded`, mostly once: scripts that the action is to read. */
+  files?: string[]
   loaded?: {
     revisions: {
       id: string
+      /** Which of the scripts that were read. */
+      file: number
       down: string[]
       depends_on: string[]
       labels: string[]
@@ -18,8 +21,8 @@ export interface Answer {
   }
   /** Comes before `planned`: one statement of a revision, in their order. */
   statement?: RenderedStatement
-  planned?: Record<string, PlannedBatch>
-  read?: Node[]
+  resolved?: Record<string, { prior: string[]; new: string[]; revisions: { id: string; heads: string[] }[] }>
+  planned?: Record<string, RenderedBatch>
   revision?: { bind: string; id: string }
   /** The number of the connection that Alembic runs the scripts on. */
   own?: number
@@ -39,17 +42,13 @@ export interface Answer {
   }
 }
 
-export interface PlannedBatch {
-  prior: string[]
-  new: string[]
+export interface RenderedBatch {
   revisions: {
     id: string
-    digest: string
     /** Which of the statements that came before: from, and up to without that one. */
     statements: [number, number]
     reason: string | null
     line: number | null
-    heads: string[]
     concurrently?: PlaceInScript[]
     mentions?: PlaceInScript[]
     strings?: PlaceInScript[]
@@ -96,11 +95,13 @@ const line = or(number, null)
 const places = or(list(fields({ line: number, text })), undefined)
 
 const isAnswer = fields({
+  files: or(texts, undefined),
   loaded: or(
     fields({
       revisions: list(
         fields({
           id: text,
+          file: number,
           down: texts,
           depends_on: texts,
           labels: texts,
@@ -115,19 +116,19 @@ const isAnswer = fields({
     undefined,
   ),
   statement: or(fields({ sql: text, line, own: truth }), undefined),
+  resolved: or(
+    record(fields({ prior: texts, new: texts, revisions: list(fields({ id: text, heads: texts })) })),
+    undefined,
+  ),
   planned: or(
     record(
       fields({
-        prior: texts,
-        new: texts,
         revisions: list(
           fields({
             id: text,
-            digest: text,
             statements: list(number),
             reason: or(text, null),
             line,
-            heads: or(texts, undefined),
             concurrently: places,
             mentions: places,
             strings: places,
@@ -135,10 +136,6 @@ const isAnswer = fields({
         ),
       }),
     ),
-    undefined,
-  ),
-  read: or(
-    list(fields({ id: text, down: list(() => true), dependsOn: list(() => true), labels: list(() => true) })),
     undefined,
   ),
   revision: or(fields({ bind: text, id: text }), undefined),

@@ -4,9 +4,9 @@ import { existsSync, readFileSync, realpathSync } from 'node:fs'
 import { delimiter, dirname, join, relative, resolve, sep } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { Failure, type FailureReason, type Place } from '../failure'
-import { explainHeads, type Node } from '../plan/heads'
-import type { Direction, Plan, RenderedStatement, Revision, Script } from '../plan/plan'
-import { type Answer, type PlannedBatch, readAnswer } from './answer'
+import { explainHeads } from '../plan/heads'
+import type { Direction, Plan, RenderedStatement, Script } from '../plan/plan'
+import { type Answer, readAnswer } from './answer'
 import { type Line, readLines, textsOf } from './lines'
 
 /** How to start the user's Python and what it shall load. */
@@ -30,7 +30,30 @@ export interface DriverOptions {
   trusted?: { roots: string[]; files: Record<string, string>; links: Record<string, string> }
 }
 
-/** What the project looks like once it is loaded. */
+/** A script as it was read before any of them runs. */
+export interface ReadScript {
+  /** Its path as Alembic lists it. */
+  file: string
+  bytes: Buffer
+  /** SHA-256 of the bytes, their line ends taken as LF; hexadecimal. */
+  digest: string
+  /** What Alembic takes from it; undefined where only running it tells. */
+  values: ScriptValues | undefined
+  doc: string
+}
+
+/** The names at the top of a script. */
+export interface ScriptValues {
+  revision: string
+  down_revision: string | string[] | null
+  branch_labels?: string | string[] | null
+  depends_on?: string | string[] | null
+}
+
+/** Reads the files of scripts. */
+export type ReadFiles = (files: string[]) => Promise<ReadScript[]>
+
+/** What the project looks like once it is loaded, before any script is imported but those that only an import can read. */
 export interface Project {
   scripts: Map<string, Script>
   heads: string[]
@@ -45,15 +68,25 @@ export interface Request<Database> {
   databases: Record<string, Database>
 }
 
+/** One for which scripts are imported: these, by their ids. Of the others Alembic is told what was read. */
+export interface Importing<Database> extends Request<Database> {
+  imported: Set<string>
+}
+
 export interface PriorHeads {
   /** Full ids as the database has them, or what the user named. */
   heads: string[]
+}
+
+/** What is to be rendered: a plan without its SQL. */
+export interface Unrendered {
+  plan: Plan
   versionTableExists: boolean
 }
 
 export interface Batch {
-  /** With the digests of their scripts, as they were planned. */
-  revisions: { id: string; digest: string }[]
+  /** Their ids, as they were planned. */
+  revisions: string[]
   gate: { host: string; port: number; user: string; password: string; database: string }
 }
 
@@ -140,6 +173,8 @@ export class Driver {
   #gone: Failure | undefined
   #killed = false
   #project: Project | undefined
+  /** The scripts' places among those that were read, by their ids. */
+  #numbers = new Map<string, number>()
 
   constructor(private readonly options: DriverOptions) {
     const [command = 'python', ...args] = options.python
@@ -188,71 +223,92 @@ export class Driver {
     })
   }
 
-  /** Waits until the app is imported and the scripts are read. */
-  async project(): Promise<Project> {
-    const { loaded } = await this.#answer()
+  /** Waits until the app is imported; `read` is called for the scripts, of which this Python then knows what it returns. */
+  async project(read: ReadFiles): Promise<Project> {
+    const known: ReadScript[] = []
+    let answer = await this.#answer()
+    for (; answer.files; answer = await this.#answer()) {
+      const scripts = await read(answer.files)
+      known.push(...scripts)
+      const told = scripts.map(({ bytes, values = null, doc }) => ({ source: bytes.toString('base64'), values, doc }))
+      this.#send({ scripts: told })
+    }
+    const { loaded } = answer
     if (!loaded) throw this.#unexpected()
+    this.#numbers = new Map(loaded.revisions.map(({ id, file }) => [id, file]))
     this.#project = {
       heads: loaded.heads,
       databases: loaded.databases.map(({ bind, version_table, version_table_schema }) => {
         return { bind, versionTable: version_table, versionTableSchema: version_table_schema }
       }),
       scripts: new Map(
-        loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, created }) => [
-          id,
-          {
+        loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, file, created }) => {
+          const script = known[file]
+          if (!script || (script.values && script.values.revision !== id)) throw this.#unexpected()
+          const title = message.split('\n')[0]!.trim()
+          const { digest } = script
+          return [
             id,
-            down,
-            dependsOn,
-            labels,
-            message: message.split('\n')[0]!.trim(),
-            path: this.#file(path),
-            file: resolve(this.options.workingDirectory, path),
-            created,
-          },
-        ]),
+            { id, down, dependsOn, labels, message: title, path: this.#file(path), file: script.file, digest, created },
+          ]
+        }),
       ),
     }
     return this.#project
   }
 
-  /** Resolves the target by Alembic's rules and renders the batch of each database. */
-  async plan({ direction, target, databases }: Request<PriorHeads>): Promise<Map<string, Plan>> {
-    const asked = Object.entries(databases).map(([bind, { heads, versionTableExists: version_table_exists }]) => {
-      return [bind, { heads, version_table_exists }]
+  /** Resolves the target by Alembic's rules: the batch of each database, without its SQL. */
+  async resolve({ direction, target, databases }: Request<PriorHeads>): Promise<Map<string, Plan>> {
+    this.#send({ resolve: { direction, target, databases } })
+    const { resolved } = await this.#answer()
+    if (!resolved) throw this.#unexpected()
+    const plans = Object.entries(resolved).map(([bind, { prior, new: newHeads, revisions: ids }]): [string, Plan] => {
+      const revisions = ids.map(({ id, heads }) => {
+        const script = this.#project?.scripts.get(id)
+        if (!script) throw this.#unexpected()
+        return { ...script, heads }
+      })
+      return [bind, { direction, target, priorHeads: prior, newHeads, revisions }]
     })
-    this.#send({ plan: { direction, target, databases: Object.fromEntries(asked) } })
+    return new Map(plans)
+  }
+
+  /** Imports the scripts, and renders the batch of each database: the same plans with their SQL. */
+  async render({ direction, target, databases, imported }: Importing<Unrendered>): Promise<Map<string, Plan>> {
+    const asked = Object.entries(databases).map(([bind, { plan, versionTableExists: version_table_exists }]) => {
+      return [bind, { heads: plan.priorHeads, version_table_exists, revisions: plan.revisions.map(({ id }) => id) }]
+    })
+    const plan = { direction, target, databases: Object.fromEntries(asked) }
+    this.#send({ plan, import: this.#numbersOf(imported) })
     const statements: RenderedStatement[] = []
     let answer = await this.#answer()
     for (; answer.statement; answer = await this.#answer()) statements.push(answer.statement)
     const { planned } = answer
     if (!planned) throw this.#unexpected()
-    const plans = Object.entries(planned).map(([bind, batch]): [string, Plan] => {
-      const revisions = batch.revisions.map(each => this.#revision(each, statements.slice(...each.statements)))
-      return [bind, { direction, target, priorHeads: batch.prior, newHeads: batch.new, revisions }]
+    const plans = Object.entries(databases).map(([bind, { plan }]): [string, Plan] => {
+      const rendered = new Map(planned[bind]?.revisions.map(each => [each.id, each]))
+      const revisions = plan.revisions.map(revision => {
+        const found = rendered.get(revision.id)
+        if (!found) throw this.#unexpected()
+        const {
+          id: _,
+          statements: [from, to],
+          reason,
+          line,
+          ...source
+        } = found
+        if (reason === null) return { ...revision, statements: statements.slice(from, to) }
+        return { ...revision, notRenderable: { reason, line }, ...source }
+      })
+      return [bind, { ...plan, revisions }]
     })
     return new Map(plans)
   }
 
-  #revision(planned: PlannedBatch['revisions'][number], statements: RenderedStatement[]): Revision {
-    const { id, digest, statements: _, reason, line, heads, ...source } = planned
-    const script = { ...this.#project!.scripts.get(id)!, digest, heads }
-    if (reason === null) return { ...script, statements }
-    return { ...script, notRenderable: { reason, line }, ...source }
-  }
-
-  /** Reads the graph of scripts from their sources, without running them. */
-  async read(sources: string[]): Promise<Node[]> {
-    this.#send({ read: sources })
-    const { read } = await this.#answer()
-    if (!read) throw this.#unexpected()
-    return read
-  }
-
   /** Runs the batches online through the gates. */
-  async run(request: Request<Batch>, listener: Listener): Promise<void> {
-    const left = new Map(Object.entries(request.databases).map(([bind, { revisions }]) => [bind, [...revisions]]))
-    this.#send({ run: request })
+  async run({ imported, ...run }: Importing<Batch>, listener: Listener): Promise<void> {
+    const left = new Map(Object.entries(run.databases).map(([bind, { revisions }]) => [bind, [...revisions]]))
+    this.#send({ run, import: this.#numbersOf(imported) })
     try {
       for (;;) {
         const { ran, revision, own, speaker } = await this.#answer()
@@ -262,7 +318,7 @@ export class Driver {
         else if (speaker) {
           const { connection, thread, task, place } = speaker
           listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } })
-        } else if (revision && left.get(revision.bind)?.shift()?.id === revision.id) {
+        } else if (revision && left.get(revision.bind)?.shift() === revision.id) {
           listener.revision(revision.bind, revision.id)
         } else throw this.#unexpected()
         this.#send({ go: true })
@@ -286,6 +342,10 @@ export class Driver {
     }
     this.#child.stdout?.destroy()
     this.#child.stderr?.destroy()
+  }
+
+  #numbersOf(ids: Set<string>): number[] {
+    return [...this.#numbers].flatMap(([id, number]) => (ids.has(id) ? [number] : []))
   }
 
   #send(request: object): void {
@@ -361,9 +421,7 @@ export class Driver {
   }
 
   #file(path: string): string {
-    const absolute = resolve(this.options.workingDirectory, path)
-    const inside = relative(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute)
-    return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/')
+    return shownPath(resolve(this.options.workingDirectory, path))
   }
 }
 
@@ -394,6 +452,12 @@ function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }: Dri
   return outside.join(delimiter)
 }
 
+/** A file for people: relative to the workspace where it lies inside it. */
+export function shownPath(absolute: string): string {
+  const inside = relative(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute)
+  return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/')
+}
+
 function adviceFor(kind: string): { advice?: string } {
   switch (kind) {
     case 'render-failed':
@@ -412,7 +476,10 @@ function adviceFor(kind: string): { advice?: string } {
           'Commit what Python needs to the base branch, install it in an earlier step as a package (not editable), or show pull requests in an event without secrets (pull_request). If you trust what lies there with all that this job can reach, set allow-untrusted: true.',
       }
     case 'plan-changed':
-      return { advice: 'See to it that nothing writes into the scripts while they run, and run the step again.' }
+      return {
+        advice:
+          'See to it that nothing writes into the scripts while they run, and that each says the same of itself every time.',
+      }
     default:
       return {}
   }

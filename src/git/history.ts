@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 import { readFileSync, realpathSync } from 'node:fs'
-import { dirname, relative } from 'node:path'
+import { basename, dirname, relative, sep } from 'node:path'
 import { Failure } from '../failure'
-import { git, succeeds } from './repository'
+import { followed, type Link } from './links'
+import { git, gitBytes } from './repository'
 
 /** A script as git and GitHub know it. */
 export interface Versioned {
@@ -14,29 +15,81 @@ export interface Versioned {
   blobs: string[]
 }
 
-/**
- * Where the bytes of a file that is about to run came from. `file` is absolute.
- * Throws a Failure `not-reviewed` where git does not know it, `invalid-input` where the clone is too shallow to tell.
- */
-export async function versionOf(file: string): Promise<Versioned> {
-  const directory = dirname(file)
-  const root = await git(directory, ['rev-parse', '--show-toplevel']).then(
-    text => realpathSync(text.trim()),
+/** Where the bytes of files came from, as git tells it. */
+export class History {
+  readonly #links = new Map<string, Promise<void>>()
+
+  /** `workspace`: links outside of it are the machine's own. */
+  constructor(private readonly workspace: string) {}
+
+  /**
+   * Where the bytes of a file that is about to run came from. `file` is absolute, and the links on its way count.
+   * Throws a Failure `not-reviewed` where git does not have it so, `invalid-input` where the clone is too shallow to tell.
+   */
+  async versionOf(file: string, bytes: Buffer): Promise<Versioned> {
+    const real = await this.requireCommitted(file)
+    const root = await rootOf(dirname(real))
+    if (root === undefined) {
+      throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`)
+    }
+    const path = pathIn(root, realpathSync.native(real))
+    const entry = await entryAt(root, path)
+    if (!entry?.mode.startsWith('100')) {
+      throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`)
+    }
+    const blobs = blobsOf(bytes)
+    if (!blobs.includes(entry.blob)) {
+      const told = `${path}: the commit that is checked out has another version of this script than will run.`
+      throw new Failure('not-reviewed', told)
+    }
+    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim()
+    if ((await shallowCommits(root)).has(commit)) {
+      throw tooShallow(`which commit has changed ${path} last`)
+    }
+    return { path, commit, blobs }
+  }
+
+  /**
+   * Where a path really leads. Throws a Failure `not-reviewed` where a link on its way inside of the workspace is not
+   * committed as it is.
+   */
+  async requireCommitted(path: string): Promise<string> {
+    const { file, links } = followed(path)
+    const inside = `${realpathSync(this.workspace)}${sep}`
+    for (const link of links.filter(each => each.file.startsWith(inside))) {
+      const known = this.#links.get(link.file) ?? requireCommittedLink(link)
+      this.#links.set(link.file, known)
+      await known
+    }
+    return file
+  }
+}
+
+async function requireCommittedLink({ file, target }: Link): Promise<void> {
+  const root = await rootOf(dirname(file))
+  const path = root && pathIn(root, `${realpathSync.native(dirname(file))}${sep}${basename(file)}`)
+  const entry = root && path ? await entryAt(root, path) : undefined
+  if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target))) return
+  const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`
+  throw new Failure('not-reviewed', told)
+}
+
+const pathIn = (root: string, file: string): string => relative(root, file).replaceAll('\\', '/')
+
+/** The root of the checkout that a folder is in. */
+export const rootOf = (directory: string): Promise<string | undefined> =>
+  git(directory, ['rev-parse', '--show-toplevel']).then(
+    text => realpathSync.native(text.trim()),
     () => undefined,
   )
-  if (root === undefined)
-    throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`)
-  const path = relative(root, realpathSync(file)).replaceAll('\\', '/')
-  if (!(await succeeds(root, ['cat-file', '-e', `HEAD:${path}`]))) {
-    throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`)
-  }
-  const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim()
-  if ((await shallowCommits(root)).has(commit)) {
-    throw new Failure('invalid-input', `The clone is too shallow to tell which commit has changed ${path} last.`, {
-      advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
-    })
-  }
-  return { path, commit, blobs: blobsOf(readFileSync(file)) }
+
+/** What the commit that is checked out has at a path. */
+async function entryAt(root: string, path: string): Promise<{ mode: string; blob: string } | undefined> {
+  // Each entry is `MODE TYPE NAME<tab>PATH`.
+  const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '')
+  const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`))
+  const [mode, , blob] = entry.split(/[ \t]/)
+  return mode && blob ? { mode, blob } : undefined
 }
 
 /** The commits whose parents a shallow clone does not have: every file seems to come with them. */
@@ -47,6 +100,60 @@ async function shallowCommits(root: string): Promise<Set<string>> {
   } catch {
     return new Set()
   }
+}
+
+const tooShallow = (what: string): Failure =>
+  new Failure('invalid-input', `The clone is too shallow to tell ${what}.`, {
+    advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+  })
+
+/** A Python file that a commit of the history adds. */
+export interface Added {
+  commit: string
+  blob: string
+}
+
+/**
+ * Every Python file that is added by a commit of the history, under whichever path; a moved one is added once more.
+ * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ */
+export async function addedFiles(root: string): Promise<Added[]> {
+  if ((await shallowCommits(root)).size > 0) throw tooShallow('which older scripts have changed')
+  const shown = ['--format=%H', '--raw', '--no-abbrev', '--no-renames', '--diff-filter=A', '--full-history']
+  const printed = await git(root, ['log', ...shown, 'HEAD', '--', ':(top)*.py', ':(top)*.pyc'])
+  const added: Added[] = []
+  let commit = ''
+  for (const line of printed.split('\n')) {
+    const [, mode, , blob] = line.split(' ')
+    if (!line.startsWith(':')) commit = line || commit
+    else if (blob && mode?.startsWith('100')) added.push({ commit, blob })
+  }
+  return added
+}
+
+/** The contents of those blobs that hold one of these texts. */
+export async function blobsWith(root: string, blobs: string[], texts: string[]): Promise<[string, Buffer][]> {
+  const found: [string, Buffer][] = []
+  const atOnce = 1000
+  for (let from = 0; from < blobs.length; from += atOnce) {
+    const names = blobs.slice(from, from + atOnce)
+    const printed = await gitBytes(root, ['cat-file', '--batch'], names.map(name => `${name}\n`).join(''))
+    // Each is `NAME TYPE SIZE<LF>BYTES<LF>`; source: the page of git-cat-file.
+    for (let at = 0; at < printed.length; ) {
+      const end = printed.indexOf(10, at)
+      const [name = '', , size] = printed.toString('latin1', at, end).split(' ')
+      const bytes = printed.subarray(end + 1, end + 1 + Number(size ?? 0))
+      if (texts.some(text => bytes.includes(text))) found.push([name, bytes])
+      at = end + 1 + (size === undefined ? 0 : Number(size) + 1)
+    }
+  }
+  return found
+}
+
+/** The names of all files' bytes in a commit. */
+export async function blobsIn(root: string, commit: string): Promise<Set<string>> {
+  const entries = (await git(root, ['ls-tree', '-r', commit])).split('\n').filter(Boolean)
+  return new Set(entries.map(entry => entry.split(/[ \t]/)[2] ?? ''))
 }
 
 /** Git's names of a file's bytes: as they are, and with the line ends that git stores. */

@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
+import { devNull } from 'node:os'
 
-const execute = promisify(execFile)
+/** What a repository replaces on this machine alone (`git replace`, grafts) is not what was committed. */
+let environment: NodeJS.ProcessEnv = { ...process.env, GIT_NO_REPLACE_OBJECTS: '1', GIT_GRAFT_FILE: devNull }
 
 /**
  * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
@@ -14,18 +15,26 @@ const settings = [
   'log.showSignature=false',
 ].flatMap(each => ['-c', each])
 
-let environment = process.env
-
 /** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
 export function fetchNothing(): void {
-  environment = { ...process.env, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' }
+  environment = { ...environment, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' }
 }
 
 /** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
-export async function git(directory: string, args: string[]): Promise<string> {
-  const options = { cwd: directory, env: environment, maxBuffer: 256 * 1024 * 1024 }
-  const { stdout } = await execute('git', [...settings, ...args], options)
-  return stdout
+export const git = async (directory: string, args: string[]): Promise<string> =>
+  (await gitBytes(directory, args)).toString()
+
+/** The same as bytes, for a git that reads `input`. */
+export function gitBytes(directory: string, args: string[], input = ''): Promise<Buffer> {
+  const options = { cwd: directory, env: environment, maxBuffer: 256 * 1024 * 1024, encoding: 'buffer' } as const
+  return new Promise((resolve, reject) => {
+    const child = execFile('git', [...settings, ...args], options, (error, stdout, stderr) => {
+      if (error) reject(Object.assign(error, { stderr: stderr.toString() }))
+      else resolve(stdout)
+    })
+    child.stdin?.on('error', () => {})
+    child.stdin?.end(input)
+  })
 }
 
 /** Whether git can do that, whatever it prints. */

@@ -37,3 +37,9 @@ export function digestedOf({ direction, databases }: Planned): Digested {
 /** `sha256:` and the hexadecimal digest of the JSON without white space, in UTF-8. */
 export const digestOf = (digested: Digested): string =>
   `sha256:${createHash('sha256').update(JSON.stringify(digested)).digest('hex')}`
+
+/** SHA-256 of a script's bytes, hexadecimal. Line ends may differ from checkout to checkout: they are taken as LF. */
+export function scriptDigest(bytes: Buffer): string {
+  const text = bytes.toString('latin1').replaceAll(/\r\n?/g, '\n')
+  return createHash('sha256').update(text, 'latin1').digest('hex')
+}

@@ -43,20 +43,27 @@ export function explainHeads(
   }
 }
 
+/** These revisions and all below them, by `down_revision` and `depends_on`. */
+export function below(scripts: Map<string, Script>, ids: string[]): Set<string> {
+  const found = new Set<string>()
+  const rest = [...ids]
+  for (let id = rest.pop(); id !== undefined; id = rest.pop()) {
+    if (found.has(id)) continue
+    found.add(id)
+    const { down = [], dependsOn = [] } = scripts.get(id) ?? {}
+    rest.push(...down, ...dependsOn)
+  }
+  return found
+}
+
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 /** The first revision of `head`'s branch that is not also below `other`. */
 function firstOfBranch(scripts: Map<string, Script>, head: Script, other: Script): Script {
-  const below = new Set<string>()
-  const visit = (id: string): void => {
-    if (below.has(id)) return
-    below.add(id)
-    for (const down of scripts.get(id)?.down ?? []) visit(down)
-  }
-  visit(other.id)
+  const others = below(scripts, [other.id])
   let first = head
   for (;;) {
-    const next = first.down.find(id => !below.has(id) && scripts.has(id))
+    const next = first.down.find(id => !others.has(id) && scripts.has(id))
     if (next === undefined) return first
     first = scripts.get(next)!
   }

@@ -11,8 +11,10 @@ export interface Script {
   message: string
   /** Relative to the workspace where it lies inside it. */
   path: string
-  /** Where it lies on this machine. */
+  /** Where it lies on this machine, as Alembic lists it. */
   file: string
+  /** SHA-256 of the script's bytes, its line ends taken as LF; hexadecimal. */
+  digest: string
   /** Its `Create Date`, as the script's docstring has it; empty where it has none. */
   created: string
 }
@@ -34,8 +36,6 @@ export interface PlaceInScript {
 
 /** A revision of the batch, with its SQL or with the reason why there is none. */
 export interface Revision extends Script {
-  /** SHA-256 of the script's bytes, its line ends taken as LF; hexadecimal. */
-  digest: string
   statements?: RenderedStatement[]
   notRenderable?: { reason: string; line: number | null }
   /** The heads behind it, sorted; not known of a plan file's. */

@@ -22,6 +22,7 @@ function section({ bind, revision }: Entry): string {
       `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${placeOf({ file: revision.path, line })}).`,
     )
   }
+  if (!revision.statements) return folded(`${title} – not rendered`, 'The step ended before its SQL was known.')
   const statements = ownStatements(revision)
   const sql = abridged(statements.map(({ sql }) => sql))
   const body = sql.length === 0 ? 'The script does nothing.' : fenced(sql.join('\n\n'), 'sql')

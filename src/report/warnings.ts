@@ -33,7 +33,14 @@ const changedScripts =
 export const editedTold = (edited: Edited[]): string =>
   [changedScripts, ...listed(edited.map(({ id, path, isGone }) => `${id} is ${became(isGone)} (${path})`))].join('\n')
 
-/** The same in Markdown. */
+/** What is said of older scripts that are imported with the batch and are not what they were. */
+export const olderTold = (edited: { id: string; path: string }[]): string =>
+  [
+    'Scripts that have run are not what they were at every commit that added the script of the database’s head. They do not run again, but they are imported with the others:',
+    ...listed(edited.map(({ id, path }) => `${id} (${path})`)),
+  ].join('\n')
+
+/** What is said of scripts of the base, in Markdown. */
 export function rewritten({ edited = [] }: Result): string {
   if (edited.length === 0) return ''
   const lines = edited.map(({ id, path, isGone }) => {

@@ -1,42 +1,38 @@
-"""The graph of scripts: what is wrong with it, which steps lead to a target, and how it reads without running."""
+"""The graph of scripts: what is wrong with it, and which steps lead to a target."""
 
-import ast
 import contextlib
 import os
 import sys
 import warnings
 
 from atomic_upgrade.failures import Failed
+from atomic_upgrade.scripts import as_tuple, scripts
 
 
 @contextlib.contextmanager
-def whole_graph(script):
+def whole_graph():
     """Says in words what is wrong with the scripts' graph: Alembic only warns of some of it, or dies of a KeyError."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             yield
-        except (ImportError, SyntaxError):
+        except (ImportError, SyntaxError, Failed):
             raise
         except Exception as error:
-            raise broken_graph(script) or error
+            raise broken_graph() or error
     told = [str(warning.message) for warning in caught]
     if any("present more than once" in text for text in told):
-        raise broken_graph(script)
+        raise broken_graph()
     for text in told:
         sys.stderr.write("warning: %s\n" % text)
 
 
-def broken_graph(script):
+def broken_graph():
     paths = {}
-    for directory in script._version_locations if hasattr(script, "_version_locations") else [script.versions]:
-        for folder, _, names in os.walk(directory):
-            for name in names:
-                if name.endswith(".py"):
-                    path = os.path.join(folder, name)
-                    with open(path, "rb") as file:
-                        for node in read_scripts([file.read()]):
-                            paths.setdefault(node["id"], []).append((path, node))
+    for known in scripts.listed or ():
+        if known.values is not None and known.values.get("revision"):
+            node = {"down": as_tuple(known.values["down_revision"])}
+            paths.setdefault(known.values["revision"], []).append((known.path, node))
     for name, found in sorted(paths.items()):
         if len(found) > 1:
             files = " and ".join(sorted(os.path.relpath(path) for path, _ in found))
@@ -70,29 +66,39 @@ def steps_to(script, direction, target, heads):
         raise Failed("multiple-heads" if several else "unknown-revision", str(error))
 
 
-def read_scripts(sources):
-    """The graph of scripts that are read and not run: module-level names with literal values, annotated or not."""
-    nodes = []
-    for source in sources:
-        values = {}
-        with contextlib.suppress(SyntaxError, ValueError):
-            for statement in ast.parse(source).body:
-                targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-                for target in targets:
-                    if isinstance(target, ast.Name) and getattr(statement, "value", None) is not None:
-                        with contextlib.suppress(ValueError):
-                            values[target.id] = ast.literal_eval(statement.value)
-        if isinstance(values.get("revision"), str) and "down_revision" in values:
-            nodes.append(
-                {
-                    "id": values["revision"],
-                    "down": as_names(values["down_revision"]),
-                    "dependsOn": as_names(values.get("depends_on")),
-                    "labels": as_names(values.get("branch_labels")),
-                }
-            )
-    return nodes
+def resolve(script, request):
+    """The batch of each database: which heads it leaves, and which revisions lead there, with the heads behind each."""
+    return {bind: batch_of(script, request["direction"], request["target"], each["heads"]) for bind, each in request["databases"].items()}
 
 
-def as_names(value):
-    return [value] if isinstance(value, str) else sorted(value or ())
+def batch_of(script, direction, target, names):
+    from alembic.util import CommandError
+
+    try:
+        prior = [each.revision for name in names for each in script.get_revisions(name) if each is not None]
+    except CommandError as error:
+        raise Failed("unknown-revision", str(error), heads=names)
+    heads = version_rows(prior)
+    revisions = []
+    for step in steps_to(script, direction, target, tuple(prior)):
+        heads.update_to_step(step)
+        revisions.append({"id": step.revision.revision, "heads": sorted(heads.heads)})
+    return {"prior": sorted(prior), "new": sorted(heads.heads), "revisions": revisions}
+
+
+def version_rows(prior):
+    """What Alembic makes of the rows of the version table, without a table."""
+    from alembic.runtime.migration import HeadMaintainer
+
+    class Rows(HeadMaintainer):
+        def _insert_version(self, version):
+            self.heads.add(version)
+
+        def _delete_version(self, version):
+            self.heads.remove(version)
+
+        def _update_version(self, from_, to_):
+            self.heads.remove(from_)
+            self.heads.add(to_)
+
+    return Rows(None, prior)

@@ -13,7 +13,7 @@ from atomic_upgrade.dry_run import databases_of
 from atomic_upgrade.environment import default
 from atomic_upgrade.failures import Failed, is_users
 from atomic_upgrade.graph import whole_graph
-from atomic_upgrade.scripts import watched
+from atomic_upgrade.scripts import scripts
 
 
 class Project:
@@ -26,6 +26,8 @@ class Project:
         # Called inside of the context: the app's own engines by bind.
         self.engines = engines
         self.binds = []
+        # The graph as it was read.
+        self.graph = None
         # What the inputs say goes before what env.py says.
         self.forced = {
             name: request[name] for name in ("version_table", "version_table_schema") if request.get(name)
@@ -54,7 +56,7 @@ class Project:
         from alembic.script import ScriptDirectory
 
         script = ScriptDirectory.from_config(self.config)
-        script.revision_map._generator = watched(script.revision_map._generator)
+        script.revision_map._generator = lambda: scripts.load(script)
         return script
 
 
@@ -66,7 +68,11 @@ def load(request):
     gates.loading = False
     guard_drivers()
     script = project.scripts()
-    with whole_graph(script):
+    # env.py may set where they lie.
+    databases = databases_of(project, script)
+    scripts.list(script)
+    script = project.graph = project.scripts()
+    with whole_graph():
         walked = list(script.walk_revisions())
     revisions = [
         {
@@ -76,11 +82,11 @@ def load(request):
             "labels": sorted(each.branch_labels or ()),
             "message": each.doc or "",
             "path": each.path,
+            "file": scripts.know([each.path])[0].number,
             "created": (re.search(r"Create Date: *(.+)", each.longdoc or "") or ["", ""])[1],
         }
         for each in walked
     ]
-    databases = databases_of(project, script)
     project.binds = [each["bind"] for each in databases]
     return project, {"revisions": revisions, "heads": sorted(script.get_heads()), "databases": databases}
 
@@ -97,6 +103,7 @@ def load_flask(request):
 
         if os.environ.get("FLASK_SKIP_DOTENV") in (None, "0", "false"):
             flask.cli.load_dotenv()
+    scripts.watch()
     name = request.get("flask_app") or os.environ.get("FLASK_APP")
     info = flask.cli.ScriptInfo(app_import_path=name)
     try:
@@ -141,6 +148,7 @@ def load_alembic(request):
         from alembic.config import Config
     except ImportError as error:
         raise Failed("render-failed", "%s in %s (%s)" % (error, sys.executable, sys.version.split()[0]))
+    scripts.watch()
     path = request["alembic_config"]
     if not os.path.isfile(path):
         raise Failed("invalid-input", "alembic-config: there is no %s in %s." % (path, os.getcwd()))
