@@ -29,7 +29,7 @@ describe('An answer of the driver is', () => {
     '{"planned": []}',
     '{"planned": {"default": {}}}',
     '{"planned": {"default": {"prior": [], "new": [], "revisions": [{"id": 1}]}}}',
-    '{"read": {}}',
+    '{"resolved": []}',
     '{"revision": {"bind": 1, "id": "a1"}}',
     '{"revision": "a1"}',
     '{"statement": {"sql": null, "line": 1, "own": true}}',
