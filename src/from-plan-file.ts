@@ -8,6 +8,7 @@ import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-f
 import { nameHeads } from './plan/result'
 import { NewEnumValues, obstaclesOf } from './plan/transactional'
 import { readHeads } from './postgres/heads'
+import { reasonWithout } from './report/discretion'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
 
@@ -21,9 +22,12 @@ export async function writePlan(step: Step): Promise<void> {
   const [first] = found.flat()
   if (first) {
     const { revision, line, why } = first
-    const told = `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`
+    const told = (why: string) =>
+      `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`
     // Whoever signs plans wants them.
-    return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told)
+    if (inputs.planKey) surroundings.log.warning(told(inputs.hideLiterals ? reasonWithout(why) : why))
+    else surroundings.log.info(told(why))
+    return
   }
   let databases: PlannedDatabase[]
   try {
