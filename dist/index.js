@@ -18791,8 +18791,8 @@ function wordsOf(text, names) {
 }
 /** Why a statement cannot be in a transaction, without the value of an enum. */
 const whyWithout = (why) => why.replace(/'.*'/s, "'…'");
-/** Why a script has no SQL: our own words, which hold at most the name of a parameter, or a Python error. */
-const reasonWithout = (reason) => /^[a-z]+ /.test(reason) ? reason.replaceAll(/:\S+/g, ':…') : typeOf(reason);
+/** Why a script cannot be shown or applied as SQL: a Python error, or our own words, in which a parameter has its name. */
+const reasonWithout = (reason) => /^[A-Za-z_][\w.]*(: |$)/.test(reason) ? typeOf(reason) : whyWithout(reason.replaceAll(/:\S+/g, ':…'));
 
 ;// CONCATENATED MODULE: ./src/publish.ts
 
@@ -23313,6 +23313,7 @@ function sameText(a, b) {
 
 
 
+
 /**
  * Writes the plan for a later apply. Where its SQL alone would not do what the scripts do there is none, and the log
  * says which revision is why.
@@ -23323,10 +23324,18 @@ async function writePlan(step) {
     const [first] = found.flat();
     const computed = step.sources.find(({ values }) => !values);
     if (first || computed) {
-        const why = first ? unfaithful(first) : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`;
-        const told = `There is no plan file, because of ${why}.`;
+        const told = (of) => {
+            const why = first
+                ? unfaithful({ ...first, why: of(first.why) })
+                : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`;
+            return `There is no plan file, because of ${why}.`;
+        };
         // Whoever signs plans wants them.
-        return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told);
+        if (inputs.planKey)
+            surroundings.log.warning(told(why => (inputs.hideLiterals ? reasonWithout(why) : why)));
+        else
+            surroundings.log.info(told(why => why));
+        return;
     }
     let databases;
     try {

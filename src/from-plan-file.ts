@@ -9,6 +9,7 @@ import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-f
 import { nameHeads } from './plan/result'
 import { NewEnumValues, obstaclesOf } from './plan/transactional'
 import { readHeads } from './postgres/heads'
+import { reasonWithout } from './report/discretion'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
 
@@ -22,10 +23,16 @@ export async function writePlan(step: Step): Promise<void> {
   const [first] = found.flat()
   const computed = step.sources.find(({ values }) => !values)
   if (first || computed) {
-    const why = first ? unfaithful(first) : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`
-    const told = `There is no plan file, because of ${why}.`
+    const told = (of: (why: string) => string) => {
+      const why = first
+        ? unfaithful({ ...first, why: of(first.why) })
+        : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`
+      return `There is no plan file, because of ${why}.`
+    }
     // Whoever signs plans wants them.
-    return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told)
+    if (inputs.planKey) surroundings.log.warning(told(why => (inputs.hideLiterals ? reasonWithout(why) : why)))
+    else surroundings.log.info(told(why => why))
+    return
   }
   let databases: PlannedDatabase[]
   try {

@@ -150,6 +150,6 @@ function wordsOf(text: string, names: Set<string>): string {
 /** Why a statement cannot be in a transaction, without the value of an enum. */
 const whyWithout = (why: string): string => why.replace(/'.*'/s, "'…'")
 
-/** Why a script has no SQL: our own words, which hold at most the name of a parameter, or a Python error. */
+/** Why a script cannot be shown or applied as SQL: a Python error, or our own words, in which a parameter has its name. */
 export const reasonWithout = (reason: string): string =>
-  /^[a-z]+ /.test(reason) ? reason.replaceAll(/:\S+/g, ':…') : typeOf(reason)
+  /^[A-Za-z_][\w.]*(: |$)/.test(reason) ? typeOf(reason) : whyWithout(reason.replaceAll(/:\S+/g, ':…'))

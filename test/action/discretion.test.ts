@@ -98,7 +98,11 @@ describe('With hide-literals, neither comment nor summary nor annotation has the
       { id: 'e5', upgrade: `int("topsecret")` },
     ]
     const project = writeProject({ scripts })
-    for (const inputs of [{ segments: 'true' }, { mode: 'apply' }, { mode: 'apply', segments: 'true' }]) {
+    for (const inputs of [
+      { segments: 'true', 'plan-key': 'a key' },
+      { mode: 'apply' },
+      { mode: 'apply', segments: 'true' },
+    ]) {
       const step = await start(project, url, { 'hide-literals': 'true', ...inputs }, { github: github.url, event })
       for (const text of seenOf(step)) expect(text).not.toContain('topsecret')
       if ('mode' in inputs) expect(step.exitCode).toBe(1)
