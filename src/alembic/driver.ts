@@ -21,6 +21,8 @@ export interface DriverOptions {
   versionTableSchema: string
   /** The URLs by bind, without passwords: for an app that reads DATABASE_URL, and for sections of an ini file that have none. */
   urls: Record<string, string>
+  /** Whether a second process renders the batch as well, since somebody will rely on what is shown. */
+  twice: boolean
   /** Gets what the app, Alembic and the wrapper command print. */
   print: (line: string) => void
   signal: AbortSignal
@@ -121,14 +123,18 @@ interface PlannedBatch {
 const modules = [
   'failures',
   'channel',
+  'asked',
   'connections',
   'scripts',
   'graph',
   'environment',
   'forbidden',
+  'literals',
+  'varying',
   'dry_run',
   'online_run',
   'project',
+  'twin',
   'main',
 ]
 
@@ -185,7 +191,7 @@ export class Driver {
     createInterface({ input: this.#child.stdout! }).on('line', line => this.#read(line))
     options.signal.addEventListener('abort', () => this.kill())
     this.#child.stdin!.write(sources())
-    const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options
+    const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls, twice } = options
     this.#send({
       nonce: this.#nonce,
       load: {
@@ -195,6 +201,7 @@ export class Driver {
         version_table: versionTable,
         version_table_schema: versionTableSchema,
         urls,
+        twice,
       },
     })
   }

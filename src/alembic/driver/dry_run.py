@@ -1,26 +1,16 @@
 """The dry run: each revision's SQL, faithful to what the online run does, or the reason why there is none."""
 
-import copy
 import functools
 import sys
 
+from atomic_upgrade.asked import Unreadable, asked, unconnected, watch, watch_dialect
 from atomic_upgrade.environment import run_env
-from atomic_upgrade.failures import Failed, NotRenderable, is_users, line_in, one_line
+from atomic_upgrade.failures import Failed, NotRenderable, line_in, one_line
 from atomic_upgrade.forbidden import look_into
 from atomic_upgrade.graph import steps_to
+from atomic_upgrade.literals import with_literals
 from atomic_upgrade.scripts import digest_of
-
-
-class Unreadable:
-    """The result of a statement that was only rendered: to look at it means to need the database."""
-
-    def _refuse(self, *_):
-        raise NotRenderable("it reads the result of a statement, and without a database there is none")
-
-    __getattr__ = __iter__ = __next__ = __bool__ = __len__ = __getitem__ = __contains__ = _refuse
-
-    def close(self):
-        pass
+from atomic_upgrade.varying import digests_of, mark
 
 
 class Renderer:
@@ -29,47 +19,62 @@ class Renderer:
     def __init__(self, context):
         self.version_table_exists = True
         self.revisions = []
-        self.path = None
         self.context = context
         self.dialect = context.dialect
         # Offline the dialect does not know that the server has standard_conforming_strings on.
         self.dialect._backslash_escapes = False
+        # In DDL the online run writes values by SQLAlchemy's own way, too.
+        self.literals = with_literals(self.dialect)
         context.impl._exec = self.execute
         context.impl.static_output = self.note
+        self.watch_bulk_insert(context.impl)
         context.connection.execute = self.execute_on_connection
         create = context.connection._run_ddl_visitor
 
         def create_without_looking(visitor, element, **options):
             if options.get("checkfirst") and self.path:
-                raise NotRenderable("it creates or drops what may be there already (checkfirst), which only the database knows")
+                raise asked.refuse("it creates or drops what may be there already (checkfirst), which only the database knows")
             return create(visitor, element, **options)
 
         context.connection._run_ddl_visitor = create_without_looking
+        unconnected(context.connection)
+        watch_dialect(self.dialect)
         self.hide_offline_mode(context)
 
     def hide_offline_mode(self, context):
         """A script that asks whether it runs offline would show what the online run does not do."""
 
         told = "it asks whether it runs offline, so its SQL is not what the online run does"
-
-        def as_sql(_):
-            # Alembic itself asks as well.
-            if self.path and is_users(sys._getframe(1).f_code.co_filename):
-                raise NotRenderable(told)
-            return True
+        watch(context, told, "as_sql")
+        watch(context.impl, told, "as_sql")
+        heads = context.get_current_heads
 
         def is_offline_mode():
             if self.path:
-                raise NotRenderable(told)
+                raise asked.refuse(told)
             return True
 
-        name, watched = type(context).__name__, {"as_sql": property(as_sql, lambda *_: None)}
-        context.__class__ = type(name, (type(context),), watched)
+        def current_heads():
+            if self.path:
+                raise asked.refuse("it asks for the heads, which it would read from the database")
+            return heads()
+
         context.environment_context.is_offline_mode = is_offline_mode
+        context.get_current_heads = current_heads
+
+    def watch_bulk_insert(self, impl):
+        bulk_insert = impl.bulk_insert
+
+        def alike(table, rows, multiinsert=True):
+            if multiinsert and isinstance(rows, list) and len({frozenset(row) for row in rows if isinstance(row, dict)}) > 1:
+                raise asked.refuse("it inserts rows of different columns at once, of which the online run takes those of the first")
+            return bulk_insert(table, rows, multiinsert=multiinsert)
+
+        impl.bulk_insert = alike
 
     def execute(self, construct, execution_options=None, multiparams=None, params=None):
         if multiparams or params:
-            raise NotRenderable("it executes a statement with parameters, which offline mode would drop")
+            raise asked.refuse("it executes a statement with parameters, which offline mode would drop")
         from sqlalchemy import schema, text
 
         if isinstance(construct, str):
@@ -83,7 +88,7 @@ class Renderer:
     def execute_on_connection(self, construct, *multiparams, **params):
         params.pop("execution_options", None)
         if any(multiparams) or any(params.values()):
-            raise NotRenderable("it executes a statement with parameters, which offline mode would drop")
+            raise asked.refuse("it executes a statement with parameters, which offline mode would drop")
         self.execute(construct)
         return Unreadable()
 
@@ -96,10 +101,10 @@ class Renderer:
         for part in visitors.iterate(construct):
             if isinstance(part, elements.BindParameter) and part.required and part.value is None:
                 if part.callable is None:
-                    raise NotRenderable("the parameter :%s of a statement has no value" % part.key)
-        compiled = construct.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+                    raise asked.refuse("the parameter :%s of a statement has no value" % part.key)
+        compiled = construct.compile(dialect=self.literals, compile_kwargs={"literal_binds": True})
         for column in getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ()):
-            raise NotRenderable("the column %s has a default that Python computes as it runs" % column.name)
+            raise asked.refuse("the column %s has a default that Python computes as it runs" % column.name)
         return str(compiled).strip()
 
     def note(self, text):
@@ -109,6 +114,12 @@ class Renderer:
             self.add(text[:-1] if text.endswith(";") else text)
 
     def add(self, sql):
+        if "\0" in sql:
+            raise asked.refuse("it writes a null character, which PostgreSQL does not store")
+        try:
+            sql.encode()
+        except UnicodeEncodeError:
+            raise asked.refuse("it writes half of a surrogate pair, which PostgreSQL does not store")
         if self.revisions:
             self.revisions[-1]["statements"].append({"sql": sql, "line": self.line(), "own": self.path is None})
 
@@ -124,42 +135,28 @@ class Renderer:
             step.migration_fn = self.guarded(step.migration_fn, step.revision.path, self.revisions[-1])
             yield step
 
-    def repeat(self, migrate, kwargs, statements, start, memo):
-        """Renders once more, from the same state of Alembic's, to see whether the script would write the same again."""
-        end = len(statements)
-        kept, self.context.impl.memo = self.context.impl.memo, memo
-        try:
-            migrate(**kwargs)
-        except Exception:
-            # It cannot run twice in one process (a global Table, for one), which says nothing about its SQL.
-            return
-        finally:
-            self.context.impl.memo = kept
-            again = statements[end:]
-            del statements[end:]
-        first = statements[start:end]
-        changed = [one for one, other in zip(first, again) if one["sql"] != other["sql"]]
-        if changed or len(first) != len(again):
-            told = "it writes something else every time, such as a time or a random value"
-            raise NotRenderable(told, changed[0]["line"] if changed else None)
+    @property
+    def path(self):
+        """Of the script that is rendered; None outside of any."""
+        return asked.path
 
     def guarded(self, migrate, path, revision):
         @functools.wraps(migrate)
         def run(**kwargs):
-            self.path = path
-            before = len(revision["statements"])
+            asked.begins(path)
+            before, failed = len(revision["statements"]), None
             try:
-                memo = copy.deepcopy(self.context.impl.memo)
                 migrate(**kwargs)
-                self.repeat(migrate, kwargs, revision["statements"], before, memo)
             except BaseException as error:
                 if isinstance(error, (KeyboardInterrupt, Failed)):
                     raise
-                del revision["statements"][before:]
-                line = error.args[1] if isinstance(error, NotRenderable) and len(error.args) > 1 else line_in(error, path)
-                revision.update(reason=reason_of(error), line=line)
+                failed = (reason_of(error), line_in(error, path))
             finally:
-                self.path = None
+                # What was refused counts, whatever the script has made of it.
+                told = asked.ends() or failed
+                if told:
+                    del revision["statements"][before:]
+                    revision.update(reason=told[0], line=told[1])
 
         return run
 
@@ -170,10 +167,7 @@ def reason_of(error):
         if isinstance(cause, NotRenderable):
             return cause.args[0]
         cause = cause.__cause__ or cause.__context__
-    text = one_line(error)
-    if "MockConnection" in text or "MockEngine" in text:
-        return "it reads the database, and a dry run has none"
-    return text
+    return one_line(error)
 
 
 class DryRun:
@@ -216,9 +210,21 @@ class DryRun:
         self.renderers[bind].revisions[-1]["heads"] = sorted(heads)
 
 
-def plan(project, request):
+def rendered(project, request):
     dry_run = DryRun(project.scripts(), request)
     run_env(project, dry_run.script, request["target"], dry_run)
+    return dry_run
+
+
+def rendered_digests(project, request):
+    return digests_of(rendered(project, request).renderers)
+
+
+def plan(project, request, rendered_again):
+    """`rendered_again` returns the digests of another rendering, or None where there is none."""
+    dry_run = rendered(project, request)
+    if any(renderer.revisions for renderer in dry_run.renderers.values()):
+        mark(dry_run.renderers, rendered_again(), lambda name: dry_run.script.get_revision(name).path)
     return {
         bind: {
             "prior": sorted(dry_run.prior[bind]),

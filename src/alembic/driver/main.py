@@ -1,13 +1,17 @@
 """Answers the action's requests, one at a time."""
 
+import contextlib
 import gc
+import sys
 
+from atomic_upgrade.asked import watch_operations
 from atomic_upgrade.channel import channel
-from atomic_upgrade.dry_run import plan
+from atomic_upgrade.dry_run import plan, rendered_digests
 from atomic_upgrade.failures import Failed, frames_of, one_line
 from atomic_upgrade.graph import read_scripts
 from atomic_upgrade.online_run import run
 from atomic_upgrade.project import load
+from atomic_upgrade.twin import Twin, preload
 
 
 def answer(action):
@@ -31,26 +35,63 @@ def tell(planned):
     return {"planned": planned}
 
 
+def loaded_from(request):
+    # Imports make much and leave next to nothing behind: to collect that takes a tenth of their time.
+    gc.disable()
+    try:
+        project, loaded = load(request)
+        watch_operations()
+        return project, loaded
+    finally:
+        gc.enable()
+
+
+def twin_of(request):
+    """Another process for a plan that others shall be able to rely on; elsewhere than on Linux a fork is not safe."""
+    if not request["twice"] or sys.platform != "linux":
+        return None
+    preload(with_flask=not request.get("alembic_config"))
+
+    def render():
+        project, _ = loaded_from(request)
+        return lambda planned: rendered_digests(project, planned)
+
+    return Twin(render)
+
+
+def plan_twice(project, twin, request):
+    """Compared with what the other process renders, else with what fresh scripts render in this one."""
+    if twin:
+        twin.ask(request)
+
+    def again():
+        told = twin.told() if twin else None
+        if told is None:
+            # A script that cannot run twice in one process (a global Table, for one) says nothing about its SQL.
+            with contextlib.suppress(Exception):
+                told = rendered_digests(project, request)
+        return told
+
+    return tell(plan(project, request, again))
+
+
 def main():
     first = channel.receive()
     channel.nonce = first["nonce"]
-    project = None
+    project = twin = None
 
     def loading():
-        nonlocal project
-        # Imports make much and leave next to nothing behind: to collect that takes a tenth of their time.
-        gc.disable()
-        try:
-            project, loaded = load(first["load"])
-        finally:
-            gc.enable()
+        nonlocal project, twin
+        twin = twin_of(first["load"])
+        project, loaded = loaded_from(first["load"])
         return {"loaded": loaded}
 
     answer(loading)
     while project is not None:
         request = channel.receive()
         if "plan" in request:
-            answer(lambda: tell(plan(project, request["plan"])))
+            answer(lambda: plan_twice(project, twin, request["plan"]))
+            twin = None
         elif "read" in request:
             answer(lambda: {"read": read_scripts(request["read"])})
         elif "run" in request:

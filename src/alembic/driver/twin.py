@@ -1,0 +1,77 @@
+"""A second process that renders the same batch: what is not alike in both is not fixed."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+
+from atomic_upgrade.channel import channel
+
+# How long it is waited for when we are done ourselves, in seconds.
+patience = 60
+
+
+def preload(with_flask):
+    """What the commands themselves import before any code of the project."""
+    names = ["alembic.config", "alembic.script", "alembic.runtime.environment", "sqlalchemy.dialects.postgresql"]
+    for name in [*names, *(["flask.cli", "flask_migrate"] if with_flask else [])]:
+        # Whatever is wrong will be said when the project is loaded.
+        with contextlib.suppress(Exception):
+            __import__(name)
+
+
+class Twin:
+    """Forked before anything of the project is imported, and as fresh as we are. Its word is had once."""
+
+    def __init__(self, render):
+        """`render` is called there with the request, and returns what JSON can hold."""
+        request, answer = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(request[1])
+            os.close(answer[0])
+            run(render, request[0], answer[1])
+        os.close(request[0])
+        os.close(answer[1])
+        self.request, self.answer = request[1], answer[0]
+
+    def ask(self, request):
+        send(self.request, request)
+
+    def told(self):
+        """None where it could not render."""
+        received = b""
+        while select.select([self.answer], [], [], patience)[0]:
+            part = os.read(self.answer, 1 << 20)
+            if not part:
+                break
+            received += part
+        else:
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(self.answer)
+        os.waitpid(self.pid, 0)
+        return json.loads(received) if received.endswith(b"\n") else None
+
+
+def run(render, request, answer):
+    """In the other process, which prints nothing and never returns."""
+    try:
+        silence = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(silence, number)
+        channel.close()
+        with os.fdopen(request, "rb") as file:
+            prepared = render()
+            asked = file.read()
+        if asked:
+            send(answer, prepared(json.loads(asked)))
+    except BaseException:
+        pass
+    finally:
+        os._exit(0)
+
+
+def send(pipe, value):
+    with contextlib.suppress(OSError), os.fdopen(pipe, "wb") as file:
+        file.write(json.dumps(value).encode() + b"\n")
