@@ -1,14 +1,17 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Failure, messageOf } from './failure'
 import { digestOf } from './plan/digest'
-import { unfaithfulOf } from './plan/faithful'
 import { type Plan, sameHeads } from './plan/plan'
 import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-file'
 import { nameHeads } from './plan/result'
+import { placeOf, planOf, unfitOf } from './plan/unfit'
 import { readHeads } from './postgres/heads'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
+
+/** How large a plan file may be, in bytes: it is held in memory several times over. */
+const mostBytes = 256 * 1024 * 1024
 
 /**
  * Writes the plan for a later apply. Where its SQL alone would not do what the scripts do there is none, and the log
@@ -16,12 +19,13 @@ import type { Target } from './target'
  */
 export async function writePlan(step: Step): Promise<void> {
   const { inputs, surroundings, result, targets } = step
-  const [first] = targets.flatMap(({ state }) => unfaithfulOf(state.plan!))
-  if (first) {
-    const { revision, line, why } = first
-    const told = `There is no plan file, because of revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}.`
-    // Whoever signs plans wants them.
-    return inputs.planKey ? surroundings.log.warning(told) : surroundings.log.info(told)
+  const { log, repository } = surroundings
+  // Whoever signs plans wants them.
+  const withoutIt = (why: string) => (inputs.planKey ? log.warning(why) : log.info(why))
+  const unshown = targets.flatMap(({ state }) => state.plan!.revisions).find(({ notRenderable }) => notRenderable)
+  if (unshown?.notRenderable) {
+    const { line, reason } = unshown.notRenderable
+    return withoutIt(`There is no plan file, because of ${placeOf(unshown, line)}: ${reason}.`)
   }
   let databases: PlannedDatabase[]
   try {
@@ -29,13 +33,16 @@ export async function writePlan(step: Step): Promise<void> {
   } catch (error) {
     // A preview that cannot be applied as it stands is a preview all the same.
     if (!(error instanceof Failure)) throw error
-    return surroundings.log.info(`There is no plan file. ${error.message} ${error.details.advice}`)
+    return log.info(`There is no plan file. ${error.message} ${error.details.advice}`)
   }
   const { label, direction } = inputs
-  const { repository } = surroundings
   const plan = { repository, label, digest: digestOf(result.digested!), direction, databases }
+  const unfit = unfitOf(plan)
+  if (unfit) return withoutIt(`There is no plan file, because ${unfit}.`)
+  const text = writePlanFile(plan, inputs.planKey)
+  if (Buffer.byteLength(text) > mostBytes) return withoutIt('There is no plan file: it would be over 256 MiB.')
   result.planFile = step.fileFor('plan.json')
-  writeFileSync(result.planFile, writePlanFile(plan, inputs.planKey))
+  writeFileSync(result.planFile, text)
 }
 
 async function plannedDatabase(target: Target): Promise<PlannedDatabase> {
@@ -66,6 +73,8 @@ export async function readPlan(step: Step): Promise<Map<string, Plan>> {
   }
   const { label, planKey: key, direction } = inputs
   const content = readPlanFile(textOf(inputs.planFile), { repository, label, key })
+  const unfit = unfitOf(content)
+  if (unfit) throw refused(`The plan file is none that this release would write, because ${unfit}.`)
   if (direction === 'downgrade' && content.direction === 'upgrade') {
     throw refused('The plan file is an upgrade, and this step is to be a downgrade.')
   }
@@ -84,26 +93,44 @@ export async function readPlan(step: Step): Promise<Map<string, Plan>> {
   return new Map(await allOf(plans))
 }
 
+/** Throws a Failure where it is no regular file, or too large: a device or a pipe may have no end. */
 function textOf(file: string): string {
+  const { O_RDONLY, O_NONBLOCK = 0 } = constants
+  let descriptor: number | undefined
   try {
-    return readFileSync(resolve(file), 'utf8')
+    // A pipe that nobody writes to would be waited for.
+    descriptor = openSync(resolve(file), O_RDONLY | O_NONBLOCK)
+    if (!fstatSync(descriptor).isFile()) throw new Error('it is not a regular file')
+    return decoded(bytesOf(descriptor))
   } catch (error) {
+    if (error instanceof Failure) throw error
     throw new Failure('invalid-input', `The plan file ${file} cannot be read: ${messageOf(error)}.`, {
       advice: 'plan-file is the path of the file itself, from the workspace; download the artifact in an earlier step.',
       cause: error,
     })
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor)
   }
 }
 
-function planOf(planned: PlannedDatabase, direction: Plan['direction']): Plan {
-  const { 'prior-heads': priorHeads, 'new-heads': newHeads, revisions } = planned
-  const unknown = { down: [], dependsOn: [], labels: [], file: '', created: '' }
-  return {
-    direction,
-    target: newHeads.join(',') || 'base',
-    priorHeads,
-    newHeads,
-    revisions: revisions.map(revision => ({ ...unknown, ...revision })),
+/** What the file says of its size is not asked: it may grow meanwhile. */
+function bytesOf(descriptor: number): Buffer {
+  const chunks: Buffer[] = []
+  for (let size = 0; ; ) {
+    const chunk = Buffer.allocUnsafe(1024 * 1024)
+    const read = readSync(descriptor, chunk)
+    if (read === 0) return Buffer.concat(chunks)
+    chunks.push(chunk.subarray(0, read))
+    size += read
+    if (size > mostBytes) throw new Error('it is over 256 MiB')
+  }
+}
+
+function decoded(bytes: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch {
+    throw refused('The plan file was altered: it is not UTF-8.')
   }
 }
 

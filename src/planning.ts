@@ -11,6 +11,7 @@ import { headsOf } from './plan/heads'
 import { isRendered, type Plan } from './plan/plan'
 import { beforeItRuns, type DatabaseState, nameHeads, revisionsOf } from './plan/result'
 import { segmentsOf } from './plan/segments'
+import { separate } from './plan/separate'
 import { ownStatements, sqlComment, sqlScript } from './plan/sql'
 import { obstaclesOf } from './plan/transactional'
 import { type Heads, readHeads } from './postgres/heads'
@@ -56,7 +57,8 @@ async function planScripts(step: Step): Promise<Map<string, Plan>> {
     return [state.bind, { heads, versionTableExists: tableExists }] as const
   })
   const databases = Object.fromEntries(await allOf(asked))
-  return await step.python(() => driver.plan({ direction, target, databases }), 'Output of the dry run')
+  const plans = await step.python(() => driver.plan({ direction, target, databases }), 'Output of the dry run')
+  return new Map([...plans].map(([bind, plan]) => [bind, separate(plan)]))
 }
 
 /** The heads that the user names, else those of the scripts that a pull request builds on. */
