@@ -131,7 +131,8 @@ def watch_operations():
     from alembic.operations import base, batch
     from alembic.util import CommandError
 
-    operations, flush = base.AbstractOperations, batch.BatchOperationsImpl.flush
+    # The class is Operations alone before Alembic 1.11, which brought run_async.
+    operations, flush = getattr(base, "AbstractOperations", base.Operations), batch.BatchOperationsImpl.flush
     run_async = getattr(operations, "run_async", None)
 
     def watched_flush(self):
