@@ -207,7 +207,9 @@ test('A script that only looks at what a dry run knows is shown', async () => {
     { upgrade: `try:\n    import not_there\nexcept ImportError:\n    op.execute("SELECT 1")` },
     { upgrade: `with op.batch_alter_table("t") as batch:\n    batch.add_column(sa.Column("x", sa.Text))` },
   ])
-  const step = await start(writeProject({ scripts }), '', offline)
+  // Two that load it at the same time would both make the folder.
+  const app = `import time\nmade = os.path.exists("made")\ntime.sleep(0.2)\nmade or os.mkdir("made")`
+  const step = await start(writeProject({ scripts, app }), '', offline)
   expect(reasonsIn(step.log), step.log).toEqual({})
   expect(step.outputs['plan-file']).not.toBe('')
 })

@@ -127,7 +127,8 @@ def plain_literal(value, impl, dialect):
         # Without a point or an exponent it would be an integer, which divides otherwise.
         text = str(value)
         return text if value.is_finite() and ("." in text or "E" in text) else "'%s'::numeric" % text.replace("sNaN", "NaN")
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    # pg8000 stores how a memoryview is called.
+    if isinstance(value, (bytes, bytearray)) or isinstance(value, memoryview) and dialect.driver != "pg8000":
         return "'\\x%s'::bytea" % bytes(value).hex()
     if isinstance(value, datetime.datetime):
         return "'%s'::timestamp%s" % (value.isoformat(" "), "" if value.tzinfo is None else "tz")
@@ -155,10 +156,10 @@ addresses = (
 
 
 def float_literal(value, impl, dialect):
-    """psycopg2 writes a number, which is numeric to PostgreSQL, asyncpg what the column is; the others send a float8."""
+    """psycopg2 writes a number, which is numeric to PostgreSQL; asyncpg and pg8000 send what the column is, psycopg a float8."""
     from sqlalchemy import types
 
     numeric = dialect.driver == "psycopg2" or (
-        dialect.driver == "asyncpg" and isinstance(impl, types.Numeric) and not isinstance(impl, types.Float)
+        dialect.driver in ("asyncpg", "pg8000") and isinstance(impl, types.Numeric) and not isinstance(impl, types.Float)
     )
     return repr(value) if numeric and math.isfinite(value) else "'%r'::float8" % value

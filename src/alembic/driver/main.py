@@ -52,17 +52,18 @@ def twin_of(request):
         return None
     preload(with_flask=not request.get("alembic_config"))
 
-    def render():
+    def load_again():
         project, _ = loaded_from(request)
         return lambda planned: rendered_digests(project, planned)
 
-    return Twin(render)
+    with contextlib.suppress(OSError):
+        return Twin(load_again)
 
 
 def plan_twice(project, twin, request):
     """Compared with what the other process renders, else with what fresh scripts render in this one."""
     if twin:
-        twin.ask(request)
+        twin.send(request)
 
     def again():
         told = twin.told() if twin else None
@@ -84,6 +85,8 @@ def main():
         nonlocal project, twin
         twin = twin_of(first["load"])
         project, loaded = loaded_from(first["load"])
+        if twin:
+            twin.send("load")
         return {"loaded": loaded}
 
     answer(loading)

@@ -22,56 +22,58 @@ def preload(with_flask):
 
 
 class Twin:
-    """Forked before anything of the project is imported, and as fresh as we are. Its word is had once."""
+    """
+    Forked before anything of the project is imported, and as fresh as we are. It loads the project when we have: an app
+    that makes a folder where there is none would else fail in one of us. Its word is had once.
+    """
 
-    def __init__(self, render):
-        """`render` is called there with the request, and returns what JSON can hold."""
+    def __init__(self, load):
+        """`load` is called there; what it returns gets the request, and returns what JSON can hold."""
         request, answer = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(request[1])
             os.close(answer[0])
-            run(render, request[0], answer[1])
+            run(load, request[0], answer[1])
         os.close(request[0])
         os.close(answer[1])
-        self.request, self.answer = request[1], answer[0]
+        self.request, self.answer = os.fdopen(request[1], "wb", 0), answer[0]
 
-    def ask(self, request):
-        send(self.request, request)
+    def send(self, message):
+        """The first one is the word to load, the second one the request."""
+        with contextlib.suppress(OSError):
+            self.request.write(json.dumps(message).encode() + b"\n")
 
     def told(self):
         """None where it could not render."""
         received = b""
-        while select.select([self.answer], [], [], patience)[0]:
+        while not received.endswith(b"\n") and select.select([self.answer], [], [], patience)[0]:
             part = os.read(self.answer, 1 << 20)
             if not part:
                 break
             received += part
-        else:
+        with contextlib.suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)
         os.close(self.answer)
         os.waitpid(self.pid, 0)
         return json.loads(received) if received.endswith(b"\n") else None
 
 
-def run(render, request, answer):
+def run(load, request, answer):
     """In the other process, which prints nothing and never returns."""
     try:
         silence = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(silence, number)
         channel.close()
-        with os.fdopen(request, "rb") as file:
-            prepared = render()
-            asked = file.read()
-        if asked:
-            send(answer, prepared(json.loads(asked)))
+        with os.fdopen(request, "rb") as file, os.fdopen(answer, "wb") as told:
+            if file.readline():
+                render = load()
+                asked = file.readline()
+                if asked:
+                    told.write(json.dumps(render(json.loads(asked))).encode() + b"\n")
     except BaseException:
+        # It could not; that is told by telling nothing.
         pass
     finally:
         os._exit(0)
-
-
-def send(pipe, value):
-    with contextlib.suppress(OSError), os.fdopen(pipe, "wb") as file:
-        file.write(json.dumps(value).encode() + b"\n")
