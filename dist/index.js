@@ -17326,7 +17326,7 @@ function splitStatements(sql) {
         // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
         const start = raw.stmt_location ?? 0;
         const end = raw.stmt_len ? start + raw.stmt_len : bytes.length;
-        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt };
+        return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt, end };
     });
 }
 /** Classifies one statement; `read` changes neither data nor session by itself (a function it calls still may). */
@@ -19488,14 +19488,18 @@ const modules = [
     'failures',
     'channel',
     'trusted',
+    'asked',
     'connections',
     'scripts',
     'graph',
     'environment',
     'forbidden',
+    'literals',
+    'varying',
     'dry_run',
     'online_run',
     'project',
+    'twin',
     'main',
 ];
 /**
@@ -19564,7 +19568,7 @@ class Driver {
         readLines(this.#child.stdout, start => (isAnswer(start) ? mostAtOnce : 0), line => (isAnswer(line.bytes) ? this.#read(line) : this.#print(line)));
         options.signal.addEventListener('abort', () => this.kill());
         this.#child.stdin.write(sources());
-        const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options;
+        const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls, twice } = options;
         this.#send({
             nonce: this.#nonce,
             ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
@@ -19575,6 +19579,7 @@ class Driver {
                 version_table: versionTable,
                 version_table_schema: versionTableSchema,
                 urls,
+                twice,
             },
         });
     }
@@ -20683,6 +20688,7 @@ class Step {
             workingDirectory: (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory),
             environment: childEnvironment(environment, { secrets, token }),
             urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
+            twice: this.inputs.mode !== 'apply',
             print: (line) => this.printed.add(line),
             signal,
             ...(this.trusted && { trusted: this.trusted }),
@@ -21902,98 +21908,6 @@ async function edited_compare(step, directory, base) {
     });
     return editedOf(known, here);
 }
-
-;// CONCATENATED MODULE: ./src/plan/message.ts
-
-
-/** Throws libpg-query's `SqlError` where PostgreSQL 18's grammar does not accept a statement. */
-function message_messageOf(statements) {
-    const message = { text: '', starts: [], commands: [] };
-    for (const statement of statements) {
-        message.starts.push({ statement, at: message.text.length });
-        message.text += `${terminated(statement.sql)}\n`;
-        for (let n = countCommands(statement.sql); n > 0; n--)
-            message.commands.push(statement);
-    }
-    return message;
-}
-/** How many commands PostgreSQL sees in SQL text. Throws as `messageOf`. */
-function countCommands(sql) {
-    // Without these it is one, and megabytes of data need not be parsed.
-    const isOne = !sql.includes(';') && !/^\s*(--|\/\*|$)/.test(sql);
-    return isOne ? 1 : splitStatements(sql).length;
-}
-/**
- * The statement that PostgreSQL refused, and where in it: `position` counts characters of the message from 1, as in an
- * ErrorResponse; without one it is the command behind the `answered` ones.
- */
-function refusedIn(message, position, answered) {
-    if (position === undefined)
-        return { statement: message.commands[answered] };
-    const at = unitsIn(message.text, position - 1);
-    const part = message.starts.findLast(start => start.at <= at);
-    if (!part)
-        return { statement: undefined };
-    const before = message.text.slice(part.at, at);
-    return { statement: part.statement, position: [...before].length + 1 };
-}
-/** How many UTF-16 units the first characters of a text take. */
-function unitsIn(text, characters) {
-    let units = 0;
-    for (let n = 0; n < characters && units < text.length; n++)
-        units += text.codePointAt(units) > 0xffff ? 2 : 1;
-    return units;
-}
-
-;// CONCATENATED MODULE: ./src/plan/faithful.ts
-
-
-
-/**
- * What of a batch cannot be applied as its SQL in one transaction: scripts without SQL, statements that end the
- * transaction or cannot be in it, and those that change how the rest is read. `values`: see obstaclesOf. Needs the parser to be loaded.
- */
-function unfaithfulOf(plan, values) {
-    const revisions = plan.revisions.flatMap(revision => notRendered(revision) ?? inStatements(revision));
-    return [...revisions, ...obstaclesOf(plan, values)];
-}
-function notRendered(revision) {
-    const { notRenderable } = revision;
-    return notRenderable && [{ revision, line: notRenderable.line, why: notRenderable.reason }];
-}
-const inStatements = (revision) => (revision.statements ?? []).flatMap(({ sql, line }) => reasonsAgainst(sql).map(why => ({ revision, line, why })));
-/** Without these words no statement needs to be parsed. */
-const faithful_telling = /\b(begin|start|commit|end|rollback|abort|prepare|copy)\b|standard_conforming_strings|backslash_quote/i;
-function reasonsAgainst(sql) {
-    try {
-        countCommands(sql);
-        return faithful_telling.test(sql) ? splitStatements(sql).flatMap(({ tree }) => reasonAgainst(tree)) : [];
-    }
-    catch {
-        return ['PostgreSQL 18’s parser does not read it'];
-    }
-}
-/** A message is read as a whole before any of it runs: what is set in it would come too late. */
-const readsStrings = new Set(['standard_conforming_strings', 'backslash_quote']);
-function reasonAgainst(tree) {
-    switch (effectOf(tree).kind) {
-        case 'begin':
-        case 'commit':
-        case 'rollback':
-        case 'prepare':
-        case 'commit-prepared':
-        case 'rollback-prepared':
-            return [`it holds a ${faithful_nameOf(tree)}`];
-        case 'copy-in':
-            return ['COPY FROM STDIN needs its data, which is not in the SQL'];
-        default:
-            return 'VariableSetStmt' in tree && readsStrings.has(tree.VariableSetStmt.name ?? '')
-                ? [`it sets ${tree.VariableSetStmt.name}`]
-                : [];
-    }
-}
-/** `COMMIT` for TRANS_STMT_COMMIT. */
-const faithful_nameOf = (tree) => 'TransactionStmt' in tree ? (tree.TransactionStmt.kind ?? '').replace('TRANS_STMT_', '').replaceAll('_', ' ') : '';
 
 ;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/pointer.js
 function encodePointer(p) {
@@ -23239,7 +23153,7 @@ class Validator {
 }
 //# sourceMappingURL=validator.js.map
 ;// CONCATENATED MODULE: ./src/plan/plan-file.schema.json
-const plan_file_schema_namespaceObject = /*#__PURE__*/JSON.parse('{"$schema":"https://json-schema.org/draft/2020-12/schema","title":"A plan file of Atomic Upgrade","type":"object","required":["format","version","plan","checksum"],"additionalProperties":false,"properties":{"format":{"const":"atomic-upgrade/plan"},"version":{"const":1},"plan":{"type":"object","required":["repository","label","digest","direction","databases"],"additionalProperties":false,"properties":{"repository":{"type":"string","description":"owner/name; empty outside of GitHub."},"label":{"type":"string","description":"The input label of the preview."},"digest":{"type":"string","description":"The output digest of the preview."},"direction":{"enum":["upgrade","downgrade"]},"databases":{"type":"array","minItems":1,"items":{"type":"object","required":["bind","database","version-table","prior-heads","new-heads","revisions"],"additionalProperties":false,"properties":{"bind":{"type":"string","description":"default where the project has one database."},"database":{"description":"The database that was asked; null where none was.","type":["object","null"],"required":["name","system-identifier"],"additionalProperties":false,"properties":{"name":{"type":"string"},"system-identifier":{"type":"string","description":"Of the cluster: pg_control_system()."}}},"version-table":{"type":"object","required":["name","schema","exists"],"additionalProperties":false,"properties":{"name":{"type":"string"},"schema":{"type":["string","null"],"description":"null: wherever the search path finds it."},"exists":{"type":"boolean","description":"Whether it is there before the first statement."}}},"prior-heads":{"$ref":"#/$defs/heads"},"new-heads":{"$ref":"#/$defs/heads"},"revisions":{"type":"array","items":{"$ref":"#/$defs/revision"}}}}}}},"checksum":{"type":"string","description":"sha256: and the hexadecimal SHA-256 of plan as JSON without white space, in UTF-8."},"signature":{"type":"string","description":"hmac-sha256: and the hexadecimal HMAC-SHA-256 of the same bytes with the input plan-key."}},"$defs":{"heads":{"type":"array","items":{"type":"string"},"description":"Sorted; empty for base."},"revision":{"type":"object","required":["id","message","path","digest","statements"],"additionalProperties":false,"properties":{"id":{"type":"string"},"message":{"type":"string"},"path":{"type":"string","description":"The script, from the workspace."},"digest":{"type":"string","description":"Hexadecimal SHA-256 of the script\'s bytes, line ends taken as LF."},"statements":{"type":"array","description":"Sent in one message, each with a semicolon behind it.","items":{"type":"object","required":["sql","line","own"],"additionalProperties":false,"properties":{"sql":{"type":"string"},"line":{"type":["integer","null"],"description":"Of the script."},"own":{"type":"boolean","description":"Whether it is Alembic\'s own, for the version table."}}}}}}}}');
+const plan_file_schema_namespaceObject = /*#__PURE__*/JSON.parse('{"$schema":"https://json-schema.org/draft/2020-12/schema","title":"A plan file of Atomic Upgrade","type":"object","required":["format","version","plan","checksum"],"additionalProperties":false,"properties":{"format":{"const":"atomic-upgrade/plan"},"version":{"const":1},"plan":{"type":"object","required":["repository","label","digest","direction","databases"],"additionalProperties":false,"properties":{"repository":{"type":"string","description":"owner/name; empty outside of GitHub."},"label":{"type":"string","description":"The input label of the preview."},"digest":{"type":"string","description":"The output digest of the preview."},"direction":{"enum":["upgrade","downgrade"]},"databases":{"type":"array","minItems":1,"items":{"type":"object","required":["bind","database","version-table","prior-heads","new-heads","revisions"],"additionalProperties":false,"properties":{"bind":{"type":"string","description":"default where the project has one database."},"database":{"description":"The database that was asked; null where none was.","type":["object","null"],"required":["name","system-identifier"],"additionalProperties":false,"properties":{"name":{"type":"string"},"system-identifier":{"type":"string","description":"Of the cluster: pg_control_system()."}}},"version-table":{"type":"object","required":["name","schema","exists"],"additionalProperties":false,"properties":{"name":{"type":"string"},"schema":{"type":["string","null"],"description":"null: wherever the search path finds it."},"exists":{"type":"boolean","description":"Whether it is there before the first statement."}}},"prior-heads":{"$ref":"#/$defs/heads"},"new-heads":{"$ref":"#/$defs/heads"},"revisions":{"type":"array","items":{"$ref":"#/$defs/revision"}}}}}}},"checksum":{"type":"string","description":"sha256: and the hexadecimal SHA-256 of plan as JSON without white space, in UTF-8."},"signature":{"type":"string","description":"hmac-sha256: and the hexadecimal HMAC-SHA-256 of the same bytes with the input plan-key."}},"$defs":{"heads":{"type":"array","items":{"type":"string"},"description":"Sorted; empty for base."},"revision":{"type":"object","required":["id","message","path","digest","statements"],"additionalProperties":false,"properties":{"id":{"type":"string"},"message":{"type":"string"},"path":{"type":"string","description":"The script, from the workspace."},"digest":{"type":"string","description":"Hexadecimal SHA-256 of the script\'s bytes, line ends taken as LF."},"statements":{"type":"array","description":"Sent one after another, each in a message of its own.","items":{"type":"object","required":["sql","line","own"],"additionalProperties":false,"properties":{"sql":{"type":"string"},"line":{"type":["integer","null"],"description":"Of the script."},"own":{"type":"boolean","description":"Whether it is Alembic\'s own, for the version table."}}}}}}}}');
 ;// CONCATENATED MODULE: ./src/plan/plan-file.ts
 
 
@@ -23262,11 +23176,14 @@ function readPlanFile(text, { repository, label, key }) {
     if (file?.format !== plan_file_format)
         throw refused('The plan file is not one of Atomic Upgrade, or was cut short.');
     if (file.version !== version) {
-        throw refused(`The plan file is of version ${String(file.version)}; this release of the action reads ${version}.`);
+        const other = typeof file.version === 'number' ? file.version : 'unknown';
+        throw refused(`The plan file is of version ${other}; this release of the action reads ${version}.`);
     }
     const { valid, errors } = new Validator(plan_file_schema_namespaceObject, '2020-12').validate(file);
-    if (!valid)
-        throw refused(`The plan file was altered: ${errors.at(-1)?.instanceLocation} is not what a plan has there.`);
+    if (!valid) {
+        const where = errors.at(-1)?.instanceLocation.slice(0, 200);
+        throw refused(`The plan file was altered: ${where} is not what a plan has there.`);
+    }
     const { plan, checksum, signature = '' } = file;
     if (checksum !== checksumOf(plan))
         throw refused('The plan file was altered: its content is not that of its checksum.');
@@ -23300,6 +23217,243 @@ function sameText(a, b) {
     return one.length === other.length && (0,external_node_crypto_.timingSafeEqual)(one, other);
 }
 
+;// CONCATENATED MODULE: ./src/plan/separate.ts
+
+/**
+ * The plan with each statement by itself, where a script has executed several at once: what is shown is what PostgreSQL
+ * gets, one after another. Comments stay where they are. Needs the parser to be loaded.
+ */
+function separate(plan) {
+    const revisions = plan.revisions.map(({ statements, ...revision }) => {
+        return statements ? { ...revision, statements: statements.flatMap(apart) } : revision;
+    });
+    return { ...plan, revisions };
+}
+function apart(statement) {
+    try {
+        return mayBeSeveral(statement.sql) ? separate_textsOf(statement.sql).map(sql => ({ ...statement, sql })) : [statement];
+    }
+    catch {
+        // It is shown as it stands, and the server will say what is wrong with it.
+        return [statement];
+    }
+}
+function separate_textsOf(sql) {
+    const ends = splitStatements(sql).map(({ end }) => end);
+    if (ends.length < 2)
+        return [sql];
+    const bytes = Buffer.from(sql);
+    const starts = [0, ...ends.slice(0, -1).map(end => end + 1)];
+    return starts.map((start, n) => bytes.toString('utf8', start, n < starts.length - 1 ? ends[n] : bytes.length).trim());
+}
+/** How many statements PostgreSQL sees in SQL text. Throws libpg-query's `SqlError` where its grammar does not accept it. */
+const countStatements = (sql) => (mayBeSeveral(sql) ? splitStatements(sql).length : 1);
+/** Without these it is one, and megabytes of data need not be parsed. */
+const mayBeSeveral = (sql) => sql.includes(';') || /^\s*(--|\/\*|$)/.test(sql);
+
+;// CONCATENATED MODULE: ./src/plan/faithful.ts
+
+
+
+/**
+ * What of the SQL of a batch cannot be applied as its SQL in one transaction: statements that end the transaction or
+ * cannot be in it, and those that change how the rest is read. `values`: see obstaclesOf. Needs the parser to be loaded.
+ */
+function unfaithfulOf(plan, values) {
+    return [...plan.revisions.flatMap(inStatements), ...obstaclesOf(plan, values)];
+}
+const inStatements = (revision) => (revision.statements ?? []).flatMap(({ sql, line }) => reasonsAgainst(sql).map(why => ({ revision, line, why })));
+/** Without these words no statement needs to be parsed. */
+const faithful_telling = /\b(begin|start|commit|end|rollback|abort|prepare|copy)\b|standard_conforming_strings|backslash_quote/i;
+function reasonsAgainst(sql) {
+    try {
+        const several = countStatements(sql) > 1 ? ['it holds several statements in one'] : [];
+        return faithful_telling.test(sql)
+            ? [...splitStatements(sql).flatMap(({ tree }) => reasonAgainst(tree)), ...several]
+            : several;
+    }
+    catch {
+        return ['PostgreSQL 18’s parser does not read it'];
+    }
+}
+/** How strings are read is not for a script to say. Set to what it is there, they change nothing, as in a dump. */
+const readsStrings = new Map([
+    ['standard_conforming_strings', /^(on|true|yes|1)$/i],
+    ['backslash_quote', /^safe_encoding$/i],
+]);
+function reasonAgainst(tree) {
+    switch (effectOf(tree).kind) {
+        case 'begin':
+        case 'commit':
+        case 'rollback':
+        case 'prepare':
+        case 'commit-prepared':
+        case 'rollback-prepared':
+            return [`it holds a ${faithful_nameOf(tree)}`];
+        case 'copy-in':
+            return ['COPY FROM STDIN needs its data, which is not in the SQL'];
+        default:
+            return 'VariableSetStmt' in tree ? inSetting(tree.VariableSetStmt) : [];
+    }
+}
+function inSetting({ name = '', args: [value] = [] }) {
+    const text = value && 'A_Const' in value ? value.A_Const.sval?.sval : undefined;
+    return readsStrings.get(name.toLowerCase())?.test(text ?? '') === false ? [`it sets ${name}`] : [];
+}
+/** `COMMIT` for TRANS_STMT_COMMIT. */
+const faithful_nameOf = (tree) => 'TransactionStmt' in tree ? (tree.TransactionStmt.kind ?? '').replace('TRANS_STMT_', '').replaceAll('_', ' ') : '';
+
+;// CONCATENATED MODULE: ./src/plan/version-rows.ts
+
+/**
+ * Reads a statement of Alembic's own: it makes or drops the version table, or moves one of its rows; undefined where it is
+ * anything else, and might do what nobody is shown. Needs the parser to be loaded.
+ */
+function moveIn(sql, table) {
+    const trees = version_rows_treesOf(sql);
+    const [tree] = trees;
+    if (!tree || trees.length > 1)
+        return undefined;
+    if ('CreateStmt' in tree)
+        return isTable(tree.CreateStmt.relation, table) ? {} : undefined;
+    if ('DropStmt' in tree)
+        return dropsOnly(tree.DropStmt, table) ? {} : undefined;
+    if (callsMore(tree))
+        return undefined;
+    if ('InsertStmt' in tree && isTable(tree.InsertStmt.relation, table)) {
+        const { cols = [], selectStmt } = tree.InsertStmt;
+        const at = cols.findIndex(isVersion);
+        const [row, ...more] = selectStmt && 'SelectStmt' in selectStmt ? (selectStmt.SelectStmt.valuesLists ?? []) : [];
+        const to = row && 'List' in row ? version_rows_textOf(row.List.items?.[at]) : undefined;
+        return to === undefined || more.length > 0 ? undefined : { to };
+    }
+    if ('UpdateStmt' in tree && isTable(tree.UpdateStmt.relation, table)) {
+        const { targetList = [], whereClause } = tree.UpdateStmt;
+        const target = targetList.find(isVersion);
+        const to = target && 'ResTarget' in target ? version_rows_textOf(target.ResTarget.val) : undefined;
+        const from = versionIn(whereClause);
+        return to === undefined || from === undefined ? undefined : { from, to };
+    }
+    if ('DeleteStmt' in tree && isTable(tree.DeleteStmt.relation, table)) {
+        const from = versionIn(tree.DeleteStmt.whereClause);
+        return from === undefined ? undefined : { from };
+    }
+    return undefined;
+}
+/** The heads behind these moves; undefined where one goes that is not there. */
+function headsBehind(heads, moves) {
+    const now = new Set(heads);
+    for (const { from, to } of moves) {
+        if (from !== undefined && !now.delete(from))
+            return undefined;
+        if (to !== undefined)
+            now.add(to);
+    }
+    return now;
+}
+function version_rows_treesOf(sql) {
+    try {
+        return splitStatements(sql).map(({ tree }) => tree);
+    }
+    catch {
+        return [];
+    }
+}
+const isTable = (relation, { name, schema }) => relation?.relname === name && (relation.schemaname ?? null) === schema;
+function dropsOnly({ objects = [] }, { name, schema }) {
+    const [object, ...more] = objects;
+    const parts = object && 'List' in object ? (object.List.items ?? []).map(version_rows_nameOf) : [];
+    return more.length === 0 && parts.join('.') === (schema === null ? name : `${schema}.${name}`);
+}
+/** A version table of the project's own may have a column for the time; nothing else is called. */
+const version_rows_harmless = new Set(['now', 'clock_timestamp', 'statement_timestamp', 'transaction_timestamp']);
+function callsMore(tree) {
+    let calls = false;
+    JSON.stringify(tree, (key, value) => {
+        if (key === 'SubLink' || key === 'withClause' || key === 'fromClause' || key === 'usingClause')
+            calls = true;
+        if (key === 'FuncCall')
+            calls ||= !version_rows_harmless.has((value.funcname ?? []).map(version_rows_nameOf).join('.'));
+        return value;
+    });
+    return calls;
+}
+const version_rows_nameOf = (node) => ('String' in node ? (node.String.sval ?? '') : '');
+const isVersion = (node) => 'ResTarget' in node && node.ResTarget.name === 'version_num';
+const version_rows_textOf = (node) => node && 'A_Const' in node ? node.A_Const.sval?.sval : undefined;
+/** The constant of `alembic_version.version_num = '…'`. */
+function versionIn(clause) {
+    if (!clause || !('A_Expr' in clause) || (clause.A_Expr.name ?? []).map(version_rows_nameOf).join() !== '=')
+        return undefined;
+    const { lexpr, rexpr } = clause.A_Expr;
+    const column = lexpr && 'ColumnRef' in lexpr ? lexpr.ColumnRef.fields?.at(-1) : undefined;
+    return column && version_rows_nameOf(column) === 'version_num' ? version_rows_textOf(rexpr) : undefined;
+}
+
+;// CONCATENATED MODULE: ./src/plan/unfit.ts
+
+
+
+
+/** The batch of one database as its plan file has it. */
+function planOf(planned, direction) {
+    const { 'prior-heads': priorHeads, 'new-heads': newHeads, revisions } = planned;
+    const unknown = { down: [], dependsOn: [], labels: [], file: '', created: '' };
+    return {
+        direction,
+        target: newHeads.join(',') || 'base',
+        priorHeads,
+        newHeads,
+        revisions: revisions.map(revision => ({ ...unknown, ...revision })),
+    };
+}
+/**
+ * Why a plan file with this content is not applied, to follow “because”; undefined where it is. The same is asked when it
+ * is written and when it is read. Needs the parser to be loaded.
+ */
+function unfitOf(content) {
+    const { databases, direction } = content;
+    const binds = databases.map(({ bind }) => bind);
+    // As JSON writes it, behind an even number of backslashes.
+    if (/(?<!\\)(?:\\\\)*\\u0000/.test(JSON.stringify(content)))
+        return 'there is a null character in it';
+    if (new Set(binds).size < binds.length)
+        return 'it names a database twice';
+    const plans = databases.map(planned => ({ bind: planned.bind, plan: planOf(planned, direction) }));
+    if (digestOf(digestedOf({ direction, databases: plans })) !== content.digest) {
+        return 'its digest is not that of its revisions';
+    }
+    for (const { plan } of plans) {
+        // An apply asks the server.
+        const [first] = unfaithfulOf(plan, new NewEnumValues(true));
+        if (first)
+            return `of ${unfit_placeOf(first.revision, first.line)}: ${first.why}`;
+    }
+    return databases.map(unfitHeads).find(Boolean);
+}
+/** The revision with its place, for people. */
+const unfit_placeOf = ({ id, path }, line) => `revision ${id} (${path}${line === null ? '' : `:${line}`})`;
+/** The heads move as its statements move them, and by nothing that is hidden as Alembic's own. */
+function unfitHeads(planned) {
+    const { 'prior-heads': prior, 'new-heads': heads, 'version-table': table, revisions } = planned;
+    if (new Set(revisions.map(({ id }) => id)).size < revisions.length)
+        return 'it has a revision twice';
+    const moves = [];
+    for (const revision of revisions) {
+        for (const { sql, line, own } of revision.statements) {
+            if (!own)
+                continue;
+            const move = moveIn(sql, table);
+            if (!move)
+                return `of ${unfit_placeOf(revision, line)}: a statement is said to be Alembic’s own, and is not`;
+            moves.push(move);
+        }
+    }
+    const behind = headsBehind(prior, moves);
+    const follow = behind?.size === heads.length && heads.every(head => behind.has(head));
+    return follow ? undefined : 'its new heads do not follow from its prior heads and its revisions';
+}
+
 ;// CONCATENATED MODULE: ./src/from-plan-file.ts
 
 
@@ -23314,28 +23468,37 @@ function sameText(a, b) {
 
 
 
+/** How large a plan file may be, in bytes: it is held in memory several times over. */
+const mostBytes = 256 * 1024 * 1024;
 /**
  * Writes the plan for a later apply. Where its SQL alone would not do what the scripts do there is none, and the log
  * says which revision is why.
  */
 async function writePlan(step) {
     const { inputs, surroundings, result, targets } = step;
-    const found = await allOf(targets.map(async (target) => unfaithfulOf(target.state.plan, await newEnumValues(target))));
-    const [first] = found.flat();
-    const computed = step.sources.find(({ values }) => !values);
-    if (first || computed) {
-        const told = (of) => {
-            const why = first
-                ? unfaithful({ ...first, why: of(first.why) })
-                : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`;
-            return `There is no plan file, because of ${why}.`;
-        };
-        // Whoever signs plans wants them.
+    const { log, repository } = surroundings;
+    // Whoever signs plans wants them.
+    const withoutIt = (told) => {
         if (inputs.planKey)
-            surroundings.log.warning(told(why => (inputs.hideLiterals ? reasonWithout(why) : why)));
+            log.warning(told(why => (inputs.hideLiterals ? reasonWithout(why) : why)));
         else
-            surroundings.log.info(told(why => why));
-        return;
+            log.info(told(why => why));
+    };
+    const unshown = targets.flatMap(({ state }) => state.plan.revisions).find(({ notRenderable }) => notRenderable);
+    if (unshown?.notRenderable) {
+        const { line, reason } = unshown.notRenderable;
+        return withoutIt(of => `There is no plan file, because of ${unfit_placeOf(unshown, line)}: ${of(reason)}.`);
+    }
+    const computed = step.sources.find(({ values }) => !values);
+    if (computed) {
+        const file = shownPath(computed.file);
+        return withoutIt(() => `There is no plan file, because of ${file}: only running it tells what it revises.`);
+    }
+    const found = await allOf(targets.map(async (target) => obstaclesOf(target.state.plan, await newEnumValues(target))));
+    const [obstacle] = found.flat();
+    if (obstacle) {
+        const { revision, line, why } = obstacle;
+        return withoutIt(of => `There is no plan file, because of ${unfit_placeOf(revision, line)}: ${of(why)}.`);
     }
     let databases;
     try {
@@ -23345,12 +23508,17 @@ async function writePlan(step) {
         // A preview that cannot be applied as it stands is a preview all the same.
         if (!(error instanceof Failure))
             throw error;
-        return surroundings.log.info(`There is no plan file. ${error.message} ${error.details.advice}`);
+        return log.info(`There is no plan file. ${error.message} ${error.details.advice}`);
     }
     const { label, direction } = inputs;
-    const { repository } = surroundings;
     const plan = { repository, label, digest: digestOf(result.digested), direction, databases };
-    const file = step.write('plan.json', writePlanFile(plan, inputs.planKey), 'The plan file');
+    const unfit = unfitOf(plan);
+    if (unfit)
+        return withoutIt(of => `There is no plan file, because ${of(unfit)}.`);
+    const text = writePlanFile(plan, inputs.planKey);
+    if (Buffer.byteLength(text) > mostBytes)
+        return withoutIt(() => 'There is no plan file: it would be over 256 MiB.');
+    const file = step.write('plan.json', text, 'The plan file');
     if (file)
         result.planFile = file;
 }
@@ -23365,7 +23533,6 @@ async function newEnumValues({ state, client }) {
     const { rows } = await client.query("SELECT current_setting('server_version_num') AS version");
     return new NewEnumValues(Number(rows[0]?.version) >= 170_000);
 }
-const unfaithful = ({ revision, line, why }) => `revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}`;
 async function plannedDatabase(target) {
     const { state, client, versionTable, versionTableExists: exists } = target;
     const { priorHeads, newHeads, revisions } = state.plan;
@@ -23393,6 +23560,9 @@ async function readPlan(step) {
     }
     const { label, planKey: key, direction } = inputs;
     const content = readPlanFile(from_plan_file_textOf(inputs.planFile), { repository, label, key });
+    const unfit = unfitOf(content);
+    if (unfit)
+        throw from_plan_file_refused(`The plan file is none that this release would write, because ${unfit}.`);
     if (direction === 'downgrade' && content.direction === 'upgrade') {
         throw from_plan_file_refused('The plan file is an upgrade, and this step is to be a downgrade.');
     }
@@ -23408,27 +23578,51 @@ async function readPlan(step) {
     });
     return new Map(await allOf(plans));
 }
+/** Throws a Failure where it is no regular file, or too large: a device or a pipe may have no end. */
 function from_plan_file_textOf(file) {
+    const { O_RDONLY, O_NONBLOCK = 0 } = external_node_fs_.constants;
+    let descriptor;
     try {
-        return (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.resolve)(file), 'utf8');
+        // A pipe that nobody writes to would be waited for.
+        descriptor = (0,external_node_fs_.openSync)((0,external_node_path_namespaceObject.resolve)(file), O_RDONLY | O_NONBLOCK);
+        if (!(0,external_node_fs_.fstatSync)(descriptor).isFile())
+            throw new Error('it is not a regular file');
+        return decoded(from_plan_file_bytesOf(descriptor));
     }
     catch (error) {
+        if (error instanceof Failure)
+            throw error;
         throw new Failure('invalid-input', `The plan file ${file} cannot be read: ${messageOf(error)}.`, {
             advice: 'plan-file is the path of the file itself, from the workspace; download the artifact in an earlier step.',
             cause: error,
         });
     }
+    finally {
+        if (descriptor !== undefined)
+            (0,external_node_fs_.closeSync)(descriptor);
+    }
 }
-function planOf(planned, direction) {
-    const { 'prior-heads': priorHeads, 'new-heads': newHeads, revisions } = planned;
-    const unknown = { down: [], dependsOn: [], labels: [], file: '', created: '' };
-    return {
-        direction,
-        target: newHeads.join(',') || 'base',
-        priorHeads,
-        newHeads,
-        revisions: revisions.map(revision => ({ ...unknown, ...revision })),
-    };
+/** What the file says of its size is not asked: it may grow meanwhile. */
+function from_plan_file_bytesOf(descriptor) {
+    const chunks = [];
+    for (let size = 0;;) {
+        const chunk = Buffer.allocUnsafe(1024 * 1024);
+        const read = (0,external_node_fs_.readSync)(descriptor, chunk);
+        if (read === 0)
+            return Buffer.concat(chunks);
+        chunks.push(chunk.subarray(0, read));
+        size += read;
+        if (size > mostBytes)
+            throw new Error('it is over 256 MiB');
+    }
+}
+function decoded(bytes) {
+    try {
+        return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    }
+    catch {
+        throw from_plan_file_refused('The plan file was altered: it is not UTF-8.');
+    }
 }
 /** Whether nothing is left to do. Throws where the plan is for another database, or for other heads. */
 async function isAtTarget(target, planned) {
@@ -23558,6 +23752,7 @@ function destructive_nameOf(object) {
 
 
 
+
 /**
  * Resolves the batch of each database from its prior heads to the target, of scripts that are read and not run, or takes
  * it from the plan file; the result and the log then have it.
@@ -23623,7 +23818,7 @@ async function renderScripts(step) {
     const request = { direction, target, databases: Object.fromEntries(asked), imported: step.imported };
     const plans = await step.python(() => driver.render(request), 'Output of the dry run');
     for (const { state } of targets)
-        state.plan = plans.get(state.bind);
+        state.plan = separate(plans.get(state.bind));
 }
 /** The heads that the user names, else those of the scripts that a pull request builds on. */
 async function headsWithoutDatabase({ inputs, surroundings, reader }, project) {
@@ -28429,14 +28624,14 @@ function blame(error, passages, inSegments) {
 
 
 
-/** PostgreSQL refused a command of a message, or the connection was lost. */
+/** PostgreSQL refused a statement, or the connection was lost. */
 class MessageError extends Error {
     refused;
     answered;
     constructor(
     /** undefined where the connection was lost. */
     refused, message, 
-    /** The commands before it. */
+    /** The statements before it. */
     answered) {
         super(message);
         this.refused = refused;
@@ -28444,9 +28639,10 @@ class MessageError extends Error {
     }
 }
 /**
- * Messages of the simple query protocol on the connection of an idle client, each sent without waiting for the answer to
- * the one before. Rows are not kept; a COPY FROM STDIN, for which there is no data, ends the connection.
- * Source: protocol-flow.html, "Simple Query" and "Pipelining".
+ * Statements on the connection of an idle client whose transaction is open, sent without waiting for the answers to those
+ * before. Each goes in a Parse of its own, which the server refuses (42601) where it reads two. Rows are not kept; a COPY
+ * FROM STDIN, for which there is no data, ends the connection.
+ * Source: protocol-flow.html, "Extended Query" and "Pipelining".
  */
 class Messages {
     #upstream;
@@ -28466,8 +28662,11 @@ class Messages {
             },
         });
     }
-    /** Sends SQL text and resolves with the answer to each of its commands. Throws a MessageError. */
-    send(text) {
+    /**
+     * Sends statements with a Sync behind them, so that those behind one that fails are not run; resolves with the answer to
+     * each. Throws a MessageError.
+     */
+    send(statements) {
         const answered = [];
         const sent = new Promise((resolve, reject) => {
             let refused;
@@ -28475,26 +28674,36 @@ class Messages {
             if (this.#upstream.lost)
                 return lose(this.#upstream.lost);
             this.#losses.add(lose);
+            const failed = ({ type, body }) => {
+                if (type === 'E')
+                    refused = serverError(readFields(body));
+            };
+            const deliver = (message) => {
+                failed(message);
+                if (message.type === 'C')
+                    answered.push(tagOf(readCString(message.body).text));
+                else if (message.type === 'I')
+                    answered.push({ command: '', rows: null });
+            };
+            const done = () => {
+                this.#losses.delete(lose);
+                if (refused)
+                    reject(new MessageError(refused, refused.message, answered));
+                else
+                    resolve(answered);
+            };
+            const setting = (bytes) => ({ bytes, expected: [{ ends: 'C', deliver: failed }] });
+            const requests = [
+                // For functions that the statements call: an earlier revision may have made them.
+                ...messages_strings.map(setting),
+                ...statements.flatMap((sql) => [
+                    ...settingsOf(sql).map(setting),
+                    { bytes: oneStatement(sql), expected: [{ ends: 'CI', deliver }] },
+                ]),
+            ];
             this.#upstream.send({
-                bytes: query(text),
-                expected: [
-                    {
-                        ends: 'Z',
-                        deliver({ type, body }) {
-                            if (type === 'C')
-                                answered.push(tagOf(readCString(body).text));
-                            if (type === 'E')
-                                refused = serverError(readFields(body));
-                        },
-                        done: () => {
-                            this.#losses.delete(lose);
-                            if (refused)
-                                reject(new MessageError(refused, refused.message, answered));
-                            else
-                                resolve(answered);
-                        },
-                    },
-                ],
+                bytes: Buffer.concat([...requests.map(({ bytes }) => bytes), sync]),
+                expected: [...requests.flatMap(({ expected }) => expected), { ends: 'Z', done }],
             });
         });
         // It is awaited later, if ever.
@@ -28507,6 +28716,21 @@ class Messages {
             this.#upstream.release();
     }
 }
+const oneStatement = (sql) => Buffer.concat([wire_parse('', sql), wire_bind('', ''), execute('')]);
+/**
+ * How a statement's text is read is not for a script, a role or a database to say: it means what it means to whoever was
+ * shown it. LOCAL, because a pooler's server connection outlives us.
+ */
+const messages_strings = ['SET LOCAL standard_conforming_strings = on', 'SET LOCAL backslash_quote = safe_encoding'].map(oneStatement);
+const characters = oneStatement("SET LOCAL client_encoding = 'UTF8'");
+/**
+ * What a text depends on. A script's own encoding stays where it is for what it may be meant for: COPY reads the server's
+ * files in it.
+ */
+const settingsOf = (sql) => [
+    ...(/\\|U&/i.test(sql) ? messages_strings : []),
+    ...(/[^\0-\x7f]/.test(sql) ? [characters] : []),
+];
 /** `INSERT 0 2` and `UPDATE 2` end with the rows, `CREATE TABLE` has none. */
 function tagOf(text) {
     const rows = /\d+$/.exec(text)?.[0];
@@ -28523,9 +28747,8 @@ function tagOf(text) {
 
 
 
-
 /**
- * Runs the SQL of the plan as it stands there, one message for each revision: no Python, no scripts.
+ * Runs the SQL of the plan as it stands there, statement by statement in a pipeline: no Python, no scripts.
  * Throws a Failure that names what failed.
  */
 async function runMessages(step) {
@@ -28565,15 +28788,15 @@ async function runOn({ surroundings, targets }, target) {
             progress.start(revision.id);
             sent = performance.now();
             signal.throwIfAborted();
-            const { message, answer } = ahead.next();
+            const { statements, answer } = ahead.next();
             const answered = await answer.catch(error => {
                 if (!(error instanceof MessageError))
                     throw error;
-                note(tape, message, error.answered);
-                throw failureFrom(error, { revision, message, state, blockers: watch.blockersSince(sent) });
+                note(tape, statements, error.answered);
+                throw failureFrom(error, { revision, statements, state, blockers: watch.blockersSince(sent) });
             });
-            note(tape, message, answered);
-            const missed = missedRow(revision, message, answered, state);
+            note(tape, statements, answered);
+            const missed = missedRow(revision, statements, answered, state);
             if (!missed)
                 continue;
             cancel();
@@ -28596,7 +28819,7 @@ async function runOn({ surroundings, targets }, target) {
 }
 /** How much is sent before what was sent is answered, in characters. */
 const mostAhead = 1_000_000;
-/** The messages of the revisions, sent ahead of the answers: a database that is far away is not waited for each time. */
+/** The statements of the revisions, sent ahead of the answers: a database that is far away is not waited for each time. */
 class Ahead {
     messages;
     #rest;
@@ -28605,39 +28828,41 @@ class Ahead {
         this.messages = messages;
         this.#rest = [...revisions];
     }
-    /** The next revision's message, with its answer to come. */
+    /** The next revision's statements, with their answer to come. */
     next() {
         while (this.#rest.length > 0 && this.#isLittle) {
-            const message = message_messageOf(this.#rest.shift().statements);
-            this.#sent.push({ message, answer: this.messages.send(message.text) });
+            const { statements = [] } = this.#rest.shift();
+            this.#sent.push({ statements, answer: this.messages.send(statements.map(({ sql }) => sql)) });
         }
         return this.#sent.shift();
     }
     get #isLittle() {
-        return this.#sent.length === 0 || this.#sent.reduce((sum, { message }) => sum + message.text.length, 0) < mostAhead;
+        const lengths = this.#sent.flatMap(({ statements }) => statements.map(({ sql }) => sql.length));
+        return this.#sent.length === 0 || lengths.reduce((sum, length) => sum + length, 0) < mostAhead;
     }
     /** Behind a failure, PostgreSQL answers everything that is under way. */
     async end() {
         await Promise.allSettled(this.#sent.map(({ answer }) => answer));
     }
 }
-function note(tape, { commands }, answered) {
-    for (const [index, { command }] of answered.entries())
-        tape.start(commands[index]?.sql ?? '', none)(command);
+function note(tape, statements, answered) {
+    for (const [index, { command }] of answered.entries()) {
+        if (command)
+            tape.start(statements[index]?.sql ?? '', none)(command);
+    }
 }
 const none = () => [];
-function failureFrom({ refused, answered, message: told }, { revision, message, state, blockers }) {
+function failureFrom({ refused, answered, message: told }, { revision, statements, state, blockers }) {
     if (!refused)
         return connectionLost(new Error(told), { revision: revision.id });
-    const { statement, position } = refusedIn(message, refused.position, answered.length);
-    const { position: _, ...error } = refused;
+    const statement = statements[answered.length];
     const place = statement && { file: revision.path, line: statement.line };
-    const failure = failureOf({ message: error.message, revision: revision.id, place, fromDatabase: true }, { sql: statement?.sql ?? '', error: { ...error, ...(position && { position }) } }, state.plan, { blockers });
+    const failure = failureOf({ message: refused.message, revision: revision.id, place, fromDatabase: true }, { sql: statement?.sql ?? '', error: refused }, state.plan, { blockers });
     return through_messages_inBind(failure, state);
 }
 /** As Alembic itself does: a row of the version table that is moved or taken away has to be there, and once. */
-function missedRow(revision, { commands }, answered, state) {
-    const missed = answered.find(({ command, rows }, index) => commands[index]?.own && /^(UPDATE|DELETE)$/.test(command) && rows !== 1);
+function missedRow(revision, statements, answered, state) {
+    const missed = answered.find(({ command, rows }, index) => statements[index]?.own && /^(UPDATE|DELETE)$/.test(command) && rows !== 1);
     if (!missed)
         return undefined;
     const failure = new Failure('migration-failed', `Revision ${revision.id} was to ${missed.command} one row of the version table, and there were ${missed.rows}.`, {

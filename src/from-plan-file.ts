@@ -1,17 +1,20 @@
-import { readFileSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { shownPath } from './alembic/driver'
 import { Failure, messageOf } from './failure'
 import { digestOf } from './plan/digest'
-import { type Unfaithful, unfaithfulOf } from './plan/faithful'
 import { type Plan, sameHeads } from './plan/plan'
 import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-file'
 import { nameHeads } from './plan/result'
 import { NewEnumValues, obstaclesOf } from './plan/transactional'
+import { placeOf, planOf, unfitOf } from './plan/unfit'
 import { readHeads } from './postgres/heads'
 import { reasonWithout } from './report/discretion'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
+
+/** How large a plan file may be, in bytes: it is held in memory several times over. */
+const mostBytes = 256 * 1024 * 1024
 
 /**
  * Writes the plan for a later apply. Where its SQL alone would not do what the scripts do there is none, and the log
@@ -19,20 +22,27 @@ import type { Target } from './target'
  */
 export async function writePlan(step: Step): Promise<void> {
   const { inputs, surroundings, result, targets } = step
-  const found = await allOf(targets.map(async target => unfaithfulOf(target.state.plan!, await newEnumValues(target))))
-  const [first] = found.flat()
+  const { log, repository } = surroundings
+  // Whoever signs plans wants them.
+  const withoutIt = (told: (of: (why: string) => string) => string) => {
+    if (inputs.planKey) log.warning(told(why => (inputs.hideLiterals ? reasonWithout(why) : why)))
+    else log.info(told(why => why))
+  }
+  const unshown = targets.flatMap(({ state }) => state.plan!.revisions).find(({ notRenderable }) => notRenderable)
+  if (unshown?.notRenderable) {
+    const { line, reason } = unshown.notRenderable
+    return withoutIt(of => `There is no plan file, because of ${placeOf(unshown, line)}: ${of(reason)}.`)
+  }
   const computed = step.sources.find(({ values }) => !values)
-  if (first || computed) {
-    const told = (of: (why: string) => string) => {
-      const why = first
-        ? unfaithful({ ...first, why: of(first.why) })
-        : `${shownPath(computed?.file ?? '')}: only running it tells what it revises`
-      return `There is no plan file, because of ${why}.`
-    }
-    // Whoever signs plans wants them.
-    if (inputs.planKey) surroundings.log.warning(told(why => (inputs.hideLiterals ? reasonWithout(why) : why)))
-    else surroundings.log.info(told(why => why))
-    return
+  if (computed) {
+    const file = shownPath(computed.file)
+    return withoutIt(() => `There is no plan file, because of ${file}: only running it tells what it revises.`)
+  }
+  const found = await allOf(targets.map(async target => obstaclesOf(target.state.plan!, await newEnumValues(target))))
+  const [obstacle] = found.flat()
+  if (obstacle) {
+    const { revision, line, why } = obstacle
+    return withoutIt(of => `There is no plan file, because of ${placeOf(revision, line)}: ${of(why)}.`)
   }
   let databases: PlannedDatabase[]
   try {
@@ -40,12 +50,15 @@ export async function writePlan(step: Step): Promise<void> {
   } catch (error) {
     // A preview that cannot be applied as it stands is a preview all the same.
     if (!(error instanceof Failure)) throw error
-    return surroundings.log.info(`There is no plan file. ${error.message} ${error.details.advice}`)
+    return log.info(`There is no plan file. ${error.message} ${error.details.advice}`)
   }
   const { label, direction } = inputs
-  const { repository } = surroundings
   const plan = { repository, label, digest: digestOf(result.digested!), direction, databases }
-  const file = step.write('plan.json', writePlanFile(plan, inputs.planKey), 'The plan file')
+  const unfit = unfitOf(plan)
+  if (unfit) return withoutIt(of => `There is no plan file, because ${of(unfit)}.`)
+  const text = writePlanFile(plan, inputs.planKey)
+  if (Buffer.byteLength(text) > mostBytes) return withoutIt(() => 'There is no plan file: it would be over 256 MiB.')
+  const file = step.write('plan.json', text, 'The plan file')
   if (file) result.planFile = file
 }
 
@@ -59,9 +72,6 @@ export async function newEnumValues({ state, client }: Target): Promise<NewEnumV
   const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version_num') AS version")
   return new NewEnumValues(Number(rows[0]?.version) >= 170_000)
 }
-
-const unfaithful = ({ revision, line, why }: Unfaithful): string =>
-  `revision ${revision.id} (${revision.path}${line ? `:${line}` : ''}): ${why}`
 
 async function plannedDatabase(target: Target): Promise<PlannedDatabase> {
   const { state, client, versionTable, versionTableExists: exists } = target
@@ -91,6 +101,8 @@ export async function readPlan(step: Step): Promise<Map<string, Plan>> {
   }
   const { label, planKey: key, direction } = inputs
   const content = readPlanFile(textOf(inputs.planFile), { repository, label, key })
+  const unfit = unfitOf(content)
+  if (unfit) throw refused(`The plan file is none that this release would write, because ${unfit}.`)
   if (direction === 'downgrade' && content.direction === 'upgrade') {
     throw refused('The plan file is an upgrade, and this step is to be a downgrade.')
   }
@@ -109,26 +121,44 @@ export async function readPlan(step: Step): Promise<Map<string, Plan>> {
   return new Map(await allOf(plans))
 }
 
+/** Throws a Failure where it is no regular file, or too large: a device or a pipe may have no end. */
 function textOf(file: string): string {
+  const { O_RDONLY, O_NONBLOCK = 0 } = constants
+  let descriptor: number | undefined
   try {
-    return readFileSync(resolve(file), 'utf8')
+    // A pipe that nobody writes to would be waited for.
+    descriptor = openSync(resolve(file), O_RDONLY | O_NONBLOCK)
+    if (!fstatSync(descriptor).isFile()) throw new Error('it is not a regular file')
+    return decoded(bytesOf(descriptor))
   } catch (error) {
+    if (error instanceof Failure) throw error
     throw new Failure('invalid-input', `The plan file ${file} cannot be read: ${messageOf(error)}.`, {
       advice: 'plan-file is the path of the file itself, from the workspace; download the artifact in an earlier step.',
       cause: error,
     })
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor)
   }
 }
 
-function planOf(planned: PlannedDatabase, direction: Plan['direction']): Plan {
-  const { 'prior-heads': priorHeads, 'new-heads': newHeads, revisions } = planned
-  const unknown = { down: [], dependsOn: [], labels: [], file: '', created: '' }
-  return {
-    direction,
-    target: newHeads.join(',') || 'base',
-    priorHeads,
-    newHeads,
-    revisions: revisions.map(revision => ({ ...unknown, ...revision })),
+/** What the file says of its size is not asked: it may grow meanwhile. */
+function bytesOf(descriptor: number): Buffer {
+  const chunks: Buffer[] = []
+  for (let size = 0; ; ) {
+    const chunk = Buffer.allocUnsafe(1024 * 1024)
+    const read = readSync(descriptor, chunk)
+    if (read === 0) return Buffer.concat(chunks)
+    chunks.push(chunk.subarray(0, read))
+    size += read
+    if (size > mostBytes) throw new Error('it is over 256 MiB')
+  }
+}
+
+function decoded(bytes: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch {
+    throw refused('The plan file was altered: it is not UTF-8.')
   }
 }
 

@@ -11,6 +11,7 @@ import { headsOf } from './plan/heads'
 import { isRendered, type Plan } from './plan/plan'
 import { beforeItRuns, type DatabaseState, nameHeads, revisionsOf } from './plan/result'
 import { segmentsOf } from './plan/segments'
+import { separate } from './plan/separate'
 import { ownStatements, sqlComment, sqlScript } from './plan/sql'
 import { obstaclesOf } from './plan/transactional'
 import { type Heads, readHeads } from './postgres/heads'
@@ -79,7 +80,7 @@ async function renderScripts(step: Step): Promise<void> {
   const asked = targets.map(({ state, versionTableExists }) => [state.bind, { plan: state.plan!, versionTableExists }])
   const request = { direction, target, databases: Object.fromEntries(asked), imported: step.imported }
   const plans = await step.python(() => driver.render(request), 'Output of the dry run')
-  for (const { state } of targets) state.plan = plans.get(state.bind)!
+  for (const { state } of targets) state.plan = separate(plans.get(state.bind)!)
 }
 
 /** The heads that the user names, else those of the scripts that a pull request builds on. */

@@ -144,6 +144,7 @@ export class Step {
       workingDirectory: resolve(this.inputs.workingDirectory),
       environment: childEnvironment(environment, { secrets, token }),
       urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
+      twice: this.inputs.mode !== 'apply',
       print: (line: string) => this.printed.add(line),
       signal,
       ...(this.trusted && { trusted: this.trusted }),

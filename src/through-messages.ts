@@ -1,6 +1,5 @@
 import { Failure } from './failure'
-import { type Message, messageOf, refusedIn } from './plan/message'
-import type { Revision } from './plan/plan'
+import type { RenderedStatement, Revision } from './plan/plan'
 import type { DatabaseState } from './plan/result'
 import { LockWatch } from './postgres/blockers'
 import { connectionLost } from './postgres/connection'
@@ -14,7 +13,7 @@ import type { Step } from './step'
 import type { Target } from './target'
 
 /**
- * Runs the SQL of the plan as it stands there, one message for each revision: no Python, no scripts.
+ * Runs the SQL of the plan as it stands there, statement by statement in a pipeline: no Python, no scripts.
  * Throws a Failure that names what failed.
  */
 export async function runMessages(step: Step): Promise<void> {
@@ -54,14 +53,14 @@ async function runOn({ surroundings, targets }: Step, target: Target): Promise<v
       progress.start(revision.id)
       sent = performance.now()
       signal.throwIfAborted()
-      const { message, answer } = ahead.next()
+      const { statements, answer } = ahead.next()
       const answered = await answer.catch(error => {
         if (!(error instanceof MessageError)) throw error
-        note(tape, message, error.answered)
-        throw failureFrom(error, { revision, message, state, blockers: watch.blockersSince(sent) })
+        note(tape, statements, error.answered)
+        throw failureFrom(error, { revision, statements, state, blockers: watch.blockersSince(sent) })
       })
-      note(tape, message, answered)
-      const missed = missedRow(revision, message, answered, state)
+      note(tape, statements, answered)
+      const missed = missedRow(revision, statements, answered, state)
       if (!missed) continue
       cancel()
       throw missed
@@ -84,11 +83,11 @@ async function runOn({ surroundings, targets }: Step, target: Target): Promise<v
 const mostAhead = 1_000_000
 
 interface Sent {
-  message: Message
+  statements: RenderedStatement[]
   answer: Promise<CommandTag[]>
 }
 
-/** The messages of the revisions, sent ahead of the answers: a database that is far away is not waited for each time. */
+/** The statements of the revisions, sent ahead of the answers: a database that is far away is not waited for each time. */
 class Ahead {
   readonly #rest: Revision[]
   #sent: Sent[] = []
@@ -100,17 +99,18 @@ class Ahead {
     this.#rest = [...revisions]
   }
 
-  /** The next revision's message, with its answer to come. */
+  /** The next revision's statements, with their answer to come. */
   next(): Sent {
     while (this.#rest.length > 0 && this.#isLittle) {
-      const message = messageOf(this.#rest.shift()!.statements!)
-      this.#sent.push({ message, answer: this.messages.send(message.text) })
+      const { statements = [] } = this.#rest.shift()!
+      this.#sent.push({ statements, answer: this.messages.send(statements.map(({ sql }) => sql)) })
     }
     return this.#sent.shift()!
   }
 
   get #isLittle(): boolean {
-    return this.#sent.length === 0 || this.#sent.reduce((sum, { message }) => sum + message.text.length, 0) < mostAhead
+    const lengths = this.#sent.flatMap(({ statements }) => statements.map(({ sql }) => sql.length))
+    return this.#sent.length === 0 || lengths.reduce((sum, length) => sum + length, 0) < mostAhead
   }
 
   /** Behind a failure, PostgreSQL answers everything that is under way. */
@@ -119,15 +119,17 @@ class Ahead {
   }
 }
 
-function note(tape: Tape, { commands }: Message, answered: CommandTag[]): void {
-  for (const [index, { command }] of answered.entries()) tape.start(commands[index]?.sql ?? '', none)(command)
+function note(tape: Tape, statements: RenderedStatement[], answered: CommandTag[]): void {
+  for (const [index, { command }] of answered.entries()) {
+    if (command) tape.start(statements[index]?.sql ?? '', none)(command)
+  }
 }
 
 const none = () => []
 
 interface Circumstances {
   revision: Revision
-  message: Message
+  statements: RenderedStatement[]
   state: DatabaseState
   /** The sessions that were in the way, in words. */
   blockers: string[]
@@ -135,15 +137,14 @@ interface Circumstances {
 
 function failureFrom(
   { refused, answered, message: told }: MessageError,
-  { revision, message, state, blockers }: Circumstances,
+  { revision, statements, state, blockers }: Circumstances,
 ): Failure {
   if (!refused) return connectionLost(new Error(told), { revision: revision.id })
-  const { statement, position } = refusedIn(message, refused.position, answered.length)
-  const { position: _, ...error } = refused
+  const statement = statements[answered.length]
   const place = statement && { file: revision.path, line: statement.line }
   const failure = failureOf(
-    { message: error.message, revision: revision.id, place, fromDatabase: true },
-    { sql: statement?.sql ?? '', error: { ...error, ...(position && { position }) } },
+    { message: refused.message, revision: revision.id, place, fromDatabase: true },
+    { sql: statement?.sql ?? '', error: refused },
     state.plan!,
     { blockers },
   )
@@ -153,12 +154,12 @@ function failureFrom(
 /** As Alembic itself does: a row of the version table that is moved or taken away has to be there, and once. */
 function missedRow(
   revision: Revision,
-  { commands }: Message,
+  statements: RenderedStatement[],
   answered: CommandTag[],
   state: DatabaseState,
 ): Failure | undefined {
   const missed = answered.find(
-    ({ command, rows }, index) => commands[index]?.own && /^(UPDATE|DELETE)$/.test(command) && rows !== 1,
+    ({ command, rows }, index) => statements[index]?.own && /^(UPDATE|DELETE)$/.test(command) && rows !== 1,
   )
   if (!missed) return undefined
   const failure = new Failure(

@@ -6,8 +6,9 @@ import itertools
 import sys
 import threading
 
+from atomic_upgrade.asked import asked, connects
 from atomic_upgrade.channel import channel
-from atomic_upgrade.failures import Failed, NotRenderable, is_users
+from atomic_upgrade.failures import Failed, is_users
 
 # Where SQLAlchemy keeps the number of a connection, which the gate knows as well, and who was told to use it.
 numbered, told = "atomic_upgrade.number", "atomic_upgrade.told"
@@ -55,7 +56,7 @@ class Gates:
                 "only for the migrations themselves. Move that into a command, a request or a migration.",
             )
         if not self.addresses:
-            raise NotRenderable("it connects to the database, which is not possible in a dry run")
+            raise asked.refuse(connects)
         address = self.address_for(dialect, cparams)
         for name in ("service", "dsn", "hostaddr", "passfile", "require_auth", "channel_binding", "krbsrvname",
                      "target_session_attrs", "load_balance_hosts", "unix_sock", "direct_tls", "source_address",
@@ -96,6 +97,8 @@ class Gates:
         module = type(connection).__module__
         if any(name in module for name in ("psycopg", "asyncpg", "pg8000", "pygresql", "pgdb", "postgresql")):
             connection.close()
+            if not self.addresses:
+                asked.refuse(connects)
             raise RuntimeError(
                 "This database connection was not made by SQLAlchemy itself (an engine with creator=, or a custom "
                 "pool), so it cannot be part of the transaction of Atomic Upgrade and was closed. "
@@ -114,6 +117,8 @@ class Gates:
 
         def guarded(*args, **kwargs):
             if not self.opening:
+                if not self.addresses:
+                    asked.refuse(connects)
                 raise RuntimeError(
                     "This script connects to PostgreSQL past SQLAlchemy, so its statements could not be part of the "
                     "transaction of Atomic Upgrade. Use op.get_bind() or an SQLAlchemy engine instead."
@@ -148,6 +153,17 @@ def speaker():
     return str(threading.get_ident()), task and str(id(task)), place
 
 
+def refused_in_dry_run(connect):
+    """These two are caught when the pool gets their connection, which in a dry run must not be tried at all."""
+
+    def guarded(*args, **kwargs):
+        if asked.path is not None and not gates.opening:
+            raise asked.refuse(connects)
+        return connect(*args, **kwargs)
+
+    return guarded
+
+
 def watch_connections():
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
@@ -168,3 +184,9 @@ def guard_drivers():
             if name == "psycopg":
                 module.Connection.connect = staticmethod(gates.guard(module.Connection.connect))
                 module.AsyncConnection.connect = staticmethod(gates.guard(module.AsyncConnection.connect))
+    for name in ("asyncpg", "pg8000"):
+        if importlib.util.find_spec(name) is None:
+            continue
+        with contextlib.suppress(ImportError):
+            module = __import__(name)
+            module.connect = refused_in_dry_run(module.connect)

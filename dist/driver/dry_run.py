@@ -1,31 +1,20 @@
 """The dry run: each revision's SQL, faithful to what the online run does, or the reason why there is none."""
 
-import copy
 import functools
 import json
 import sys
 
+from atomic_upgrade.asked import Unreadable, asked, unconnected, watch, watch_dialect
 from atomic_upgrade.environment import run_env
-from atomic_upgrade.failures import Failed, NotRenderable, is_users, line_in, one_line
+from atomic_upgrade.failures import Failed, NotRenderable, line_in, one_line
 from atomic_upgrade.forbidden import look_into
 from atomic_upgrade.graph import steps_to
+from atomic_upgrade.literals import with_literals
 from atomic_upgrade.scripts import scripts
-
+from atomic_upgrade.varying import digests_of, mark
 
 # The most bytes of one statement, and of all statements of a dry run, as they are told; driver.ts takes little more.
 most_of_one, most_in_all = 64_000_000, 128_000_000
-
-
-class Unreadable:
-    """The result of a statement that was only rendered: to look at it means to need the database."""
-
-    def _refuse(self, *_):
-        raise NotRenderable("it reads the result of a statement, and without a database there is none")
-
-    __getattr__ = __iter__ = __next__ = __bool__ = __len__ = __getitem__ = __contains__ = _refuse
-
-    def close(self):
-        pass
 
 
 class Renderer:
@@ -37,47 +26,62 @@ class Renderer:
     def __init__(self, context):
         self.version_table_exists = True
         self.revisions = []
-        self.path = None
         self.context = context
         self.dialect = context.dialect
         # Offline the dialect does not know that the server has standard_conforming_strings on.
         self.dialect._backslash_escapes = False
+        # In DDL the online run writes values by SQLAlchemy's own way, too.
+        self.literals = with_literals(self.dialect)
         context.impl._exec = self.execute
         context.impl.static_output = self.note
+        self.watch_bulk_insert(context.impl)
         context.connection.execute = self.execute_on_connection
         create = context.connection._run_ddl_visitor
 
         def create_without_looking(visitor, element, **options):
             if options.get("checkfirst") and self.path:
-                raise NotRenderable("it creates or drops what may be there already (checkfirst), which only the database knows")
+                raise asked.refuse("it creates or drops what may be there already (checkfirst), which only the database knows")
             return create(visitor, element, **options)
 
         context.connection._run_ddl_visitor = create_without_looking
+        unconnected(context.connection)
+        watch_dialect(self.dialect)
         self.hide_offline_mode(context)
 
     def hide_offline_mode(self, context):
         """A script that asks whether it runs offline would show what the online run does not do."""
 
         told = "it asks whether it runs offline, so its SQL is not what the online run does"
-
-        def as_sql(_):
-            # Alembic itself asks as well.
-            if self.path and is_users(sys._getframe(1).f_code.co_filename):
-                raise NotRenderable(told)
-            return True
+        watch(context, told, "as_sql")
+        watch(context.impl, told, "as_sql")
+        heads = context.get_current_heads
 
         def is_offline_mode():
             if self.path:
-                raise NotRenderable(told)
+                raise asked.refuse(told)
             return True
 
-        name, watched = type(context).__name__, {"as_sql": property(as_sql, lambda *_: None)}
-        context.__class__ = type(name, (type(context),), watched)
+        def current_heads():
+            if self.path:
+                raise asked.refuse("it asks for the heads, which it would read from the database")
+            return heads()
+
         context.environment_context.is_offline_mode = is_offline_mode
+        context.get_current_heads = current_heads
+
+    def watch_bulk_insert(self, impl):
+        bulk_insert = impl.bulk_insert
+
+        def alike(table, rows, multiinsert=True):
+            if multiinsert and isinstance(rows, list) and len({frozenset(row) for row in rows if isinstance(row, dict)}) > 1:
+                raise asked.refuse("it inserts rows of different columns at once, of which the online run takes those of the first")
+            return bulk_insert(table, rows, multiinsert=multiinsert)
+
+        impl.bulk_insert = alike
 
     def execute(self, construct, execution_options=None, multiparams=None, params=None):
         if multiparams or params:
-            raise NotRenderable("it executes a statement with parameters, which offline mode would drop")
+            raise asked.refuse("it executes a statement with parameters, which offline mode would drop")
         from sqlalchemy import schema, text
 
         if isinstance(construct, str):
@@ -91,7 +95,7 @@ class Renderer:
     def execute_on_connection(self, construct, *multiparams, **params):
         params.pop("execution_options", None)
         if any(multiparams) or any(params.values()):
-            raise NotRenderable("it executes a statement with parameters, which offline mode would drop")
+            raise asked.refuse("it executes a statement with parameters, which offline mode would drop")
         self.execute(construct)
         return Unreadable()
 
@@ -104,10 +108,10 @@ class Renderer:
         for part in visitors.iterate(construct):
             if isinstance(part, elements.BindParameter) and part.required and part.value is None:
                 if part.callable is None:
-                    raise NotRenderable("the parameter :%s of a statement has no value" % part.key)
-        compiled = construct.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+                    raise asked.refuse("the parameter :%s of a statement has no value" % part.key)
+        compiled = construct.compile(dialect=self.literals, compile_kwargs={"literal_binds": True})
         for column in getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ()):
-            raise NotRenderable("the column %s has a default that Python computes as it runs" % column.name)
+            raise asked.refuse("the column %s has a default that Python computes as it runs" % column.name)
         return str(compiled).strip()
 
     def note(self, text):
@@ -117,12 +121,18 @@ class Renderer:
             self.add(text[:-1] if text.endswith(";") else text)
 
     def add(self, sql):
+        if "\0" in sql:
+            raise asked.refuse("it writes a null character, which PostgreSQL does not store")
+        try:
+            sql.encode()
+        except UnicodeEncodeError:
+            raise asked.refuse("it writes half of a surrogate pair, which PostgreSQL does not store")
         if self.revisions:
             length = len(json.dumps(sql)) + 100
             if length > most_of_one:
-                raise NotRenderable("one of its statements is longer than %s MB" % (most_of_one // 1_000_000))
+                raise asked.refuse("one of its statements is longer than %s MB" % (most_of_one // 1_000_000))
             if Renderer.held + length > most_in_all:
-                raise NotRenderable("the statements up to it are longer than %s MB" % (most_in_all // 1_000_000))
+                raise asked.refuse("the statements up to it are longer than %s MB" % (most_in_all // 1_000_000))
             Renderer.held += length
             self.revisions[-1]["statements"].append({"sql": sql, "line": self.line(), "own": self.path is None})
 
@@ -138,44 +148,29 @@ class Renderer:
             step.migration_fn = self.guarded(step.migration_fn, step.revision.path, self.revisions[-1])
             yield step
 
-    def repeat(self, migrate, kwargs, statements, start, memo):
-        """Renders once more, from the same state of Alembic's, to see whether the script would write the same again."""
-        end, held = len(statements), Renderer.held
-        kept, self.context.impl.memo = self.context.impl.memo, memo
-        try:
-            migrate(**kwargs)
-        except Exception:
-            # It cannot run twice in one process (a global Table, for one), which says nothing about its SQL.
-            return
-        finally:
-            self.context.impl.memo = kept
-            again = statements[end:]
-            del statements[end:]
-            Renderer.held = held
-        first = statements[start:end]
-        changed = [one for one, other in zip(first, again) if one["sql"] != other["sql"]]
-        if changed or len(first) != len(again):
-            told = "it writes something else every time, such as a time or a random value"
-            raise NotRenderable(told, changed[0]["line"] if changed else None)
+    @property
+    def path(self):
+        """Of the script that is rendered; None outside of any."""
+        return asked.path
 
     def guarded(self, migrate, path, revision):
         @functools.wraps(migrate)
         def run(**kwargs):
-            self.path = path
-            before, held = len(revision["statements"]), Renderer.held
+            asked.begins(path)
+            before, held, failed = len(revision["statements"]), Renderer.held, None
             try:
-                memo = copy.deepcopy(self.context.impl.memo)
                 migrate(**kwargs)
-                self.repeat(migrate, kwargs, revision["statements"], before, memo)
             except BaseException as error:
                 if isinstance(error, (KeyboardInterrupt, Failed)):
                     raise
-                del revision["statements"][before:]
-                Renderer.held = held
-                line = error.args[1] if isinstance(error, NotRenderable) and len(error.args) > 1 else line_in(error, path)
-                revision.update(reason=reason_of(error), line=line)
+                failed = (reason_of(error), line_in(error, path))
             finally:
-                self.path = None
+                # What was refused counts, whatever the script has made of it.
+                told = asked.ends() or failed
+                if told:
+                    del revision["statements"][before:]
+                    Renderer.held = held
+                    revision.update(reason=told[0], line=told[1])
 
         return run
 
@@ -186,10 +181,7 @@ def reason_of(error):
         if isinstance(cause, NotRenderable):
             return cause.args[0]
         cause = cause.__cause__ or cause.__context__
-    text = one_line(error)
-    if "MockConnection" in text or "MockEngine" in text:
-        return "it reads the database, and a dry run has none"
-    return text
+    return one_line(error)
 
 
 class DryRun:
@@ -224,10 +216,22 @@ class DryRun:
         pass
 
 
-def plan(project, request):
+def rendered(project, request):
     Renderer.held = 0
     dry_run = DryRun(project.scripts(), request)
     run_env(project, dry_run.script, request["target"], dry_run)
+    return dry_run
+
+
+def rendered_digests(project, request):
+    return digests_of(rendered(project, request).renderers)
+
+
+def plan(project, request, rendered_again):
+    """`rendered_again` returns the digests of another rendering, or None where there is none."""
+    dry_run = rendered(project, request)
+    if any(renderer.revisions for renderer in dry_run.renderers.values()):
+        mark(dry_run.renderers, rendered_again(), lambda name: dry_run.script.get_revision(name).path)
     return {
         bind: {
             "revisions": [look_at(each, bind, request["direction"]) for each in renderer.revisions],

@@ -1,10 +1,12 @@
 """Answers the action's requests, one at a time."""
 
+import contextlib
 import gc
 import sys
 
+from atomic_upgrade.asked import watch_operations
 from atomic_upgrade.channel import channel
-from atomic_upgrade.dry_run import plan
+from atomic_upgrade.dry_run import plan, rendered_digests
 from atomic_upgrade.failures import Failed, frames_of, one_line
 from atomic_upgrade.graph import resolve
 from atomic_upgrade.lifeline import end_with
@@ -12,6 +14,7 @@ from atomic_upgrade.online_run import run
 from atomic_upgrade.project import load
 from atomic_upgrade.scripts import scripts
 from atomic_upgrade.trusted import watch
+from atomic_upgrade.twin import Twin, preload
 
 
 def answer(action):
@@ -36,6 +39,53 @@ def tell(planned):
     return {"planned": planned}
 
 
+def loaded_from(request):
+    # Imports make much and leave next to nothing behind: to collect that takes a tenth of their time.
+    gc.disable()
+    try:
+        project, loaded = load(request)
+        watch_operations()
+        return project, loaded
+    finally:
+        gc.enable()
+
+
+def twin_of(request):
+    """Another process for a plan that others shall be able to rely on; elsewhere than on Linux a fork is not safe."""
+    if not request["twice"] or sys.platform != "linux":
+        return None
+    preload(with_flask=not request.get("alembic_config"))
+
+    def load_again(told):
+        scripts.take(told)
+        project, _ = loaded_from(request)
+
+        def render(asked):
+            scripts.imported = asked["import"]
+            return rendered_digests(project, asked["plan"])
+
+        return render
+
+    with contextlib.suppress(OSError):
+        return Twin(load_again)
+
+
+def plan_twice(project, twin, request):
+    """Compared with what the other process renders, else with what fresh scripts render in this one."""
+    if twin:
+        twin.send({"plan": request, "import": scripts.imported})
+
+    def again():
+        told = twin.told() if twin else None
+        if told is None:
+            # A script that cannot run twice in one process (a global Table, for one) says nothing about its SQL.
+            with contextlib.suppress(Exception):
+                told = rendered_digests(project, request)
+        return told
+
+    return tell(plan(project, request, again))
+
+
 def main(here):
     """`here` is what Python puts in front of its path for the working directory."""
     end_with(channel.input.fileno())
@@ -44,16 +94,14 @@ def main(here):
     if "trusted" in first:
         here = here + watch(**first["trusted"])
     sys.path[:0] = here
-    project = None
+    project = twin = None
 
     def loading():
-        nonlocal project
-        # Imports make much and leave next to nothing behind: to collect that takes a tenth of their time.
-        gc.disable()
-        try:
-            project, loaded = load(first["load"])
-        finally:
-            gc.enable()
+        nonlocal project, twin
+        twin = twin_of(first["load"])
+        project, loaded = loaded_from(first["load"])
+        if twin:
+            twin.send(scripts.told)
         return {"loaded": loaded}
 
     answer(loading)
@@ -65,6 +113,7 @@ def main(here):
         # The action has decided.
         scripts.imported = request["import"]
         if "plan" in request:
-            answer(lambda: tell(plan(project, request["plan"])))
+            answer(lambda: plan_twice(project, twin, request["plan"]))
+            twin = None
         elif "run" in request:
             answer(lambda: run(project, request["run"]))

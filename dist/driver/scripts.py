@@ -81,6 +81,8 @@ class Scripts:
     def __init__(self):
         # By the paths that they really have.
         self.known = {}
+        # What the action has said of them, for another process that loads the project as well.
+        self.told = []
         self.listed = None
         # The numbers of those that may run; None until the action has decided.
         self.imported = None
@@ -127,10 +129,15 @@ class Scripts:
             raise Failed("plan-changed", "The script %s has come since the batch was planned." % path, path=path)
         if new:
             channel.send(files=list(new.values()))
-            for path, told in zip(new, channel.receive()["scripts"]):
-                source = base64.b64decode(told["source"])
-                self.known[path] = Known(len(self.known), path, source, told["values"], told["doc"])
+            self.take([{"path": path, **told} for path, told in zip(new, channel.receive()["scripts"])])
         return [self.known[path] for path in real]
+
+    def take(self, told):
+        """The action has read these."""
+        self.told += told
+        for each in told:
+            source = base64.b64decode(each["source"])
+            self.known[each["path"]] = Known(len(self.known), each["path"], source, each["values"], each["doc"])
 
     def list(self, script):
         """The scripts of the project, in Alembic's order, as they are when it is first asked for them."""

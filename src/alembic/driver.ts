@@ -23,6 +23,8 @@ export interface DriverOptions {
   versionTableSchema: string
   /** The URLs by bind, without passwords: for an app that reads DATABASE_URL, and for sections of an ini file that have none. */
   urls: Record<string, string>
+  /** Whether a second process renders the batch as well, since somebody will rely on what is shown. */
+  twice: boolean
   /** Gets what the app, Alembic and the wrapper command print. */
   print: (line: string) => void
   signal: AbortSignal
@@ -124,14 +126,18 @@ const modules = [
   'failures',
   'channel',
   'trusted',
+  'asked',
   'connections',
   'scripts',
   'graph',
   'environment',
   'forbidden',
+  'literals',
+  'varying',
   'dry_run',
   'online_run',
   'project',
+  'twin',
   'main',
 ]
 
@@ -208,7 +214,7 @@ export class Driver {
     )
     options.signal.addEventListener('abort', () => this.kill())
     this.#child.stdin!.write(sources())
-    const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls } = options
+    const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls, twice } = options
     this.#send({
       nonce: this.#nonce,
       ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
@@ -219,6 +225,7 @@ export class Driver {
         version_table: versionTable,
         version_table_schema: versionTableSchema,
         urls,
+        twice,
       },
     })
   }

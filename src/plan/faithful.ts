@@ -1,6 +1,6 @@
-import type { Node } from 'libpg-query'
-import { countCommands } from './message'
+import type { Node, VariableSetStmt } from 'libpg-query'
 import type { Plan, RenderedStatement, Revision } from './plan'
+import { countStatements } from './separate'
 import { effectOf, splitStatements } from './statements'
 import { type NewEnumValues, type Obstacle, obstaclesOf } from './transactional'
 
@@ -8,17 +8,11 @@ import { type NewEnumValues, type Obstacle, obstaclesOf } from './transactional'
 export type Unfaithful = Pick<Obstacle, 'revision' | 'line' | 'why'>
 
 /**
- * What of a batch cannot be applied as its SQL in one transaction: scripts without SQL, statements that end the
- * transaction or cannot be in it, and those that change how the rest is read. `values`: see obstaclesOf. Needs the parser to be loaded.
+ * What of the SQL of a batch cannot be applied as its SQL in one transaction: statements that end the transaction or
+ * cannot be in it, and those that change how the rest is read. `values`: see obstaclesOf. Needs the parser to be loaded.
  */
 export function unfaithfulOf(plan: Plan, values: NewEnumValues): Unfaithful[] {
-  const revisions = plan.revisions.flatMap(revision => notRendered(revision) ?? inStatements(revision))
-  return [...revisions, ...obstaclesOf(plan, values)]
-}
-
-function notRendered(revision: Revision): Unfaithful[] | undefined {
-  const { notRenderable } = revision
-  return notRenderable && [{ revision, line: notRenderable.line, why: notRenderable.reason }]
+  return [...plan.revisions.flatMap(inStatements), ...obstaclesOf(plan, values)]
 }
 
 const inStatements = (revision: Revision): Unfaithful[] =>
@@ -31,15 +25,20 @@ const telling = /\b(begin|start|commit|end|rollback|abort|prepare|copy)\b|standa
 
 function reasonsAgainst(sql: string): string[] {
   try {
-    countCommands(sql)
-    return telling.test(sql) ? splitStatements(sql).flatMap(({ tree }) => reasonAgainst(tree)) : []
+    const several = countStatements(sql) > 1 ? ['it holds several statements in one'] : []
+    return telling.test(sql)
+      ? [...splitStatements(sql).flatMap(({ tree }) => reasonAgainst(tree)), ...several]
+      : several
   } catch {
     return ['PostgreSQL 18’s parser does not read it']
   }
 }
 
-/** A message is read as a whole before any of it runs: what is set in it would come too late. */
-const readsStrings = new Set(['standard_conforming_strings', 'backslash_quote'])
+/** How strings are read is not for a script to say. Set to what it is there, they change nothing, as in a dump. */
+const readsStrings = new Map([
+  ['standard_conforming_strings', /^(on|true|yes|1)$/i],
+  ['backslash_quote', /^safe_encoding$/i],
+])
 
 function reasonAgainst(tree: Node): string[] {
   switch (effectOf(tree).kind) {
@@ -53,10 +52,13 @@ function reasonAgainst(tree: Node): string[] {
     case 'copy-in':
       return ['COPY FROM STDIN needs its data, which is not in the SQL']
     default:
-      return 'VariableSetStmt' in tree && readsStrings.has(tree.VariableSetStmt.name ?? '')
-        ? [`it sets ${tree.VariableSetStmt.name}`]
-        : []
+      return 'VariableSetStmt' in tree ? inSetting(tree.VariableSetStmt) : []
   }
+}
+
+function inSetting({ name = '', args: [value] = [] }: VariableSetStmt): string[] {
+  const text = value && 'A_Const' in value ? value.A_Const.sval?.sval : undefined
+  return readsStrings.get(name.toLowerCase())?.test(text ?? '') === false ? [`it sets ${name}`] : []
 }
 
 /** `COMMIT` for TRANS_STMT_COMMIT. */

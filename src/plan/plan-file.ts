@@ -59,11 +59,14 @@ export function readPlanFile(text: string, { repository, label, key }: Circumsta
   const file = parse(text)
   if (file?.format !== format) throw refused('The plan file is not one of Atomic Upgrade, or was cut short.')
   if (file.version !== version) {
-    throw refused(`The plan file is of version ${String(file.version)}; this release of the action reads ${version}.`)
+    const other = typeof file.version === 'number' ? file.version : 'unknown'
+    throw refused(`The plan file is of version ${other}; this release of the action reads ${version}.`)
   }
   const { valid, errors } = new Validator(schema as object, '2020-12').validate(file)
-  if (!valid)
-    throw refused(`The plan file was altered: ${errors.at(-1)?.instanceLocation} is not what a plan has there.`)
+  if (!valid) {
+    const where = errors.at(-1)?.instanceLocation.slice(0, 200)
+    throw refused(`The plan file was altered: ${where} is not what a plan has there.`)
+  }
   const { plan, checksum, signature = '' } = file as { plan: PlanContent; checksum: string; signature?: string }
   if (checksum !== checksumOf(plan))
     throw refused('The plan file was altered: its content is not that of its checksum.')

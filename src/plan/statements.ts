@@ -6,6 +6,8 @@ export interface Statement {
   sql: string
   /** The parse tree's node, keyed by its type: `{ SelectStmt: … }`. */
   tree: Node
+  /** Where its terminator is, in bytes of the whole text, or the text's end. */
+  end: number
 }
 
 /**
@@ -31,7 +33,7 @@ export function splitStatements(sql: string): Statement[] {
     // Offsets are bytes of UTF-8; a length of 0 means "to the end of the text".
     const start = raw.stmt_location ?? 0
     const end = raw.stmt_len ? start + raw.stmt_len : bytes.length
-    return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt as Node }
+    return { sql: bytes.toString('utf8', start, end).trim(), tree: raw.stmt as Node, end }
   })
 }
 

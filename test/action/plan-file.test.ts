@@ -1,12 +1,11 @@
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { createDatabase, secondProject, seedProject, start } from '../support/action.mts'
 import { contents } from '../support/database.mts'
+import { altered, apply, planOf } from '../support/plan-file.mts'
 import { query } from '../support/postgres.mts'
 import { type Script, writeProject } from '../support/project.mts'
-import { runStep, type Step, type StepOptions } from '../support/runner.mts'
+import type { Step } from '../support/runner.mts'
 
 const first: Script = {
   id: 'a1',
@@ -24,40 +23,10 @@ op.add_column("person", sa.Column("age", sa.Integer, server_default="7"))`,
 }
 const scripts = [first, second]
 
-/** Where a later job is: no checkout, no app, and no Python either. */
-const elsewhere = mkdtempSync(join(tmpdir(), 'atomic-upgrade-elsewhere-'))
-
-function apply(url: string, planFile: string, inputs: Record<string, string> = {}, options: Partial<StepOptions> = {}) {
-  const given = {
-    mode: 'apply',
-    'database-url': url,
-    'plan-file': planFile,
-    python: 'no-python-here',
-    comment: 'false',
-  }
-  return runStep({ workspace: elsewhere, inputs: { ...given, ...inputs }, ...options })
-}
-
-async function planOf(folder: string, url: string, inputs: Record<string, string> = {}): Promise<string> {
-  const step = await start(folder, url, { comment: 'false', ...inputs })
-  expect(step.outputs['plan-file'], step.log).not.toBe('')
-  return step.outputs['plan-file']!
-}
-
 function errorOf({ commands, log }: Step): string {
   const errors = commands.filter(({ name }) => name === 'error')
   expect(errors, log).toHaveLength(1)
   return errors[0]!.text
-}
-
-/** Writes the file anew with something changed, and returns its path. */
-function altered(planFile: string, edit: (text: string) => string): string {
-  const before = readFileSync(planFile, 'utf8')
-  const after = edit(before)
-  expect(after).not.toBe(before)
-  const path = join(mkdtempSync(join(tmpdir(), 'atomic-upgrade-altered-')), 'plan.json')
-  writeFileSync(path, after)
-  return path
 }
 
 describe('A plan file', () => {

@@ -70,23 +70,31 @@ def text_of(node, names):
         return names.get(node.id)
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
-found = []
-for file in sys.argv[1:]:
-    tree = ast.parse(open(file, encoding="utf-8").read())
+def constants(body):
+    return {
+        node.targets[0].id: node.value.value
+        for node in body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }
+
+makers = {"Failed": 1, "RuntimeError": 0, "refuse": 0, "watch": 1}
+found, trees = [], {file: ast.parse(open(file, encoding="utf-8").read()) for file in sys.argv[1:]}
+shared = {name: text for tree in trees.values() for name, text in constants(tree.body).items()}
+for file, tree in trees.items():
     for scope in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] :
-        names = {
-            node.targets[0].id: node.value.value
-            for node in ast.walk(scope)
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-            and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        }
+        names = {**shared, **constants(ast.walk(scope))}
         for node in ast.walk(scope):
-            maker = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
-            if maker in ("Failed", "NotRenderable", "RuntimeError"):
-                reason = text_of(node.args[0], names) if maker == "Failed" else maker
-                text = text_of(node.args[1 if maker == "Failed" else 0], names)
+            if not isinstance(node, ast.Call):
+                continue
+            maker = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            told = [each.value for each in node.keywords if maker == "update" and each.arg == "reason"]
+            if maker in makers:
+                told = node.args[makers[maker] : makers[maker] + 1]
+            for text in [text_of(each, names) for each in told]:
                 if text:
-                    found.append([reason, re.sub("%[sr]", "…", text), file])
+                    reason = {"Failed": text_of(node.args[0], names), "RuntimeError": maker} if node.args else {}
+                    found.append([reason.get(maker, "NotRenderable"), re.sub("%[sr]", "…", text), file])
 print(json.dumps(found))
 `
 

@@ -23,6 +23,8 @@ export interface Script {
   /** Python: the body of `upgrade()`, with `op`, `sa` and `db` at hand. */
   upgrade: string
   downgrade?: string
+  /** Python at the module's level, before `upgrade()`. */
+  module?: string
 }
 
 export interface ProjectOptions {
@@ -69,7 +71,15 @@ ${app}
   )
   const argument = binds.length > 0 ? 'engine_name' : ''
   let previous: string | null = null
-  for (const { id, down = previous, message = id, name = `${id}.py`, upgrade, downgrade = 'pass' } of scripts) {
+  for (const {
+    id,
+    down = previous,
+    message = id,
+    name = `${id}.py`,
+    upgrade,
+    downgrade = 'pass',
+    module = '',
+  } of scripts) {
     writeFileSync(
       join(folder, 'migrations', 'versions', name),
       `"""${message}"""
@@ -80,7 +90,7 @@ from app import db
 
 revision = ${JSON.stringify(id)}
 down_revision = ${down === null ? 'None' : JSON.stringify(down)}
-
+${module && `${module}\n`}
 
 def upgrade(${argument}):
 ${indent(upgrade)}

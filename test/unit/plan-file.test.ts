@@ -1,8 +1,10 @@
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { messageOf, refusedIn } from '../../src/plan/message.ts'
+import type { Plan } from '../../src/plan/plan.ts'
 import { type PlanContent, readPlanFile, writePlanFile } from '../../src/plan/plan-file.ts'
+import { countStatements, separate } from '../../src/plan/separate.ts'
 import { loadParser } from '../../src/plan/statements.ts'
+import { headsBehind, moveIn } from '../../src/plan/version-rows.ts'
 
 beforeAll(loadParser)
 
@@ -80,40 +82,89 @@ describe('A plan file', () => {
   })
 })
 
-describe('The message of a revision', () => {
+describe('Statements that a script executes at once', () => {
   const sqls = fc.constantFrom(
     'SELECT 1',
     "SELECT '😀;', 1",
-    'SELECT 1; SELECT 2',
-    '-- nothing',
-    'SELECT 1 -- at the end; of it',
+    '/* é */ SELECT 1 -- at the end; of it\n',
     "DO $$ BEGIN PERFORM ';'; END $$",
-    '/* ; */',
-    '',
+    '-- before\nSELECT 2',
   )
-  const commandsIn = (sql: string) => (/^(--|\/\*|$)/.test(sql) ? 0 : /; SELECT 2/.test(sql) ? 2 : 1)
 
-  test('finds the statement of each command and of each character', () => {
+  test('are shown, kept and sent one by one, with all of their text', () => {
     fc.assert(
-      fc.property(fc.array(sqls, { minLength: 1, maxLength: 8 }), list => {
-        const statements = list.map((sql, line) => ({ sql, line, own: false }))
-        const message = messageOf(statements)
-        const commands = statements.flatMap(each => Array.from({ length: commandsIn(each.sql) }, () => each))
-        expect(message.commands).toEqual(commands)
-        for (const [index, statement] of commands.entries()) {
-          expect(refusedIn(message, undefined, index)).toEqual({ statement })
-        }
-        const characters = [...message.text]
-        let before = 0
-        for (const statement of statements) {
-          const length = [...statement.sql].length
-          for (let at = 0; at < length; at++) {
-            expect(characters[before + at]).toBe([...statement.sql][at])
-            expect(refusedIn(message, before + at + 1, 0)).toEqual({ statement, position: at + 1 })
+      fc.property(
+        fc.array(sqls, { minLength: 1, maxLength: 8 }),
+        fc.constantFrom('', ';', '; -- the end'),
+        (list, end) => {
+          const together = { sql: list.join(';') + end, line: 7, own: false }
+          const revision = {
+            id: 'a',
+            down: [],
+            dependsOn: [],
+            labels: [],
+            message: '',
+            path: '',
+            file: '',
+            created: '',
+            digest: '',
           }
-          before = characters.indexOf('\n', characters.indexOf(';', before + length)) + 1
-        }
-      }),
+          const plan: Plan = {
+            direction: 'upgrade',
+            target: 'a',
+            priorHeads: [],
+            newHeads: ['a'],
+            revisions: [{ ...revision, statements: [together] }],
+          }
+          const { statements = [] } = separate(plan).revisions[0]!
+          expect(statements).toHaveLength(list.length)
+          expect(statements.map(({ sql }) => sql.replaceAll(/\s/g, '')).join(';')).toBe(
+            together.sql.replaceAll(/\s/g, ''),
+          )
+          for (const { sql, line } of statements) expect([countStatements(sql), line]).toEqual([1, 7])
+        },
+      ),
     )
+  })
+})
+
+describe('A statement of Alembic’s own', () => {
+  const table = { name: 'alembic_version', schema: null }
+  test.each([
+    ["INSERT INTO alembic_version (version_num) VALUES ('a1')", { to: 'a1' }],
+    ["INSERT INTO alembic_version (at, version_num) VALUES (now(), 'a1')", { to: 'a1' }],
+    ["UPDATE alembic_version SET version_num='b2' WHERE alembic_version.version_num = 'a1'", { from: 'a1', to: 'b2' }],
+    ["DELETE FROM alembic_version WHERE alembic_version.version_num = 'a1'", { from: 'a1' }],
+    ['CREATE TABLE alembic_version (\n\tversion_num VARCHAR(32) NOT NULL, \n\tPRIMARY KEY (version_num)\n)', {}],
+    ['DROP TABLE alembic_version', {}],
+  ])('%s', (sql, move) => {
+    expect(moveIn(sql, table)).toEqual(move)
+    expect(moveIn(sql, { name: 'alembic_version', schema: 'other' })).toBeUndefined()
+  })
+
+  test.each([
+    'DROP TABLE person',
+    'DROP TABLE alembic_version, person',
+    'DELETE FROM alembic_version',
+    "DELETE FROM alembic_version WHERE version_num = 'a1' OR destroy()",
+    "DELETE FROM alembic_version USING person WHERE version_num = 'a1'",
+    "INSERT INTO alembic_version (version_num) VALUES (destroy('a1'))",
+    "INSERT INTO alembic_version (version_num, x) VALUES ('a1', destroy())",
+    "INSERT INTO alembic_version (version_num, x) VALUES ('a1', (SELECT 1))",
+    "INSERT INTO alembic_version (version_num) VALUES ('a1'), ('b2')",
+    "WITH d AS (DELETE FROM person) INSERT INTO alembic_version (version_num) VALUES ('a1')",
+    "INSERT INTO alembic_version (version_num) VALUES ('a1') RETURNING destroy()",
+    "UPDATE other SET version_num='b2' WHERE version_num = 'a1'",
+    "SELECT 1; INSERT INTO alembic_version (version_num) VALUES ('a1')",
+    '',
+    'SELECT destroy()',
+    'nonsense',
+  ])('is not %s', sql => {
+    expect(moveIn(sql, table)).toBeUndefined()
+  })
+
+  test('moves the heads', () => {
+    expect(headsBehind(['a'], [{ from: 'a', to: 'b' }, { to: 'c' }, {}, { from: 'c' }])).toEqual(new Set(['b']))
+    expect(headsBehind([], [{ from: 'a', to: 'b' }])).toBeUndefined()
   })
 })

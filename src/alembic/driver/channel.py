@@ -34,6 +34,10 @@ class Channel:
         self.add(**answer)
         self.output.flush()
 
+    def close(self):
+        self.output.close()
+        self.input.close()
+
     def add(self, **part):
         """A part of the answer that `send` completes."""
         self.output.write("\n" + self.nonce + json.dumps(part) + "\n")
