@@ -172,6 +172,18 @@ ${branch}`,
     /version of the server/,
   ],
   [
+    'the version of the server, as a construct of its own is compiled',
+    'op.execute(Mine())',
+    /version of the server/,
+    `from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ClauseElement, Executable
+class Mine(Executable, ClauseElement):
+    inherit_cache = False
+@compiles(Mine)
+def compile_mine(element, compiler, **options):
+    return "UPDATE t SET name = 'x'" if compiler.dialect.server_version_info else "DELETE FROM t"`,
+  ],
+  [
     'a look at what a result has',
     `there = hasattr(op.get_bind().execute(sa.text("SELECT 1")), "rowcount")\n${branch}`,
     /reads the result/,
