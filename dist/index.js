@@ -18767,6 +18767,8 @@ function discreet({ of, text, raised = false }, names) {
             return text.replace(/\): .*$/s, ')');
         case 'value':
             return whyWithout(text);
+        case 'statement':
+            return hideLiterals(text);
         case 'postgres':
             return raised ? `(${notShown})` : wordsOf(text, names);
     }
@@ -25910,6 +25912,14 @@ class Layers {
         if (wrote)
             this.#load(released);
     }
+    /** Everything behind the setting of that layer is undone: its owner's layers that had not written before are blank again. */
+    rolledBackTo(layer) {
+        const { owner, writtenBefore = Number.POSITIVE_INFINITY } = layer;
+        for (const below of this.#stack.slice(writtenBefore, Math.max(0, this.#stack.indexOf(layer)))) {
+            if (below.owner === owner)
+                below.isBlank = true;
+        }
+    }
     /** Everything was committed upstream. */
     clear() {
         this.#stack = [];
@@ -25927,7 +25937,11 @@ class Layers {
     /** What was found at a survey: only so many layers of the stack have an id, and with it anything written. */
     keep(written) {
         this.isSurveyed = true;
-        const dropped = this.#stack.splice(written);
+        const isOurs = (layer) => layer.owner === this.top?.owner && layer.isBlank && !layer.carries;
+        let height = Math.min(written, this.height);
+        for (let top = this.#stack[height - 1]; top && isOurs(top); top = this.#stack[height - 1])
+            height--;
+        const dropped = this.#stack.splice(height);
         const [lowest] = dropped;
         if (!lowest)
             return join();
@@ -26266,6 +26280,7 @@ function conflict(message, deeds, revision, advice = oneConnection) {
     const place = deeds.find(deed => deed.place)?.place;
     return new Failure('migration-failed', message, {
         advice,
+        quotes: deeds.map(({ sql }) => ({ of: 'statement', text: shortened(sql) })),
         ...(revision !== null && { revision }),
         ...(place && { place }),
     });
@@ -26499,14 +26514,20 @@ class NestedTransaction {
     get isInside() {
         const { layers, savepoints } = this.views.ahead;
         const top = layers.at(-1);
-        if (!top || top.carries || !this.nest.layers.isUncovered(top))
+        if (!top || top.carries || top.isBlank || !this.nest.layers.isUncovered(top))
             return false;
         return savepoints.every(({ at }) => at < layers.length);
     }
-    #push() {
+    #push({ asksBefore = false } = {}) {
         const { owner } = this.nest;
         const savepoint = this.savepoints.newName();
-        const layer = { savepoint, owner, status: 'open', deed: undefined, carries: undefined };
+        const nothing = { deed: undefined, carries: undefined, writtenBefore: undefined, isBlank: false };
+        const layer = { savepoint, owner, status: 'open', ...nothing };
+        const ask = (found) => {
+            layer.writtenBefore = found.written;
+        };
+        if (asksBefore)
+            this.unit.send(survey(ask, this.unit.deliver));
         this.views.ahead.layers.push(layer);
         const done = () => {
             this.views.now.layers.push(layer);
@@ -26546,7 +26567,7 @@ class NestedTransaction {
         if (this.unit.failed)
             return;
         const at = this.views.ahead.layers.length;
-        this.#push();
+        this.#push({ asksBefore: this.nest.isShared() });
         this.complete('SAVEPOINT', finish, transaction => {
             const { covered, fleeting } = copyOf(transaction);
             transaction.savepoints.push({ name, at, covered, fleeting });
@@ -26564,8 +26585,11 @@ class NestedTransaction {
         }
         this.complete('ROLLBACK', finish, transaction => {
             const { covered, fleeting } = transaction.savepoints[which];
-            if (transaction === this.views.now)
+            if (transaction === this.views.now) {
                 this.nest.layers.remove(transaction.layers.slice(at + 1));
+                if (lowest)
+                    this.nest.layers.rolledBackTo(lowest);
+            }
             transaction.layers.length = Math.min(transaction.layers.length, at + 1);
             Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting], status: 'T' });
             transaction.savepoints.length = which + 1;
@@ -26582,8 +26606,12 @@ class NestedTransaction {
             this.unit.send(statement(`RELEASE SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }));
         }
         this.complete('RELEASE', finish, transaction => {
-            if (goes && transaction === this.views.now)
+            if (goes && transaction === this.views.now) {
                 this.nest.layers.remove(inside);
+                const into = transaction.layers[at - 1];
+                if (into)
+                    into.isBlank = false;
+            }
             if (goes)
                 transaction.layers.length = Math.min(transaction.layers.length, at);
             transaction.savepoints.length = which;
@@ -27709,6 +27737,7 @@ class Session {
             owner: this,
             layers,
             canCheckConstraints,
+            isShared: () => shared.sessions.size > 1,
             isOutside: () => this.#state.name === 'running' && this.#state.isOutside,
             begins: (before) => isolation.begins(before),
             ended: () => {
@@ -28179,7 +28208,10 @@ class Turns {
             this.#isSurveying = false;
             this.#next();
         })));
-        const back = () => savepoints.backTo(top.savepoint, look);
+        const back = () => {
+            layers.rolledBackTo(top);
+            savepoints.backTo(top.savepoint, look);
+        };
         if (hasFailed)
             back();
         else
@@ -28301,7 +28333,7 @@ class Gate {
         const speakers = new Speakers();
         const handover = new Handover(upstream, savepoints, settings, layers, isolation);
         const boundary = new Boundary(upstream, handover, layers, this.#sessions, settings, segmenting);
-        const shared = { upstream, tape, layers, isolation, savepoints, speakers };
+        const shared = { upstream, tape, layers, isolation, savepoints, speakers, sessions: this.#sessions };
         this.#turns = new Turns({
             ...shared,
             handover,

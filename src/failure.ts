@@ -40,8 +40,8 @@ export interface StatementFailure {
 
 /** Words of others in a message of ours, which may repeat what rows and statements hold. */
 export interface Quotation {
-  /** PostgreSQL's error, a Python error as `Class: words`, what another session runs, a sentence with an enum's value. */
-  of: 'postgres' | 'python' | 'session' | 'value'
+  /** PostgreSQL's error, a Python error as `Class: words`, what another session runs, a sentence with an enum's value, SQL. */
+  of: 'postgres' | 'python' | 'session' | 'value' | 'statement'
   text: string
   /** Whether PostgreSQL only passes on what a function says. */
   raised?: boolean

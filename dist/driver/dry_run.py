@@ -30,8 +30,6 @@ class Renderer:
         self.dialect = context.dialect
         # Offline the dialect does not know that the server has standard_conforming_strings on.
         self.dialect._backslash_escapes = False
-        # In DDL the online run writes values by SQLAlchemy's own way, too.
-        self.literals = with_literals(self.dialect)
         context.impl._exec = self.execute
         context.impl.static_output = self.note
         self.watch_bulk_insert(context.impl)
@@ -46,6 +44,8 @@ class Renderer:
         context.connection._run_ddl_visitor = create_without_looking
         unconnected(context.connection)
         watch_dialect(self.dialect)
+        # In DDL the online run writes values by SQLAlchemy's own way, too.
+        self.literals = with_literals(self.dialect)
         self.hide_offline_mode(context)
 
     def hide_offline_mode(self, context):

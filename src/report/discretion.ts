@@ -122,6 +122,8 @@ function discreet({ of, text, raised = false }: Quotation, names: Set<string>): 
       return text.replace(/\): .*$/s, ')')
     case 'value':
       return whyWithout(text)
+    case 'statement':
+      return hideLiterals(text)
     case 'postgres':
       return raised ? `(${notShown})` : wordsOf(text, names)
   }

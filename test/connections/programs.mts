@@ -113,7 +113,9 @@ export function reasonsToRefuse(ops: Op[], outcomes: unknown[]): Set<Reason> {
   /** In a failed transaction, of which a COMMIT is a ROLLBACK. */
   const failing = new Set<number>()
   const undo = (c: number, from: number): void => {
-    const at = written.findIndex(each => each.c === c && !each.isCursor && !each.committed && each.depth >= from)
+    const at = written.findIndex(
+      each => each.c === c && !each.isCursor && !each.undone && !each.committed && each.depth >= from,
+    )
     if (at < 0) return
     const stands = (each: (typeof written)[number]) => !each.undone && (each.c !== c || each.committed)
     if (written.slice(at).some(stands)) reasons.add('rolled back behind another')

@@ -19,7 +19,7 @@ const contents = `SELECT json_build_object('a', (SELECT json_agg(a ORDER BY id) 
   'd', (SELECT json_agg(d ORDER BY id) FROM d)) AS all`
 
 /** The driver's modules that make and number connections, and what plays programs in the place of its main one. */
-const modules = ['failures', 'channel', 'connections']
+const modules = ['failures', 'channel', 'asked', 'connections']
 const bootstrap = `import json, os, sys, types
 size, sources = int(os.read(0, 10)), b""
 while len(sources) < size:

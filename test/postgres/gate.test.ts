@@ -801,6 +801,28 @@ describe('savepoints and nesting', () => {
     expect(String(open.gate.doom)).toMatch(/INSERT INTO t .*INSERT INTO u/)
   })
 
+  test('what was written inside of a savepoint and is undone stands in nobody’s way', async () => {
+    const open = await openGate(tables)
+    const [one, two] = [await open.raw(), await open.raw()]
+    await one.query('BEGIN; INSERT INTO t VALUES (1)')
+    await two.query('BEGIN; SELECT 1; SAVEPOINT a; INSERT INTO u VALUES (1)')
+    expect(await two.query('ROLLBACK TO a; RELEASE a')).toEqual(['C ROLLBACK', 'C RELEASE', 'Z T'])
+    expect(await one.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+    // Likewise where the savepoint has failed, and only another one's turn undoes it.
+    await one.query('BEGIN; INSERT INTO t VALUES (2)')
+    await two.query('SAVEPOINT a; INSERT INTO u VALUES (2); SELECT 1/0')
+    expect(await one.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+    expect(await two.query('ROLLBACK TO a; INSERT INTO u VALUES (3); COMMIT')).toEqual([
+      'C ROLLBACK',
+      'C INSERT 0 1',
+      'C COMMIT',
+      'Z I',
+    ])
+    await open.finish('COMMIT')
+    expect(await open.read(ids)).toBe('')
+    expect(await open.read('SELECT string_agg(id::text, $$,$$) FROM u')).toBe('3')
+  })
+
   test('a cursor does not go with what another one rolls back', async () => {
     for (const isClosed of [true, false]) {
       const open = await openGate(tables)

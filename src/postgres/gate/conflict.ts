@@ -38,6 +38,7 @@ function conflict(message: string, deeds: Deed[], revision: string | null, advic
   const place = deeds.find(deed => deed.place)?.place
   return new Failure('migration-failed', message, {
     advice,
+    quotes: deeds.map(({ sql }) => ({ of: 'statement', text: shortened(sql) })),
     ...(revision !== null && { revision }),
     ...(place && { place }),
   })

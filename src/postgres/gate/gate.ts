@@ -114,7 +114,7 @@ export class Gate {
     const speakers = new Speakers()
     const handover = new Handover(upstream, savepoints, settings, layers, isolation)
     const boundary = new Boundary(upstream, handover, layers, this.#sessions, settings, segmenting)
-    const shared = { upstream, tape, layers, isolation, savepoints, speakers }
+    const shared = { upstream, tape, layers, isolation, savepoints, speakers, sessions: this.#sessions }
     this.#turns = new Turns({
       ...shared,
       handover,

@@ -29,6 +29,10 @@ export interface Layer {
   deed: { sql: string; writes: boolean } | undefined
   /** What another transaction has committed on top of it: to roll back would undo that as well. */
   carries: Deed | undefined
+  /** How many layers had written when it was set, if that was asked. */
+  writtenBefore: number | undefined
+  /** What was written in it was inside of a savepoint and is undone, though PostgreSQL still counts it as written. */
+  isBlank: boolean
 }
 
 /** Who has written what. */
@@ -155,6 +159,14 @@ export class Layers {
     if (wrote) this.#load(released)
   }
 
+  /** Everything behind the setting of that layer is undone: its owner's layers that had not written before are blank again. */
+  rolledBackTo(layer: Layer): void {
+    const { owner, writtenBefore = Number.POSITIVE_INFINITY } = layer
+    for (const below of this.#stack.slice(writtenBefore, Math.max(0, this.#stack.indexOf(layer)))) {
+      if (below.owner === owner) below.isBlank = true
+    }
+  }
+
   /** Everything was committed upstream. */
   clear(): void {
     this.#stack = []
@@ -173,7 +185,10 @@ export class Layers {
   /** What was found at a survey: only so many layers of the stack have an id, and with it anything written. */
   keep(written: number): Request {
     this.isSurveyed = true
-    const dropped = this.#stack.splice(written)
+    const isOurs = (layer: Layer) => layer.owner === this.top?.owner && layer.isBlank && !layer.carries
+    let height = Math.min(written, this.height)
+    for (let top = this.#stack[height - 1]; top && isOurs(top); top = this.#stack[height - 1]) height--
+    const dropped = this.#stack.splice(height)
     const [lowest] = dropped
     if (!lowest) return join()
     lowest.owner.dropped(dropped)

@@ -15,6 +15,8 @@ export interface Nest {
   readonly layers: Layers
   /** Whether a COMMIT shall check the deferred constraints. */
   readonly canCheckConstraints: boolean
+  /** Whether other clients are connected. */
+  isShared(): boolean
   /** Whether the unit at hand runs outside of any transaction upstream. */
   isOutside(): boolean
   /** What is written from now on is this transaction's; `before` was not. */
@@ -66,14 +68,19 @@ export class NestedTransaction {
   get isInside(): boolean {
     const { layers, savepoints } = this.views.ahead
     const top = layers.at(-1)
-    if (!top || top.carries || !this.nest.layers.isUncovered(top)) return false
+    if (!top || top.carries || top.isBlank || !this.nest.layers.isUncovered(top)) return false
     return savepoints.every(({ at }) => at < layers.length)
   }
 
-  #push(): void {
+  #push({ asksBefore = false } = {}): void {
     const { owner } = this.nest
     const savepoint = this.savepoints.newName()
-    const layer: Layer = { savepoint, owner, status: 'open', deed: undefined, carries: undefined }
+    const nothing = { deed: undefined, carries: undefined, writtenBefore: undefined, isBlank: false }
+    const layer: Layer = { savepoint, owner, status: 'open', ...nothing }
+    const ask = (found: Survey) => {
+      layer.writtenBefore = found.written
+    }
+    if (asksBefore) this.unit.send(survey(ask, this.unit.deliver))
     this.views.ahead.layers.push(layer)
     const done = () => {
       this.views.now.layers.push(layer)
@@ -112,7 +119,7 @@ export class NestedTransaction {
     this.enter(finish)
     if (this.unit.failed) return
     const at = this.views.ahead.layers.length
-    this.#push()
+    this.#push({ asksBefore: this.nest.isShared() })
     this.complete('SAVEPOINT', finish, transaction => {
       const { covered, fleeting } = copyOf(transaction)
       transaction.savepoints.push({ name, at, covered, fleeting })
@@ -130,7 +137,10 @@ export class NestedTransaction {
     }
     this.complete('ROLLBACK', finish, transaction => {
       const { covered, fleeting } = transaction.savepoints[which]!
-      if (transaction === this.views.now) this.nest.layers.remove(transaction.layers.slice(at + 1))
+      if (transaction === this.views.now) {
+        this.nest.layers.remove(transaction.layers.slice(at + 1))
+        if (lowest) this.nest.layers.rolledBackTo(lowest)
+      }
       transaction.layers.length = Math.min(transaction.layers.length, at + 1)
       Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting], status: 'T' })
       transaction.savepoints.length = which + 1
@@ -148,7 +158,11 @@ export class NestedTransaction {
       this.unit.send(statement(`RELEASE SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }))
     }
     this.complete('RELEASE', finish, transaction => {
-      if (goes && transaction === this.views.now) this.nest.layers.remove(inside)
+      if (goes && transaction === this.views.now) {
+        this.nest.layers.remove(inside)
+        const into = transaction.layers[at - 1]
+        if (into) into.isBlank = false
+      }
       if (goes) transaction.layers.length = Math.min(transaction.layers.length, at)
       transaction.savepoints.length = which
     })

@@ -28,6 +28,8 @@ import * as wire from './wire'
 /** What the sessions of a gate share. */
 export interface Shared extends View {
   readonly turns: Turns
+  /** All that are connected. */
+  readonly sessions: ReadonlySet<Participant>
   readonly speakers: Speakers
   readonly savepoints: Savepoints
   readonly settings: Settings
@@ -101,6 +103,7 @@ export class Session implements Participant {
       owner: this,
       layers,
       canCheckConstraints,
+      isShared: () => shared.sessions.size > 1,
       isOutside: () => this.#state.name === 'running' && this.#state.isOutside,
       begins: (before: Survey) => isolation.begins(before),
       ended: () => {

@@ -164,7 +164,10 @@ export class Turns {
           }),
         ),
       )
-    const back = () => savepoints.backTo(top.savepoint, look)
+    const back = () => {
+      layers.rolledBackTo(top)
+      savepoints.backTo(top.savepoint, look)
+    }
     if (hasFailed) back()
     else look()
   }
