@@ -154,18 +154,31 @@ export class NestedTransaction {
     const [lowest] = inside
     const isAlone = savepoints.slice(0, which).every(other => other.at < at)
     const goes = isAlone && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer))
+    const into = this.views.ahead.layers[at - 1]
+    // Whether it has written matters only where what it is released into has not.
+    let wrote = true
     if (lowest && goes) {
+      const height = this.#heightOf(lowest)
+      const look = survey(({ written }) => {
+        wrote = written > height
+      }, this.unit.deliver)
+      if (into && this.nest.isShared()) this.unit.send(look)
       this.unit.send(statement(`RELEASE SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }))
     }
     this.complete('RELEASE', finish, transaction => {
       if (goes && transaction === this.views.now) {
         this.nest.layers.remove(inside)
-        const into = transaction.layers[at - 1]
-        if (into) into.isBlank = false
+        if (into) into.isBlank &&= !wrote
       }
       if (goes) transaction.layers.length = Math.min(transaction.layers.length, at)
       transaction.savepoints.length = which
     })
+  }
+
+  /** How many layers lie below one of this transaction's on top. */
+  #heightOf(layer: Layer): number {
+    const onTop = this.views.ahead.layers.filter(other => this.nest.layers.isUncovered(other))
+    return this.nest.layers.floorOf(this.nest.owner) + onTop.indexOf(layer)
   }
 
   /** PREPARE TRANSACTION: the savepoint stays, so that ROLLBACK PREPARED can still undo it. */
