@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Failure, messageOf } from './failure'
+import { settleLeftovers } from './leftovers'
 import { digestOf } from './plan/digest'
 import { unfaithfulOf } from './plan/faithful'
 import { type Plan, sameHeads } from './plan/plan'
@@ -75,6 +76,7 @@ export async function readPlan(step: Step): Promise<Map<string, Plan>> {
       return { bind, versionTable: name, versionTableSchema: schema }
     }),
   )
+  if (step.asksDatabases) await settleLeftovers(step)
   const plans = step.targets.map(async target => {
     const planned = content.databases.find(({ bind }) => bind === target.state.bind)!
     const plan = planOf(planned, content.direction)

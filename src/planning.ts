@@ -4,6 +4,7 @@ import type { Project } from './alembic/driver'
 import { editedScripts } from './edited'
 import { readPlan, writePlan } from './from-plan-file'
 import { baseCommit, scriptsAt } from './git/base'
+import { settleLeftovers } from './leftovers'
 import { abridged } from './plan/abridged'
 import { destructionsOf } from './plan/destructive'
 import { digestedOf } from './plan/digest'
@@ -45,6 +46,7 @@ async function planScripts(step: Step): Promise<Map<string, Plan>> {
   const { direction, revision: target, fromRevision } = inputs
   const project = await step.python(() => driver.project(), 'Output of the app')
   step.match(project.databases)
+  if (step.asksDatabases) await settleLeftovers(step)
   step.scripts = project.scripts
   if (inputs.mode !== 'apply') step.result.edited = await editedScripts(step)
   const given = step.asksDatabases ? undefined : await headsWithoutDatabase(step, project)

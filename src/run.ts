@@ -1,7 +1,6 @@
 import { requireDigest } from './expected'
 import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
-import { settleLeftovers } from './leftovers'
 import { sameHeads } from './plan/plan'
 import { nameHeads, type Result, revisionsOf, stands } from './plan/result'
 import { loadParser } from './plan/statements'
@@ -30,7 +29,6 @@ export async function run(inputs: Inputs, surroundings: Surroundings): Promise<R
     step.startPython()
     if (step.asksDatabases) await step.open()
     await loadParser()
-    if (step.asksDatabases) await settleLeftovers(step)
     await planBatch(step)
     const pending = revisionsOf(result).length > 0
     if (pending && inputs.expectedDigest) {

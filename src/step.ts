@@ -42,6 +42,8 @@ export class Step {
   /** Set by `startPython`; a plan file needs none. */
   driver!: Driver
   targets: Target[]
+  /** The prepared transactions that were told to be a stranger's. */
+  readonly strangers = new Set<string>()
   /** Every script of the project by its id, once it is loaded. */
   scripts = new Map<string, Script>()
 
