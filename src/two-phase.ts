@@ -6,7 +6,6 @@ import { isServerError } from './postgres/connection'
 import { keepAsking } from './postgres/patience'
 import { type Decision, finish, finishing, gidOf, isBusy, isPrepared, preparedSlots } from './postgres/prepared'
 import { statusOf } from './postgres/settle'
-
 import { allOf, type Step } from './step'
 import type { Target } from './target'
 

@@ -116,12 +116,13 @@ export class Transaction {
   }
 
   /**
-   * Clears what scripts have left in the session: cursors, settings, prepared statements, temporary relations. It would
+   * Clears what scripts have left in the session: cursors, settings, prepared statements, locks, temporary relations. It would
    * outlive the transaction on a pooled connection, and what comes now is not to be read through it. Throws what
    * PostgreSQL answers.
    */
   async clearSession(): Promise<void> {
-    await together(this.client, ['CLOSE ALL', ...this.#cleared, 'DEALLOCATE ALL', 'DISCARD TEMP'])
+    const unlock = 'SELECT pg_catalog.pg_advisory_unlock_all()'
+    await together(this.client, ['CLOSE ALL', ...this.#cleared, 'DEALLOCATE ALL', unlock, 'DISCARD TEMP'])
   }
 
   /** What comes now is not for a script's SET ROLE, for one. */
