@@ -53,9 +53,7 @@ async function headsOf(step: Step, target: Target, second: Client | undefined): 
     if (second) return await read(second, target)
   } catch (error) {
     if (isServerError(error)) return unread(error)
-    log.info(
-      `The second connection is of no use any more (${messageOf(error)}): another deploy may have come between the COMMIT and this look at the heads.`,
-    )
+    // It was lost, which has been told.
   }
   let why: unknown = new Error('there is no connection')
   const heads = await keepAsking({ patience, signal }, () =>

@@ -147,7 +147,11 @@ async function end(
 
 function undecidable({ result, targets }: Step, group: Leftover[], why: string): Failure {
   result.outcome = 'in-doubt'
-  for (const { state } of targets) state.outcome = 'refused'
+  for (const { state } of targets) {
+    state.outcome = 'refused'
+    // Behind the locks of what is prepared the heads may not be readable.
+    state.reread = false
+  }
   for (const { gid, target } of group) {
     target.state.outcome = 'in-doubt'
     target.state.leftPrepared = gid

@@ -33,7 +33,7 @@ export class SecondConnection {
       await client.query(timeouts)
       const second = new SecondConnection(target, client)
       // Where the batch's own connection breaks, what became of it may take long to find out: others go on meanwhile.
-      target.client!.once('end', () => setTimeout(() => void second.end(), patience).unref())
+      target.client?.once('end', () => setTimeout(() => void second.end(), patience).unref())
       return second
     } catch (error) {
       await disconnect(client)
@@ -99,7 +99,9 @@ export async function openSecondConnections(step: Step): Promise<SecondConnectio
   try {
     for (const target of inLockOrder(step.targets)) {
       try {
-        opened.set(target, await SecondConnection.open(step, target))
+        const second = await SecondConnection.open(step, target)
+        opened.set(target, second)
+        second.client.once('end', () => lost(step, target, opened))
       } catch (error) {
         const isOptional = error instanceof Failure && error.reason === 'connection-failed' && !step.runsInSegments
         if (!isOptional) throw error
@@ -112,6 +114,13 @@ export async function openSecondConnections(step: Step): Promise<SecondConnectio
     await endSecondConnections(opened)
     throw error
   }
+}
+
+/** Without one of these locks a run would keep others waiting for nothing, so all go. */
+function lost(step: Step, target: Target, opened: SecondConnections): void {
+  if (!opened.has(target)) return
+  if (!step.runsInSegments && !step.surroundings.signal.aborted) doWithout(step, 'It was lost.')
+  void endSecondConnections(opened)
 }
 
 /** A pooler may have had one server process for both: then the batch goes first, and the other connection goes. */
