@@ -16893,7 +16893,7 @@ function headline(result) {
         case 'rehearsed':
             return `${direction} ${batch} rehearsed, nothing of it kept`;
         case 'applied':
-            return `${done} ${batch}`;
+            return failure ? `committed, and not at its target` : `${done} ${batch}`;
         case 'rolled-back':
             return cancelled ? 'cancelled, everything rolled back' : 'failed, everything rolled back';
         case 'refused':
@@ -16922,6 +16922,7 @@ function stateOfOne(state, result, name = nameHeads, style) {
     const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
     const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])];
     const outcome = outcomeOf(state, result);
+    const unread = reread === false ? notRead : '';
     if (outcome === undefined)
         return `${the} is at ${before}.`;
     switch (outcome) {
@@ -16932,10 +16933,9 @@ function stateOfOne(state, result, name = nameHeads, style) {
         case 'rehearsed':
             return `${the} is at ${before}, as before.`;
         case 'applied':
-            return `${the} is at ${after}.`;
+            return `${the} is at ${after}${unread}.`;
         case 'partly-applied': {
-            const read = reread === false ? ' (not re-read: it could not be reached)' : '';
-            return [`${the} is at ${after}${read}.`, besidesHeads(state, style)].filter(Boolean).join(' ');
+            return [`${the} is at ${after}${unread}.`, besidesHeads(state, style)].filter(Boolean).join(' ');
         }
         case 'in-doubt':
             if (state.leftPrepared)
@@ -16947,7 +16947,7 @@ function stateOfOne(state, result, name = nameHeads, style) {
                 return outcome === 'rolled-back' ? `${the} is as it was before.` : `${the} was not touched.`;
             if (!database)
                 return '';
-            const read = reread ? '' : ' (not re-read: it could not be reached)';
+            const read = reread ? '' : notRead;
             const unchanged = priorHeads && newHeads.join() === priorHeads.join();
             return unchanged
                 ? `${the} is at ${after}, as before${read}.`
@@ -16955,6 +16955,7 @@ function stateOfOne(state, result, name = nameHeads, style) {
         }
     }
 }
+const notRead = ' (not re-read: it could not be reached)';
 function betweenOf({ doubt, plan, priorHeads }, the, name) {
     const { from, to } = doubt ?? { from: priorHeads ?? [], to: plan?.newHeads ?? [] };
     return sameHeads(from, to)
@@ -18037,6 +18038,7 @@ function listed(ids) {
 
 
 
+
 /** The sign of an outcome, by which one sees it from afar. */
 function icon({ outcome, failure }) {
     if (outcome === undefined)
@@ -18049,6 +18051,7 @@ function icon({ outcome, failure }) {
         case 'partly-applied':
             return '⚠️';
         case 'applied':
+            return failure ? '⚠️' : '✅';
         case 'rehearsed':
         case 'up-to-date':
             return '✅';
@@ -18091,13 +18094,17 @@ function openingOf(database, result) {
         case 'rehearsed':
             return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`;
         case 'applied':
+            if (!sameHeads(database.newHeads ?? [], plan.newHeads))
+                return `${state} The target was ${target}.`;
+            if (database.reread === false)
+                return `${state} It was at ${prior}.`;
             return several ? `${state} It was at ${prior}.` : `The database went from ${prior} to ${target} ${one}.`;
         default:
             return `${state} The target was ${target}.`.trimStart();
     }
 }
 /** The last line: where to look, or what to run next. */
-function howToGoOn({ outcome }, run) {
+function howToGoOn({ outcome, failure }, run) {
     if (outcome === undefined)
         return `It is running now${run && `: see the [log of the run](${run})`}.`;
     switch (outcome) {
@@ -18111,7 +18118,7 @@ function howToGoOn({ outcome }, run) {
         case 'partly-applied':
             return run && `See the [log of the run](${run}).`;
         default:
-            return '';
+            return failure && run ? `See the [log of the run](${run}).` : '';
     }
 }
 
@@ -18927,348 +18934,225 @@ function nowIs({ direction, databases }) {
     return `It is now the ${direction} ${batches.join(', ')}.`;
 }
 
-// EXTERNAL MODULE: ./node_modules/pg/lib/index.js
-var lib = __nccwpck_require__(3273);
-;// CONCATENATED MODULE: ./node_modules/pg/esm/index.mjs
-// ESM wrapper for pg
+;// CONCATENATED MODULE: ./src/git/links.ts
 
 
-// Re-export all the properties
-const Client = lib.Client
-const Pool = lib.Pool
-const Connection = lib.Connection
-const types = lib.types
-const Query = lib.Query
-const DatabaseError = lib.DatabaseError
-const escapeIdentifier = lib.escapeIdentifier
-const escapeLiteral = lib.escapeLiteral
-const Result = lib.Result
-const TypeOverrides = lib.TypeOverrides
-
-// Also export the defaults
-const defaults = lib.defaults
-
-// Re-export the default
-/* harmony default export */ const esm = (lib);
-
-;// CONCATENATED MODULE: ./src/postgres/connection.ts
-
-
-/** Seconds to wait for a connection where the URL has no `connect_timeout`. */
-const connection_patience = 15;
-/**
- * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity; `signal` ends the attempt.
- * Throws a Failure `connection-failed` in words.
- */
-async function connect(database, applicationName, signal) {
-    const { config, tls } = database;
-    const attempt = (ssl) => connection_open({ ...config, ssl }, applicationName, signal);
+/** As many as Linux follows. */
+const links_most = 40;
+/** Where a path really leads, as realpath tells it, with every symbolic link on the way there. */
+function followed(path) {
+    const links = [];
+    let { root: file } = (0,external_node_path_namespaceObject.parse)(path);
+    const rest = links_namesIn(path.slice(file.length));
+    for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
+        if (name === '..')
+            file = (0,external_node_path_namespaceObject.dirname)(file);
+        else {
+            const next = (0,external_node_path_namespaceObject.join)(file, name);
+            const target = targetOf(next);
+            if (target === undefined || links.length === links_most)
+                file = next;
+            else {
+                links.push({ file: next, target });
+                if ((0,external_node_path_namespaceObject.isAbsolute)(target))
+                    file = (0,external_node_path_namespaceObject.parse)(target).root;
+                rest.unshift(...links_namesIn((0,external_node_path_namespaceObject.isAbsolute)(target) ? target.slice(file.length) : target));
+            }
+        }
+    }
+    return { file, links };
+}
+const links_namesIn = (path) => path.split(external_node_path_namespaceObject.sep === '\\' ? /[\\/]/ : '/').filter(name => name !== '' && name !== '.');
+function targetOf(file) {
     try {
-        return await attempt(config.ssl).catch(error => {
-            // libpq's `prefer`: without TLS where the server has none.
-            if (tls === 'prefer' && /does not support SSL/.test(messageOf(error)))
-                return attempt(false);
-            throw error;
-        });
+        return (0,external_node_fs_.readlinkSync)(file);
     }
-    catch (error) {
-        throw connectionFailure(database, error);
-    }
-}
-/** The clients whose connection broke while it was open. */
-const lost = new WeakSet();
-async function connection_open(config, applicationName, signal) {
-    const seconds = Number(config.connect_timeout) || connection_patience;
-    const client = new esm.Client({
-        ...config,
-        application_name: applicationName,
-        connectionTimeoutMillis: seconds * 1000,
-        keepAlive: true,
-        keepAliveInitialDelayMillis: 15_000,
-    });
-    // A lost connection also rejects the query under way, where it is dealt with; pg tells of it here first.
-    client.on('error', () => lost.add(client));
-    const stop = () => sever(client);
-    signal?.addEventListener('abort', stop);
-    try {
-        await client.connect();
-    }
-    finally {
-        signal?.removeEventListener('abort', stop);
-    }
-    return client;
-}
-/** Ends a connection at once, whatever is under way on it; PostgreSQL rolls back. */
-function sever(client) {
-    // pg has no word for this: its socket is an inside of it, as in gate/upstream.ts.
-    ;
-    client.connection.stream.destroy();
-}
-function connectionFailure({ name, tls }, error) {
-    const { code } = error;
-    const told = messageOf(error);
-    const advice = (code && adviceByCode[code]) ??
-        (/does not support SSL/.test(told)
-            ? `The URL says sslmode=${tls}, and the server has TLS switched off.`
-            : /certificate|self.signed/i.test(told)
-                ? 'Give the server’s CA with sslrootcert=PATH in the URL, and use the host name that is in its certificate.'
-                : 'Check that the database runs and can be reached from this runner.');
-    return new Failure('connection-failed', `Could not connect to ${name}: ${told || code}.`, { advice, cause: error });
-}
-const adviceByCode = {
-    ENOTFOUND: 'Check the host in database-url.',
-    EAI_AGAIN: 'Check the host in database-url.',
-    ECONNREFUSED: 'Check host and port in database-url, and that the server is up and reachable from this runner.',
-    ETIMEDOUT: 'Check that a firewall lets this runner in.',
-    '28P01': 'Check user and password in database-url.',
-    '28000': 'The server’s pg_hba.conf does not let this user in from here, or not without TLS (sslmode=require).',
-    '3D000': 'Check the database’s name in database-url.',
-    '53300': 'The server has no free connection; try again, or keep one for this role.',
-    '57P03': 'The server is starting up or shutting down; try again.',
-};
-/** Closes a connection without waiting for a server that does not answer; its socket would keep the process alive. */
-async function disconnect(client) {
-    await Promise.race([client.end().catch(() => { }), new Promise(resolve => setTimeout(resolve, 1_000).unref())]);
-    sever(client);
-}
-/** The Failure of a connection that broke while it was in use, if that is why `error` was thrown. */
-function lossOf(client, error) {
-    if (error instanceof Failure || isServerError(error))
+    catch {
         return undefined;
-    return lost.has(client) || error instanceof esm.DatabaseError ? connectionLost(error) : undefined;
-}
-function connectionLost(cause, details = {}) {
-    return new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(cause)}.`, {
-        advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
-        cause,
-        ...details,
-    });
-}
-/** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */
-function isServerError(error) {
-    return error instanceof esm.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '');
-}
-
-;// CONCATENATED MODULE: ./src/postgres/identity.ts
-
-const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
-/**
- * Asks a database who it is. Throws a Failure `not-permitted` where the role may not ask; by default every role may, but
- * a provider can have taken that away.
- */
-async function identify(client) {
-    try {
-        const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
-       FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
-        return rows[0];
-    }
-    catch (error) {
-        if (error.code !== '42501')
-            throw error;
-        throw new Failure('not-permitted', `The role may not ask which database this is: ${messageOf(error)}.`, {
-            advice: 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() to the role of database-url.',
-            cause: error,
-        });
-    }
-}
-/** An order that is the same in every run, whatever the order of the inputs. */
-function byIdentity(a, b) {
-    const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`);
-    return one < other ? -1 : one > other ? 1 : 0;
-}
-
-;// CONCATENATED MODULE: ./src/postgres/prepared.ts
-const prefix = 'atomic-upgrade';
-/** A name of at most 200 bytes (prepare.html); `index` is 0 for the first database. */
-const gidOf = ({ system, oid, transaction }, index) => [prefix, system, oid, transaction, index].join(':');
-/** Reads a name of ours; undefined for anybody else's. */
-function readGid(gid) {
-    const found = /^atomic-upgrade:(\d+):(\d+):(\d+):(\d+)$/.exec(gid);
-    if (!found)
-        return undefined;
-    const [, system = '', oid = '', transaction = '', index = ''] = found;
-    return { gid, decision: { system, oid, transaction }, decides: index === '0' };
-}
-/** The prepared transactions of ours in this database. */
-async function listPrepared(client) {
-    const { rows } = await client.query(`SELECT gid FROM pg_catalog.pg_prepared_xacts
-     WHERE database = pg_catalog.current_database() AND gid LIKE '${prefix}:%' ORDER BY gid`);
-    return rows.flatMap(({ gid }) => readGid(gid) ?? []);
-}
-/** The statement that ends a prepared transaction. */
-const finishing = (how, gid) => `${how} PREPARED '${gid}'`;
-/**
- * Ends a prepared transaction; false where there is none of that name (any more): then somebody else has ended it, one
- * way or the other. Throws what else PostgreSQL answers.
- */
-async function finish(client, how, gid) {
-    try {
-        await client.query(finishing(how, gid));
-        return true;
-    }
-    catch (error) {
-        if (error.code === undefinedObject)
-            return false;
-        throw error;
-    }
-}
-const undefinedObject = '42704';
-/** Another session is ending that prepared transaction (object_not_in_prerequisite_state). */
-const isBusy = (error) => error.code === '55000';
-/** How many transactions can be prepared in this cluster, and how many of these places are taken. */
-async function preparedSlots(client) {
-    const { rows } = await client.query(`SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
-            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`);
-    return rows[0];
-}
-
-;// CONCATENATED MODULE: ./src/postgres/heads.ts
-
-const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
-/** The version table as SQL names it. */
-const heads_nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
-/**
- * Reads the rows of Alembic's version table.
- * Throws a Failure `not-permitted` where the role may not read it.
- */
-async function readHeads(client, versionTable) {
-    const table = heads_nameOf(versionTable);
-    try {
-        const found = await client.query('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [table]);
-        if (!found.rows[0].found)
-            return { heads: [], tableExists: false };
-        const { rows } = await client.query(`SELECT version_num FROM ${table}`);
-        return { heads: rows.map(row => row.version_num).sort(), tableExists: true };
-    }
-    catch (error) {
-        if (error.code !== '42501')
-            throw error;
-        throw new Failure('not-permitted', `The version table ${table} cannot be read: ${messageOf(error)}.`, {
-            advice: `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`,
-            cause: error,
-        });
-    }
-}
-/**
- * Throws a Failure `not-permitted` where the role may not change the version table, or create it where there is none.
- */
-async function checkWritable(client, versionTable, exists) {
-    const { schema } = versionTable;
-    const table = heads_nameOf(versionTable);
-    const { rows } = exists
-        ? await client.query(`SELECT pg_catalog.has_table_privilege($1, 'INSERT') AND pg_catalog.has_table_privilege($1, 'DELETE')
-            AND pg_catalog.has_table_privilege($1, 'UPDATE') AS allowed`, [table])
-        : await client.query(`SELECT pg_catalog.has_schema_privilege(coalesce($1::text, pg_catalog.current_schema()::text), 'CREATE') AS allowed
-         WHERE EXISTS (SELECT FROM pg_catalog.pg_namespace
-                       WHERE nspname = coalesce($1::text, pg_catalog.current_schema()::text))`, [schema]);
-    if (rows[0]?.allowed !== false)
-        return;
-    throw new Failure('not-permitted', exists
-        ? `The role may not change the version table ${table}.`
-        : `The role may not create the version table ${table}.`, {
-        advice: exists
-            ? `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`
-            : 'GRANT CREATE ON its schema to the role of database-url.',
-    });
-}
-
-;// CONCATENATED MODULE: ./src/postgres/patience.ts
-
-/** Milliseconds to ask for when the step is cancelled. */
-const lastPatience = 2_000;
-/**
- * Asks again, with growing pauses, until there is an answer; undefined when `patience` (milliseconds) has run out, which
- * is soon after `signal` is aborted. What `ask` throws counts as no answer, unless `isFinal` says otherwise.
- */
-async function keepAsking({ patience, signal }, ask, isFinal = () => false) {
-    let deadline = Date.now() + patience;
-    const hurry = () => {
-        deadline = Math.min(deadline, Date.now() + lastPatience);
-    };
-    if (signal.aborted)
-        hurry();
-    else
-        signal.addEventListener('abort', hurry);
-    for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
-        try {
-            const answer = await ask(AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
-            if (answer !== undefined)
-                return answer;
-        }
-        catch (error) {
-            if (isFinal(error))
-                throw error;
-        }
-        if (Date.now() + wait > deadline)
-            return undefined;
-        await (0,promises_namespaceObject.setTimeout)(wait);
-    }
-}
-
-;// CONCATENATED MODULE: ./src/postgres/settle.ts
-
-
-
-/**
- * Finds out what became of a transaction whose COMMIT got no answer.
- *
- * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
- * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
- */
-async function settle(question) {
-    const { database, applicationName } = question;
-    let why = 'the database could not be reached';
-    const settled = await keepAsking(question, async (limit) => {
-        const client = await connect(database, applicationName, limit);
-        try {
-            const answer = await ask(client, question);
-            if (typeof answer !== 'string')
-                return answer;
-            why = answer;
-            return undefined;
-        }
-        finally {
-            await disconnect(client);
-        }
-    });
-    return settled ?? { decision: 'unknown', why };
-}
-/** The decision, or why there is none yet. */
-async function ask(client, { id, versionTable, priorHeads, newHeads }) {
-    // A standby may not know yet what its primary has done.
-    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
-    if (rows[0]?.standby)
-        return 'the server that answers is a standby';
-    const status = await statusOf(client, id);
-    if (status === 'in progress')
-        return `transaction ${id} is still in progress`;
-    const { heads } = await readHeads(client, versionTable);
-    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
-    if (status === 'aborted' || status === 'never written')
-        return { decision: 'rolled-back', heads };
-    if (heads.join() === newHeads.join())
-        return { decision: 'committed', heads };
-    // `committed` here is another transaction's status, under an id that a crash had set free.
-    if (heads.join() === priorHeads.join())
-        return { decision: 'rolled-back', heads };
-    return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
-}
-/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
-async function statusOf(client, id) {
-    try {
-        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
-        return rows[0]?.status ?? null;
-    }
-    catch (error) {
-        // "transaction ID … is in the future": a crash came before anything of it was on disk.
-        if (error.code === '22023')
-            return 'never written';
-        throw error;
     }
 }
 
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = require("node:child_process");
+;// CONCATENATED MODULE: ./src/git/repository.ts
+
+
+/** What a repository replaces on this machine alone (`git replace`, grafts) is not what was committed. */
+let environment = { ...process.env, GIT_NO_REPLACE_OBJECTS: '1', GIT_GRAFT_FILE: external_node_os_namespaceObject.devNull };
+/**
+ * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
+ * somebody has committed into it is not, and no program of a repository's own choice is run.
+ */
+const settings = [
+    'safe.directory=*',
+    'safe.bareRepository=explicit',
+    'core.fsmonitor=false',
+    'log.showSignature=false',
+].flatMap(each => ['-c', each]);
+/** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
+function fetchNothing() {
+    environment = { ...environment, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
+}
+/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
+const git = async (directory, args) => (await gitBytes(directory, args)).toString();
+/** The same as bytes, for a git that reads `input`. */
+function gitBytes(directory, args, input = '') {
+    const options = { cwd: directory, env: environment, maxBuffer: 256 * 1024 * 1024, encoding: 'buffer' };
+    return new Promise((resolve, reject) => {
+        const child = (0,external_node_child_process_namespaceObject.execFile)('git', [...settings, ...args], options, (error, stdout, stderr) => {
+            if (error)
+                reject(Object.assign(error, { stderr: stderr.toString() }));
+            else
+                resolve(stdout);
+        });
+        child.stdin?.on('error', () => { });
+        child.stdin?.end(input);
+    });
+}
+/** Whether git can do that, whatever it prints. */
+const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
+
+;// CONCATENATED MODULE: ./src/git/history.ts
+
+
+
+
+
+
+/** Where the bytes of files came from, as git tells it. */
+class History {
+    workspace;
+    #links = new Map();
+    /** `workspace`: links outside of it are the machine's own. */
+    constructor(workspace) {
+        this.workspace = workspace;
+    }
+    /**
+     * Where the bytes of a file that is about to run came from. `file` is absolute, and the links on its way count.
+     * Throws a Failure `not-reviewed` where git does not have it so, `invalid-input` where the clone is too shallow to tell.
+     */
+    async versionOf(file, bytes) {
+        const real = await this.requireCommitted(file);
+        const root = await rootOf((0,external_node_path_namespaceObject.dirname)(real));
+        if (root === undefined) {
+            throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
+        }
+        const path = pathIn(root, external_node_fs_.realpathSync.native(real));
+        const entry = await entryAt(root, path);
+        if (!entry?.mode.startsWith('100')) {
+            throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
+        }
+        const blobs = blobsOf(bytes);
+        if (!blobs.includes(entry.blob)) {
+            const told = `${path}: the commit that is checked out has another version of this script than will run.`;
+            throw new Failure('not-reviewed', told);
+        }
+        const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
+        if ((await shallowCommits(root)).has(commit)) {
+            throw tooShallow(`which commit has changed ${path} last`);
+        }
+        return { path, commit, blobs };
+    }
+    /**
+     * Where a path really leads. Throws a Failure `not-reviewed` where a link on its way inside of the workspace is not
+     * committed as it is.
+     */
+    async requireCommitted(path) {
+        const { file, links } = followed(path);
+        const inside = `${(0,external_node_fs_.realpathSync)(this.workspace)}${external_node_path_namespaceObject.sep}`;
+        for (const link of links.filter(each => each.file.startsWith(inside))) {
+            const known = this.#links.get(link.file) ?? requireCommittedLink(link);
+            this.#links.set(link.file, known);
+            await known;
+        }
+        return file;
+    }
+}
+async function requireCommittedLink({ file, target }) {
+    const root = await rootOf((0,external_node_path_namespaceObject.dirname)(file));
+    const path = root && pathIn(root, `${external_node_fs_.realpathSync.native((0,external_node_path_namespaceObject.dirname)(file))}${external_node_path_namespaceObject.sep}${(0,external_node_path_namespaceObject.basename)(file)}`);
+    const entry = root && path ? await entryAt(root, path) : undefined;
+    if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target)))
+        return;
+    const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`;
+    throw new Failure('not-reviewed', told);
+}
+const pathIn = (root, file) => (0,external_node_path_namespaceObject.relative)(root, file).replaceAll('\\', '/');
+/** The root of the checkout that a folder is in. */
+const rootOf = (directory) => git(directory, ['rev-parse', '--show-toplevel']).then(text => external_node_fs_.realpathSync.native(text.trim()), () => undefined);
+/** What the commit that is checked out has at a path. */
+async function entryAt(root, path) {
+    // Each entry is `MODE TYPE NAME<tab>PATH`.
+    const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '');
+    const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`));
+    const [mode, , blob] = entry.split(/[ \t]/);
+    return mode && blob ? { mode, blob } : undefined;
+}
+/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
+async function shallowCommits(root) {
+    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
+    try {
+        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
+    }
+    catch {
+        return new Set();
+    }
+}
+const tooShallow = (what) => new Failure('invalid-input', `The clone is too shallow to tell ${what}.`, {
+    advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+});
+/**
+ * Every Python file that is added by a commit of the history, under whichever path; a moved one is added once more.
+ * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ */
+async function addedFiles(root) {
+    if ((await shallowCommits(root)).size > 0)
+        throw tooShallow('which older scripts have changed');
+    const shown = ['--format=%H', '--raw', '--no-abbrev', '--no-renames', '--diff-filter=A', '--full-history'];
+    const printed = await git(root, ['log', ...shown, 'HEAD', '--', ':(top)*.py', ':(top)*.pyc']);
+    const added = [];
+    let commit = '';
+    for (const line of printed.split('\n')) {
+        const [, mode, , blob] = line.split(' ');
+        if (!line.startsWith(':'))
+            commit = line || commit;
+        else if (blob && mode?.startsWith('100'))
+            added.push({ commit, blob });
+    }
+    return added;
+}
+/** The contents of those blobs that hold one of these texts. */
+async function blobsWith(root, blobs, texts) {
+    const found = [];
+    const atOnce = 1000;
+    for (let from = 0; from < blobs.length; from += atOnce) {
+        const names = blobs.slice(from, from + atOnce);
+        const printed = await gitBytes(root, ['cat-file', '--batch'], names.map(name => `${name}\n`).join(''));
+        // Each is `NAME TYPE SIZE<LF>BYTES<LF>`; source: the page of git-cat-file.
+        for (let at = 0; at < printed.length;) {
+            const end = printed.indexOf(10, at);
+            const [name = '', , size] = printed.toString('latin1', at, end).split(' ');
+            const bytes = printed.subarray(end + 1, end + 1 + Number(size ?? 0));
+            if (texts.some(text => bytes.includes(text)))
+                found.push([name, bytes]);
+            at = end + 1 + (size === undefined ? 0 : Number(size) + 1);
+        }
+    }
+    return found;
+}
+/** The names of all files' bytes in a commit. */
+async function blobsIn(root, commit) {
+    const entries = (await git(root, ['ls-tree', '-r', commit])).split('\n').filter(Boolean);
+    return new Set(entries.map(entry => entry.split(/[ \t]/)[2] ?? ''));
+}
+/** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
+function blobsOf(bytes) {
+    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
+    return [blobOf(bytes), blobOf(stored)];
+}
+/** The name of a blob object; source: the page "Git Objects" of the Git book. */
+const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+
 ;// CONCATENATED MODULE: ./src/plan/heads.ts
 /**
  * The heads that a database has when all of these scripts have run, sorted. As in Alembic's version table, a revision
@@ -19321,6 +19205,308 @@ function firstOfBranch(scripts, head, other) {
             return first;
         first = scripts.get(next);
     }
+}
+
+;// CONCATENATED MODULE: ./src/older.ts
+
+
+
+
+
+
+/**
+ * Names the older scripts that are not what they were when the databases' heads were added: they will not run again, but
+ * Alembic imports them, and what they do then is done. Where that cannot be told, the log says so.
+ */
+async function nameEditedOlder(step) {
+    const { scripts, sources, surroundings, targets, result } = step;
+    const { log } = surroundings;
+    const heads = targets.flatMap(({ state }) => state.plan?.priorHeads ?? []);
+    const batch = new Set(targets.flatMap(({ state }) => state.plan?.revisions.map(({ id }) => id) ?? []));
+    const { imported } = step;
+    const older = [...scripts.values()].filter(({ id }) => imported.has(id) && !batch.has(id));
+    const [first] = sources;
+    if (older.length === 0 || !first || !(await rootOf((0,external_node_path_namespaceObject.dirname)(followed(first.file).file))))
+        return;
+    try {
+        const same = await unchangedSince(step, heads);
+        const isTold = new Set(result.edited?.map(({ id }) => id));
+        const edited = older.filter(({ id, file }) => !same.has(file) && !isTold.has(id));
+        // A pull request often mends the script that it adds, in a commit of its own.
+        const mended = edited.filter(({ id }) => heads.includes(id));
+        const others = edited.filter(({ id }) => !heads.includes(id));
+        if (others.length > 0)
+            log.warning(olderTold(others));
+        if (mended.length > 0)
+            log.info(olderTold(mended));
+    }
+    catch (error) {
+        log.info(`Whether older scripts were edited is not known: ${messageOf(error)}`);
+    }
+}
+/**
+ * The files of the scripts that have the bytes which they had at every commit that adds the script of one of these
+ * revisions, at any path: of those that stand above it, else of all. None where no commit adds one.
+ * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ */
+async function unchangedSince({ scripts, sources, reader }, ids) {
+    if (ids.length === 0)
+        return new Set();
+    const lies = new Map();
+    for (const { file } of sources) {
+        const folder = (0,external_node_path_namespaceObject.dirname)(followed(file).file);
+        if (!lies.has(folder))
+            lies.set(folder, await rootOf(folder));
+    }
+    const above = new Map(ids.map(id => [id, below(scripts, [id])]));
+    const idOf = new Map([...scripts.values()].map(({ id, file }) => [file, id]));
+    const same = new Set();
+    for (const root of new Set(lies.values())) {
+        if (root === undefined)
+            continue;
+        const trees = await treesAdding(root, ids, async (found) => {
+            return (await reader.read(found)).map(({ values }) => values.revision);
+        });
+        for (const { file, bytes } of sources) {
+            if (lies.get((0,external_node_path_namespaceObject.dirname)(followed(file).file)) !== root)
+                continue;
+            const over = ids.filter(id => above.get(id)?.has(idOf.get(file) ?? ''));
+            const told = (over.length > 0 ? over : ids).map(id => trees.get(id) ?? []);
+            const blobs = blobsOf(bytes);
+            const isIn = (tree) => blobs.some(blob => tree.has(blob));
+            if (told.length > 0 && told.every(each => each.length > 0 && each.every(isIn)))
+                same.add(file);
+        }
+    }
+    return same;
+}
+/** What is in each commit that adds the script of a revision, by its id. */
+async function treesAdding(root, ids, idsOf) {
+    const added = await addedFiles(root);
+    const candidates = await blobsWith(root, [...new Set(added.map(({ blob }) => blob))], ids);
+    const read = await idsOf(candidates.map(([, bytes]) => bytes));
+    const idOf = new Map(candidates.map(([blob], index) => [blob, read[index]]));
+    const trees = new Map();
+    const treeOf = (commit) => {
+        const known = trees.get(commit) ?? blobsIn(root, commit);
+        trees.set(commit, known);
+        return known;
+    };
+    const found = new Map();
+    for (const id of ids) {
+        const commits = added.filter(({ blob }) => idOf.get(blob) === id).map(({ commit }) => commit);
+        found.set(id, await Promise.all([...new Set(commits)].map(treeOf)));
+    }
+    return found;
+}
+
+;// CONCATENATED MODULE: external "node:readline"
+const external_node_readline_namespaceObject = require("node:readline");
+;// CONCATENATED MODULE: ./src/alembic/reader.ts
+
+
+
+
+
+
+/**
+ * An interpreter of the user's that imports nothing but Python itself (`-I -S`): no package, nothing of the project, no
+ * PYTHONPATH. It parses scripts.
+ */
+class Reader {
+    #child;
+    #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
+    #answers;
+    #failed;
+    constructor({ python, workingDirectory, environment, signal, }) {
+        const [command = 'python', ...args] = python;
+        const program = (0,external_node_fs_.readFileSync)(__nccwpck_require__.ab + "reader.py", 'utf8');
+        this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
+            cwd: workingDirectory,
+            env: environment,
+            stdio: ['pipe', 'pipe', 'ignore'],
+            detached: process.platform !== 'win32',
+        });
+        this.#failed = new Promise((_, reject) => this.#child.on('error', reject));
+        // The driver's Python, which is started by the same command, says it better.
+        this.#failed.catch(() => { });
+        this.#child.stdin.on('error', () => { });
+        this.#answers = (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stdout })[Symbol.asyncIterator]();
+        signal.addEventListener('abort', () => this.kill());
+    }
+    /** Reads scripts. Throws a Failure where there is no such interpreter, or it ends. */
+    async read(sources) {
+        this.#child.stdin.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`);
+        for (;;) {
+            const line = await Promise.race([this.#answers.next(), this.#failed]).catch(error => ({ done: true, error }));
+            if (line.done || !('value' in line)) {
+                throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
+                    advice: 'Check that the command in the input python passes its arguments on.',
+                });
+            }
+            const text = line.value;
+            if (text.startsWith(this.#nonce))
+                return JSON.parse(text.slice(this.#nonce.length));
+        }
+    }
+    kill() {
+        const { pid } = this.#child;
+        if (pid === undefined)
+            return;
+        try {
+            if (process.platform === 'win32')
+                this.#child.kill('SIGKILL');
+            else
+                process.kill(-pid, 'SIGKILL');
+        }
+        catch {
+            // It has ended by itself.
+        }
+        this.#child.stdout?.destroy();
+    }
+}
+/** A script's place in the graph; undefined of what is no script, or does not say it. */
+function nodeOf({ values }) {
+    const { revision: id, down_revision: down, depends_on: dependsOn, branch_labels: labels } = values;
+    if (id === undefined || down === undefined)
+        return undefined;
+    return { id, down: asNames(down), dependsOn: asNames(dependsOn), labels: asNames(labels) };
+}
+const asNames = (value) => typeof value === 'string' ? [value] : [...(value ?? [])].sort();
+
+;// CONCATENATED MODULE: ./src/git/base.ts
+
+
+/**
+ * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
+ * `base` is the tip of the base branch as the event tells it; empty where it tells none.
+ * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
+ */
+async function baseCommit(directory, base) {
+    const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
+        throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
+            advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
+        });
+    });
+    // The commit object names its parents also where a shallow clone does not have them.
+    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
+    if (parents.length > 1) {
+        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
+            return parents[0];
+        throw shallow('fetch-depth: 2');
+    }
+    if (!base) {
+        throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
+            advice: 'Give database-url, or from-revision.',
+        });
+    }
+    try {
+        return (await git(directory, ['merge-base', 'HEAD', base])).trim();
+    }
+    catch {
+        throw shallow('fetch-depth: 0');
+    }
+}
+const shallow = (setting) => new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
+    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
+});
+/** Every Python file of a commit that names a down_revision, wherever it lies, but for those of these blobs. */
+async function scriptsAt(directory, commit, except = new Set()) {
+    // Exit code 1 is git's "nothing found".
+    const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(error => {
+        if (error.code === 1)
+            return '';
+        throw error;
+    });
+    const paths = listed
+        .split('\0')
+        .filter(Boolean)
+        .map(name => name.slice(commit.length + 1));
+    const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
+    const blobs = except.size > 0 ? await blobsAt(root, commit) : new Map();
+    return Promise.all(paths
+        .filter(path => !except.has(blobs.get(path) ?? ''))
+        .map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
+}
+/** The name of each file's blob in a commit, by its path. */
+async function blobsAt(root, commit) {
+    // Each entry is `MODE TYPE NAME<tab>PATH`.
+    const entries = (await git(root, ['ls-tree', '-r', '-z', commit])).split('\0').filter(Boolean);
+    return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]]));
+}
+
+;// CONCATENATED MODULE: ./src/plan/edited.ts
+/**
+ * Which scripts of the base were edited or deleted: databases that ran them will not run them again. A script is known
+ * by its id, so it may move; line ends do not count. A deleted one counts where its folder still has scripts, for other
+ * projects of the repository have histories of their own.
+ */
+function editedOf(base, here) {
+    const known = new Map(here.map(script => [script.id, script]));
+    const folders = new Set(here.map(folderOf));
+    return base.flatMap((script) => {
+        const { id, path } = script;
+        const now = known.get(id);
+        if (now)
+            return edited_textOf(now) === edited_textOf(script) ? [] : [{ id, path: now.path, isGone: false }];
+        return folders.has(folderOf(script)) ? [{ id, path, isGone: true }] : [];
+    });
+}
+const folderOf = ({ path }) => path.slice(0, path.lastIndexOf('/') + 1);
+/** As the digest of a script takes it. */
+const edited_textOf = ({ source }) => source.replaceAll(/\r\n?/g, '\n');
+
+;// CONCATENATED MODULE: ./src/edited.ts
+
+
+
+
+
+
+
+
+
+/**
+ * The scripts that the base of a pull request has and that are edited or deleted here, for which it warns. Scripts of
+ * the base are read, and not run. Where that cannot be told, mostly because the clone is too shallow, the log says so.
+ */
+async function editedScripts(step) {
+    const { inputs, surroundings } = step;
+    const { base, log } = surroundings;
+    if (!base)
+        return [];
+    try {
+        const edited = await edited_compare(step, (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory), base);
+        if (edited.length > 0)
+            log.warning(editedTold(edited));
+        return edited;
+    }
+    catch (error) {
+        log.info(`Whether scripts of the base branch were edited is not known: ${messageOf(error)}`);
+        return [];
+    }
+}
+async function edited_compare(step, directory, base) {
+    const { reader, scripts } = step;
+    const head = (await git(directory, ['rev-parse', 'HEAD'])).trim();
+    // In pull_request_target the checkout is the base itself.
+    if (head === base)
+        return [];
+    const root = (0,external_node_fs_.realpathSync)((await git(directory, ['rev-parse', '--show-toplevel'])).trim());
+    const files = [...scripts.values()].map(script => ({ ...script, bytes: step.bytesOf(script) }));
+    const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)));
+    const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged);
+    const readings = await reader.read(others.map(({ source }) => Buffer.from(source)));
+    const known = others.flatMap(({ path, source }, index) => {
+        const reading = readings[index];
+        const node = reading && nodeOf(reading);
+        return node ? [{ id: node.id, path, source }] : [];
+    });
+    const here = files.map(({ id, file, bytes }) => {
+        const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
+        return { id, path, source: bytes.toString() };
+    });
+    return editedOf(known, here);
 }
 
 ;// CONCATENATED MODULE: ./src/alembic/answer.ts
@@ -19863,6 +20049,510 @@ function endedEarly({ python }, code, signal) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/postgres/advisory-locks.ts
+
+/** "atomic" in ASCII. */
+const first = 0x61746f6d6963;
+/** The keys of our advisory locks. They are public: whoever may connect can take one. */
+const lockKeys = {
+    /** Held by the batch's own transaction; two deploys of one database contend for it. */
+    deploy: first,
+    /** Says, on the first of several databases, that their commit is under way. */
+    commit: first + 1,
+    /** Every apply takes it before that of the deploy, on a second connection, and holds it until it has read the heads behind its COMMIT. */
+    second: first + 2,
+};
+/** How another session is named that only holds a lock for the one that its name goes on with. */
+const lockOf = (applicationName) => `lock of ${applicationName}`.slice(0, 63);
+/** How long another deploy is waited for, in milliseconds. */
+const lockPatience = 15 * 60_000;
+/** Takes a lock until the end of the transaction, if nobody has it. */
+async function tryLock(client, key) {
+    const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${key}) AS locked`);
+    return rows[0].locked;
+}
+/**
+ * Waits for a lock until the transaction has it; `onWait` is called, about twice a minute, while somebody else has it,
+ * and says who. Throws a Failure `lock-timeout` when they keep it, `cancelled` when the step is.
+ */
+async function waitForLock(client, key, onWait, signal, patience = lockPatience) {
+    const started = Date.now();
+    let holder = '';
+    for (let pause = 50, told = 0; !(await tryLock(client, key)); pause = Math.min(pause * 1.5, 1_000)) {
+        if (Date.now() - started > patience) {
+            throw new Failure('lock-timeout', `Another deploy of this database has held its lock for 15 minutes${named(holder)}.`, {
+                advice: 'Look at that session; this run can be started again when it has ended. If it is no deploy, whoever may connect can hold that lock: pg_terminate_backend ends the session.',
+            });
+        }
+        if (told === 0 || Date.now() - told > 30_000) {
+            told = Date.now();
+            holder = await onWait();
+        }
+        await new Promise(resolve => setTimeout(resolve, pause));
+        if (signal.aborted)
+            throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
+    }
+}
+/** A holder at the end of a clause. */
+const named = (holder) => holder && `: ${holder}`;
+/**
+ * Who holds a lock, in words, by a connection that is not in a transaction (pg_stat_activity is cached there); empty when
+ * nobody does any more. Another role's address, and since when, is visible only with `pg_read_all_stats`.
+ */
+async function lockHolder(client, key) {
+    const { rows } = await client.query(`SELECT l.pid, a.application_name AS application, a.usename AS role, pg_catalog.host(a.client_addr) AS address,
+            pg_catalog.to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') AS since,
+            (SELECT pg_catalog.format('%s of role %s, since %s', p.gid, p.owner,
+                      pg_catalog.to_char(p.prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
+             FROM pg_catalog.pg_locks x JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
+             WHERE x.pid IS NULL AND x.virtualtransaction = l.virtualtransaction LIMIT 1) AS prepared
+     FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+       AND (l.classid::bigint << 32 | l.objid::bigint) = ${key}
+     ORDER BY l.pid`);
+    return rows.map(describe).join(' and ');
+}
+function describe({ pid, application, since, role, address, prepared }) {
+    // Source: pg_locks in view-pg-locks.html.
+    if (pid === null)
+        return `a prepared transaction (${prepared ? `${prepared}; ` : ''}see pg_prepared_xacts)`;
+    const who = [`pid ${pid}`, `since ${since ?? 'unknown'}`, role && `role ${role}`, address && `from ${address}`];
+    const name = application?.replace(/^lock of /, '');
+    return `${name || 'a session without a name'} (${who.filter(Boolean).join(', ')})`;
+}
+
+// EXTERNAL MODULE: ./node_modules/pg/lib/index.js
+var lib = __nccwpck_require__(3273);
+;// CONCATENATED MODULE: ./node_modules/pg/esm/index.mjs
+// ESM wrapper for pg
+
+
+// Re-export all the properties
+const Client = lib.Client
+const Pool = lib.Pool
+const Connection = lib.Connection
+const types = lib.types
+const Query = lib.Query
+const DatabaseError = lib.DatabaseError
+const escapeIdentifier = lib.escapeIdentifier
+const escapeLiteral = lib.escapeLiteral
+const Result = lib.Result
+const TypeOverrides = lib.TypeOverrides
+
+// Also export the defaults
+const defaults = lib.defaults
+
+// Re-export the default
+/* harmony default export */ const esm = (lib);
+
+;// CONCATENATED MODULE: ./src/postgres/connection.ts
+
+
+/** Seconds to wait for a connection where the URL has no `connect_timeout`. */
+const connection_patience = 15;
+/**
+ * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity; `signal` ends the attempt.
+ * Throws a Failure `connection-failed` in words.
+ */
+async function connect(database, applicationName, signal) {
+    const { config, tls } = database;
+    const attempt = (ssl) => connection_open({ ...config, ssl }, applicationName, signal);
+    try {
+        return await attempt(config.ssl).catch(error => {
+            // libpq's `prefer`: without TLS where the server has none.
+            if (tls === 'prefer' && /does not support SSL/.test(messageOf(error)))
+                return attempt(false);
+            throw error;
+        });
+    }
+    catch (error) {
+        throw connectionFailure(database, error);
+    }
+}
+/** The clients whose connection broke while it was open. */
+const lost = new WeakSet();
+async function connection_open(config, applicationName, signal) {
+    const seconds = Number(config.connect_timeout) || connection_patience;
+    const client = new esm.Client({
+        ...config,
+        application_name: applicationName,
+        connectionTimeoutMillis: seconds * 1000,
+        keepAlive: true,
+        keepAliveInitialDelayMillis: 15_000,
+    });
+    // A lost connection also rejects the query under way, where it is dealt with; pg tells of it here first.
+    client.on('error', () => lost.add(client));
+    const stop = () => sever(client);
+    signal?.addEventListener('abort', stop);
+    try {
+        await client.connect();
+    }
+    finally {
+        signal?.removeEventListener('abort', stop);
+    }
+    return client;
+}
+/** Ends a connection at once, whatever is under way on it; PostgreSQL rolls back. */
+function sever(client) {
+    // pg has no word for this: its socket is an inside of it, as in gate/upstream.ts.
+    ;
+    client.connection.stream.destroy();
+}
+function connectionFailure({ name, tls }, error) {
+    const { code } = error;
+    const told = messageOf(error);
+    const advice = (code && adviceByCode[code]) ??
+        (/does not support SSL/.test(told)
+            ? `The URL says sslmode=${tls}, and the server has TLS switched off.`
+            : /certificate|self.signed/i.test(told)
+                ? 'Give the server’s CA with sslrootcert=PATH in the URL, and use the host name that is in its certificate.'
+                : 'Check that the database runs and can be reached from this runner.');
+    return new Failure('connection-failed', `Could not connect to ${name}: ${told || code}.`, { advice, cause: error });
+}
+const adviceByCode = {
+    ENOTFOUND: 'Check the host in database-url.',
+    EAI_AGAIN: 'Check the host in database-url.',
+    ECONNREFUSED: 'Check host and port in database-url, and that the server is up and reachable from this runner.',
+    ETIMEDOUT: 'Check that a firewall lets this runner in.',
+    '28P01': 'Check user and password in database-url.',
+    '28000': 'The server’s pg_hba.conf does not let this user in from here, or not without TLS (sslmode=require).',
+    '3D000': 'Check the database’s name in database-url.',
+    '53300': 'The server has no free connection; try again, or keep one for this role.',
+    '57P03': 'The server is starting up or shutting down; try again.',
+};
+/** Closes a connection without waiting for a server that does not answer; its socket would keep the process alive. */
+async function disconnect(client) {
+    await Promise.race([client.end().catch(() => { }), new Promise(resolve => setTimeout(resolve, 1_000).unref())]);
+    sever(client);
+}
+/** The Failure of a connection that broke while it was in use, if that is why `error` was thrown. */
+function lossOf(client, error) {
+    if (error instanceof Failure || isServerError(error))
+        return undefined;
+    return lost.has(client) || error instanceof esm.DatabaseError ? connectionLost(error) : undefined;
+}
+function connectionLost(cause, details = {}) {
+    return new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(cause)}.`, {
+        advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
+        cause,
+        ...details,
+    });
+}
+/** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */
+function isServerError(error) {
+    return error instanceof esm.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '');
+}
+
+;// CONCATENATED MODULE: ./src/postgres/identity.ts
+
+const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
+/**
+ * Asks a database who it is. Throws a Failure `not-permitted` where the role may not ask; by default every role may, but
+ * a provider can have taken that away.
+ */
+async function identify(client) {
+    try {
+        const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
+       FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
+        return rows[0];
+    }
+    catch (error) {
+        if (error.code !== '42501')
+            throw error;
+        throw new Failure('not-permitted', `The role may not ask which database this is: ${messageOf(error)}.`, {
+            advice: 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() to the role of database-url.',
+            cause: error,
+        });
+    }
+}
+/** An order that is the same in every run, whatever the order of the inputs. */
+function byIdentity(a, b) {
+    const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`);
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/heads.ts
+
+const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
+/** The version table as SQL names it. */
+const heads_nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
+const relation = `c.oid::text AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
+  pg_catalog.row_security_active(c.oid) AS "isFiltered"
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`;
+/** What the name means to anybody who connects: a temporary relation, which would come first, is one session's alone. */
+async function findRelation(client, { name, schema }) {
+    const { rows } = await client.query(`SELECT ${relation} JOIN pg_catalog.unnest(
+       CASE WHEN $2::name IS NULL THEN pg_catalog.current_schemas(true) ELSE ARRAY[$2::name] END
+     ) WITH ORDINALITY AS path (schema, place) ON path.schema = n.nspname
+     WHERE c.relname = $1::name AND c.relpersistence <> 't' ORDER BY path.place LIMIT 1`, [name, schema]);
+    return rows[0];
+}
+/** Where that relation is by now; undefined where it is gone. */
+async function locate(client, { oid, name }) {
+    const { rows } = await client.query(`SELECT ${relation} WHERE c.oid = $1::oid AND c.relname = $2::name`, [
+        oid,
+        name,
+    ]);
+    return rows[0];
+}
+/** Reads the rows; those that temporary tables inherit are one session's alone. */
+async function readRows(client, found, called = found && heads_nameOf(found)) {
+    if (!found)
+        return { heads: [], tableExists: false };
+    const own = isTable(found)
+        ? ` v WHERE (SELECT relpersistence FROM pg_catalog.pg_class WHERE oid = v.tableoid) <> 't'`
+        : '';
+    try {
+        const { rows } = await client.query(`SELECT version_num FROM ${heads_nameOf(found)}${own}`);
+        return { heads: rows.map(row => row.version_num).sort(), tableExists: true, relation: found };
+    }
+    catch (error) {
+        if (error.code !== '42501')
+            throw error;
+        throw new Failure('not-permitted', `The version table ${called} cannot be read: ${messageOf(error)}.`, {
+            advice: `GRANT SELECT, INSERT, UPDATE, DELETE ON ${called} to the role of database-url.`,
+            cause: error,
+        });
+    }
+}
+/** An ordinary or a partitioned one. */
+const isTable = ({ kind }) => kind === 'r' || kind === 'p';
+/**
+ * Finds Alembic's version table by its name and reads its rows.
+ * Throws a Failure `not-permitted` where the role may not read it.
+ */
+async function readHeads(client, versionTable) {
+    return await readRows(client, await findRelation(client, versionTable), heads_nameOf(versionTable));
+}
+/**
+ * Reads the rows of the relation that was found before, by another session that has nothing of a script's.
+ * Throws a Failure `not-permitted` where the role may not read it.
+ */
+async function readRelation(client, known) {
+    return await readRows(client, await locate(client, known));
+}
+/**
+ * Reads the rows behind scripts, which may have put another relation in the version table's place. `known`: the one
+ * that was found before them; what they make where there was none has to be a table.
+ * Throws a Failure `migration-failed` where the name is another one's now, `not-permitted` where it may not be read.
+ */
+async function readHeadsAgain(client, versionTable, known) {
+    const found = await findRelation(client, versionTable);
+    if (known) {
+        const isSame = found ? found.oid === known.oid && found.kind === known.kind : !(await locate(client, known));
+        if (!isSame)
+            throw replaced(known, 'is not the one that was there at the start');
+    }
+    else if (found && !isTable(found))
+        throw replaced(found, 'is not a table');
+    if (found?.isFiltered && !known?.isFiltered) {
+        throw new Failure('migration-failed', `The version table ${plainName(found)} has got row-level security that keeps rows of it from the role.`, { advice: 'Let the role of database-url own the version table, without FORCE ROW LEVEL SECURITY.' });
+    }
+    return await readRows(client, found);
+}
+const plainName = ({ schema, name }) => `${schema}.${name}`;
+const replaced = (relation, what) => new Failure('migration-failed', `The version table ${plainName(relation)} ${what}: a script has put something else in its place, or moved it away.`, { advice: 'Change the table that is there (ALTER TABLE), and leave its name to it.' });
+/**
+ * Throws a Failure `not-permitted` where the role may not change the version table, or create it where there is none.
+ */
+async function checkWritable(client, versionTable, found) {
+    const { schema } = versionTable;
+    const table = heads_nameOf(versionTable);
+    const { rows } = found
+        ? await client.query(`SELECT pg_catalog.has_table_privilege($1::oid, 'INSERT') AND pg_catalog.has_table_privilege($1::oid, 'DELETE')
+            AND pg_catalog.has_table_privilege($1::oid, 'UPDATE') AS allowed`, [found.oid])
+        : await client.query(`SELECT pg_catalog.has_schema_privilege(coalesce($1::text, pg_catalog.current_schema()::text), 'CREATE') AS allowed
+         WHERE EXISTS (SELECT FROM pg_catalog.pg_namespace
+                       WHERE nspname = coalesce($1::text, pg_catalog.current_schema()::text))`, [schema]);
+    if (rows[0]?.allowed !== false)
+        return;
+    throw new Failure('not-permitted', found
+        ? `The role may not change the version table ${table}.`
+        : `The role may not create the version table ${table}.`, {
+        advice: found
+            ? `GRANT SELECT, INSERT, UPDATE, DELETE ON ${table} to the role of database-url.`
+            : 'GRANT CREATE ON its schema to the role of database-url.',
+    });
+}
+
+;// CONCATENATED MODULE: ./src/postgres/prepared.ts
+
+const prefix = 'atomic-upgrade';
+/** A name of at most 200 bytes (prepare.html); `index` is 0 for the first database. */
+const gidOf = ({ system, oid, transaction }, index) => [prefix, system, oid, transaction, index].join(':');
+/** Reads a name of our form; undefined for any other. */
+function readGid(gid) {
+    const found = /^atomic-upgrade:(\d+):(\d+):(\d+):(\d+)$/.exec(gid);
+    if (!found)
+        return undefined;
+    const [, system = '', oid = '', transaction = '', index = ''] = found;
+    return { gid, decision: { system, oid, transaction }, decides: index === '0' };
+}
+/** Whether role `o` may become role `r`: for that it may be a member without SET from PostgreSQL 16 on. */
+const maySet = (o, r) => `pg_catalog.pg_has_role(${o}, ${r}, CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)`;
+/**
+ * Whether the owner `o` of a prepared transaction may write the version table, itself or by a role that it may SET. Where
+ * none is committed yet: whether it is our own role, one that ours may SET, the owner of the schema or the database, or
+ * a superuser. A superuser may SET any role, which says nothing.
+ */
+const isOurs = `CASE WHEN $1::oid IS NOT NULL THEN EXISTS (
+    SELECT FROM pg_catalog.pg_roles r WHERE ${maySet('o.oid', 'r.oid')}
+      AND pg_catalog.has_table_privilege(r.oid, $1::oid, 'INSERT')
+      AND pg_catalog.has_table_privilege(r.oid, $1::oid, 'UPDATE')
+      AND pg_catalog.has_table_privilege(r.oid, $1::oid, 'DELETE'))
+  ELSE o.rolsuper OR o.rolname IN (current_user, session_user)
+    OR (NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AND ${maySet('current_user', 'o.oid')})
+    OR o.oid = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    OR o.oid = (SELECT nspowner FROM pg_catalog.pg_namespace
+                WHERE nspname = coalesce($2::text, pg_catalog.current_schema()::text))
+  END`;
+/** The prepared transactions of this database that are named as ours are. */
+async function listPrepared(client, versionTable) {
+    const { rows } = await client.query(`SELECT p.gid, coalesce(p.owner, '') AS owner, p.transaction::text AS xid, (${isOurs}) AS ours,
+            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text AS next
+     FROM pg_catalog.pg_prepared_xacts p LEFT JOIN pg_catalog.pg_roles o ON o.rolname = p.owner
+     WHERE p.database = pg_catalog.current_database() AND p.gid LIKE '${prefix}:%' ORDER BY p.gid`, [(await findRelation(client, versionTable))?.oid, versionTable.schema]);
+    return rows.flatMap(({ gid, owner, xid, next, ours }) => {
+        const read = readGid(gid);
+        return read ? { ...read, owner, transaction: withEpoch(xid, next), isOurs: ours === true } : [];
+    });
+}
+/** The one of that name that is that very transaction. */
+async function isPrepared(client, gid, transaction) {
+    const { rows } = await client.query(`SELECT transaction::text AS xid, pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text AS next
+     FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() AND gid = $1`, [gid]);
+    return rows.some(({ xid, next }) => withEpoch(xid, next) === transaction);
+}
+/** The xid8 of an xid that is in use, which is at most half the circle away from the next one. */
+function withEpoch(xid, next) {
+    const [circle, near] = [2n ** 32n, BigInt(next)];
+    const sameEpoch = near - (near % circle) + BigInt(xid);
+    const away = sameEpoch - near;
+    return String(away > circle / 2n ? sameEpoch - circle : away < -circle / 2n ? sameEpoch + circle : sameEpoch);
+}
+/** The statement that ends a prepared transaction. */
+const finishing = (how, gid) => `${how} PREPARED '${gid}'`;
+/**
+ * Ends a prepared transaction; false where there is none of that name (any more): then somebody else has ended it, one
+ * way or the other. Throws what else PostgreSQL answers.
+ */
+async function finish(client, how, gid) {
+    try {
+        await client.query(finishing(how, gid));
+        return true;
+    }
+    catch (error) {
+        if (error.code === undefinedObject)
+            return false;
+        throw error;
+    }
+}
+const undefinedObject = '42704';
+/** Another session is ending that prepared transaction (object_not_in_prerequisite_state). */
+const isBusy = (error) => error.code === '55000';
+/** How many transactions can be prepared in this cluster, and how many of these places are taken. */
+async function preparedSlots(client) {
+    const { rows } = await client.query(`SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
+            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`);
+    return rows[0];
+}
+
+;// CONCATENATED MODULE: ./src/postgres/patience.ts
+
+/** Milliseconds to ask for when the step is cancelled. */
+const lastPatience = 2_000;
+/**
+ * Asks again, with growing pauses, until there is an answer; undefined when `patience` (milliseconds) has run out, which
+ * is soon after `signal` is aborted. What `ask` throws counts as no answer, unless `isFinal` says otherwise.
+ */
+async function keepAsking({ patience, signal }, ask, isFinal = () => false) {
+    let deadline = Date.now() + patience;
+    const hurry = () => {
+        deadline = Math.min(deadline, Date.now() + lastPatience);
+    };
+    if (signal.aborted)
+        hurry();
+    else
+        signal.addEventListener('abort', hurry);
+    for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
+        try {
+            const answer = await ask(AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
+            if (answer !== undefined)
+                return answer;
+        }
+        catch (error) {
+            if (isFinal(error))
+                throw error;
+        }
+        if (Date.now() + wait > deadline)
+            return undefined;
+        await (0,promises_namespaceObject.setTimeout)(wait);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/settle.ts
+
+
+
+/**
+ * Finds out what became of a transaction whose COMMIT got no answer.
+ *
+ * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
+ * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
+ */
+async function settle(question) {
+    const { database, applicationName } = question;
+    let why = 'the database could not be reached';
+    const settled = await keepAsking(question, async (limit) => {
+        const client = await connect(database, applicationName, limit);
+        try {
+            const answer = await ask(client, question);
+            if (typeof answer !== 'string')
+                return answer;
+            why = answer;
+            return undefined;
+        }
+        finally {
+            await disconnect(client);
+        }
+    });
+    return settled ?? { decision: 'unknown', why };
+}
+/** The decision, or why there is none yet. */
+async function ask(client, { id, versionTable, relation, priorHeads, newHeads }) {
+    // A standby may not know yet what its primary has done.
+    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
+    if (rows[0]?.standby)
+        return 'the server that answers is a standby';
+    const status = await statusOf(client, id);
+    if (status === 'in progress')
+        return `transaction ${id} is still in progress`;
+    const { heads } = relation ? await readRelation(client, relation) : await readHeads(client, versionTable);
+    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
+    if (status === 'aborted' || status === 'never written')
+        return { decision: 'rolled-back', heads };
+    if (heads.join() === newHeads.join())
+        return { decision: 'committed', heads };
+    // `committed` here is another transaction's status, under an id that a crash had set free.
+    if (heads.join() === priorHeads.join())
+        return { decision: 'rolled-back', heads };
+    return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
+}
+/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
+async function statusOf(client, id) {
+    try {
+        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
+        return rows[0]?.status ?? null;
+    }
+    catch (error) {
+        // "transaction ID … is in the future": a crash came before anything of it was on disk.
+        if (error.code === '22023')
+            return 'never written';
+        throw error;
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/alembic/environment.ts
 /**
  * The environment of the user's Python: the step's own, without what could be used in the step's name.
@@ -19914,99 +20604,25 @@ function withoutCredentials(name, value, secrets, token) {
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
 
-;// CONCATENATED MODULE: external "node:readline"
-const external_node_readline_namespaceObject = require("node:readline");
-;// CONCATENATED MODULE: ./src/alembic/reader.ts
-
-
-
-
-
-
-/**
- * An interpreter of the user's that imports nothing but Python itself (`-I -S`): no package, nothing of the project, no
- * PYTHONPATH. It parses scripts.
- */
-class Reader {
-    #child;
-    #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
-    #answers;
-    #failed;
-    constructor({ python, workingDirectory, environment, signal, }) {
-        const [command = 'python', ...args] = python;
-        const program = (0,external_node_fs_.readFileSync)(__nccwpck_require__.ab + "reader.py", 'utf8');
-        this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
-            cwd: workingDirectory,
-            env: environment,
-            stdio: ['pipe', 'pipe', 'ignore'],
-            detached: process.platform !== 'win32',
-        });
-        this.#failed = new Promise((_, reject) => this.#child.on('error', reject));
-        // The driver's Python, which is started by the same command, says it better.
-        this.#failed.catch(() => { });
-        this.#child.stdin.on('error', () => { });
-        this.#answers = (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stdout })[Symbol.asyncIterator]();
-        signal.addEventListener('abort', () => this.kill());
-    }
-    /** Reads scripts. Throws a Failure where there is no such interpreter, or it ends. */
-    async read(sources) {
-        this.#child.stdin.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`);
-        for (;;) {
-            const line = await Promise.race([this.#answers.next(), this.#failed]).catch(error => ({ done: true, error }));
-            if (line.done || !('value' in line)) {
-                throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
-                    advice: 'Check that the command in the input python passes its arguments on.',
-                });
-            }
-            const text = line.value;
-            if (text.startsWith(this.#nonce))
-                return JSON.parse(text.slice(this.#nonce.length));
-        }
-    }
-    kill() {
-        const { pid } = this.#child;
-        if (pid === undefined)
-            return;
-        try {
-            if (process.platform === 'win32')
-                this.#child.kill('SIGKILL');
-            else
-                process.kill(-pid, 'SIGKILL');
-        }
-        catch {
-            // It has ended by itself.
-        }
-        this.#child.stdout?.destroy();
-    }
-}
-/** A script's place in the graph; undefined of what is no script, or does not say it. */
-function nodeOf({ values }) {
-    const { revision: id, down_revision: down, depends_on: dependsOn, branch_labels: labels } = values;
-    if (id === undefined || down === undefined)
-        return undefined;
-    return { id, down: asNames(down), dependsOn: asNames(dependsOn), labels: asNames(labels) };
-}
-const asNames = (value) => typeof value === 'string' ? [value] : [...(value ?? [])].sort();
-
 ;// CONCATENATED MODULE: ./src/git/objects.ts
 
 
 
-const environment = {
+const objects_environment = {
     GIT_NO_REPLACE_OBJECTS: '1',
     GIT_GRAFT_FILE: '/dev/null',
     GIT_NO_LAZY_FETCH: '1',
     GIT_ALLOW_PROTOCOL: '',
     GIT_OPTIONAL_LOCKS: '0',
 };
-const settings = ['core.fsmonitor=false', 'core.commitGraph=false'].flatMap(each => ['-c', each]);
+const objects_settings = ['core.fsmonitor=false', 'core.commitGraph=false'].flatMap(each => ['-c', each]);
 /** What a command of git's plumbing prints, in the repository whose `.git` lies in `root`, whatever that configures. */
 function plumbing(root, args, input = '') {
-    const command = [...settings, `--git-dir=${(0,external_node_path_namespaceObject.join)(root, '.git')}`, `--work-tree=${root}`, ...args];
+    const command = [...objects_settings, `--git-dir=${(0,external_node_path_namespaceObject.join)(root, '.git')}`, `--work-tree=${root}`, ...args];
     return new Promise((resolve, reject) => {
         const options = {
             cwd: root,
-            env: { ...process.env, ...environment },
+            env: { ...process.env, ...objects_environment },
             encoding: 'buffer',
             maxBuffer: 2 ** 30,
         };
@@ -20195,44 +20811,6 @@ async function isFiltered(root, path) {
     const values = (await plumbing(root, asked, `${path}\0`)).toString().split('\0');
     return values.some((value, at) => at % 3 === 2 && !['unspecified', 'unset', 'lfs'].includes(value));
 }
-
-;// CONCATENATED MODULE: ./src/git/repository.ts
-
-
-/** What a repository replaces on this machine alone (`git replace`, grafts) is not what was committed. */
-let repository_environment = { ...process.env, GIT_NO_REPLACE_OBJECTS: '1', GIT_GRAFT_FILE: external_node_os_namespaceObject.devNull };
-/**
- * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
- * somebody has committed into it is not, and no program of a repository's own choice is run.
- */
-const repository_settings = [
-    'safe.directory=*',
-    'safe.bareRepository=explicit',
-    'core.fsmonitor=false',
-    'log.showSignature=false',
-].flatMap(each => ['-c', each]);
-/** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
-function fetchNothing() {
-    repository_environment = { ...repository_environment, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
-}
-/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
-const git = async (directory, args) => (await gitBytes(directory, args)).toString();
-/** The same as bytes, for a git that reads `input`. */
-function gitBytes(directory, args, input = '') {
-    const options = { cwd: directory, env: repository_environment, maxBuffer: 256 * 1024 * 1024, encoding: 'buffer' };
-    return new Promise((resolve, reject) => {
-        const child = (0,external_node_child_process_namespaceObject.execFile)('git', [...repository_settings, ...args], options, (error, stdout, stderr) => {
-            if (error)
-                reject(Object.assign(error, { stderr: stderr.toString() }));
-            else
-                resolve(stdout);
-        });
-        child.stdin?.on('error', () => { });
-        child.stdin?.end(input);
-    });
-}
-/** Whether git can do that, whatever it prints. */
-const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
 
 ;// CONCATENATED MODULE: ./src/git/trust.ts
 
@@ -20468,6 +21046,7 @@ function requireNothingOf(file, computed, inputs) {
 
 
 
+
 /** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
 const grace = { statement: 2_000, commit: 4_000, connect: 1_500 };
 /** One database of the step with what it has open: its connection and, while the batch runs, its transaction. */
@@ -20479,6 +21058,8 @@ class Target {
     /** The one that the batch runs on. */
     client;
     versionTable;
+    /** What it was found to be behind the lock; where the batch makes it, behind the batch. */
+    relation;
     transaction;
     /** Whether that table is there, as far as the plan goes. */
     versionTableExists = false;
@@ -20520,6 +21101,14 @@ class Target {
         const { signal, applicationName } = this;
         return connect(this.database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
     }
+    /** The same for what only holds a lock for the run. */
+    connectForLock() {
+        return connect(this.database, lockOf(this.applicationName), this.signal);
+    }
+    /** Who holds one of our locks, in words; empty where that cannot be told. */
+    holderOf(key) {
+        return this.aside(client => lockHolder(client, key)).catch(() => '');
+    }
     /** Which database this is; it is asked once. */
     async identify() {
         this.#identity ??= await identify(this.client);
@@ -20545,7 +21134,8 @@ class Target {
     /** After a failure, the outputs say what the database holds and not what was hoped. */
     async rereadHeads() {
         const { state } = this;
-        if (state.outcome === 'in-doubt')
+        // Behind a COMMIT they were read under the lock.
+        if (state.outcome === 'in-doubt' || state.reread !== undefined)
             return;
         if (state.priorHeads && state.outcome !== 'applied') {
             state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads;
@@ -20618,6 +21208,8 @@ class Step {
     targets;
     /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
     trusted;
+    /** The prepared transactions that were told to be a stranger's. */
+    strangers = new Set();
     /** Every script of the project by its id, once it is loaded. */
     scripts = new Map();
     /** Every script's file as it was read, once: nothing else is looked at, or run. */
@@ -20875,7 +21467,7 @@ async function commitEach(step, targets) {
  */
 async function commit(step, target, { priorHeads, newHeads }) {
     const { surroundings, result } = step;
-    const { transaction, versionTable, state } = target;
+    const { transaction, versionTable, relation, state } = target;
     try {
         await transaction.commit();
         return true;
@@ -20886,7 +21478,7 @@ async function commit(step, target, { priorHeads, newHeads }) {
         surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
         const { id } = transaction;
         const { applicationName, signal } = surroundings;
-        const about = { database: target.database, applicationName, versionTable, id, priorHeads, newHeads };
+        const about = { database: target.database, applicationName, versionTable, relation, id, priorHeads, newHeads };
         const settled = await settle({ ...about, patience: commit_patience, signal });
         if (settled.decision === 'committed')
             return false;
@@ -20908,242 +21500,6 @@ function meaningOf(priorHeads, newHeads, { plan, segments }) {
         return '“committed” then means that what ran before is there.';
     const what = segments && !sameHeads(newHeads, plan.newHeads) ? 'this part of the batch' : 'the whole batch';
     return `Then ${nameHeads(newHeads)} means that ${what} is there, ${nameHeads(priorHeads)} that nothing of it is.`;
-}
-
-;// CONCATENATED MODULE: ./src/postgres/transaction.ts
-
-
-/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
-const lockKey = 0x61746f6d6963;
-/** The key of the lock that says, on the first of several databases, that their commit is under way. */
-const commitKey = lockKey + 1;
-/** How long another deploy is waited for, in milliseconds. */
-const lockPatience = 15 * 60_000;
-/**
- * The one transaction that the batch becomes part of, on a client that is used for nothing else.
- * Statements between `begin` and `commit` are the gate's.
- */
-class Transaction {
-    client;
-    pid;
-    settings;
-    lockTimeout;
-    constructor(client, 
-    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
-    pid, 
-    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
-    settings, 
-    /** Milliseconds; 0 is no limit. */
-    lockTimeout) {
-        this.client = client;
-        this.pid = pid;
-        this.settings = settings;
-        this.lockTimeout = lockTimeout;
-    }
-    #id;
-    /** Committed or prepared: nothing of it is left on the connection. */
-    #over = false;
-    /** The transaction's id (xid8), after `identify`. */
-    get id() {
-        return this.#id;
-    }
-    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
-    static async begin(client, { lockTimeout, statementTimeout }) {
-        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        const { rows } = await client.query(`SELECT
-      pg_catalog.current_setting('transaction_read_only') AS read_only,
-      pg_catalog.pg_is_in_recovery()::text AS standby,
-      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
-      pg_catalog.pg_backend_pid()::text AS pid`);
-        const { read_only, standby, synchronous_commit, pid } = rows[0];
-        if (read_only === 'on') {
-            throw new Failure('not-permitted', standby === 'true'
-                ? 'The server is a standby: nothing can be written to it.'
-                : 'The database or the role is read-only (default_transaction_read_only is on).', {
-                advice: standby === 'true'
-                    ? 'Let database-url lead to the primary.'
-                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
-            });
-        }
-        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
-        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
-        const settings = [
-            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
-            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
-            'SET LOCAL idle_in_transaction_session_timeout = 0',
-            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
-            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
-            'SET LOCAL tcp_keepalives_idle = 30',
-            'SET LOCAL tcp_keepalives_interval = 10',
-            'SET LOCAL tcp_keepalives_count = 3',
-        ];
-        await together(client, settings);
-        // From 14, and only where the platform can tell that a client has gone.
-        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
-        if (await isAccepted(client, checkConnection))
-            settings.push(checkConnection);
-        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
-        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
-    }
-    /**
-     * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
-     * it. Throws a Failure `lock-timeout` when they keep it.
-     */
-    async lock(onWait, signal, patience = lockPatience) {
-        const started = Date.now();
-        for (let pause = 50, told = 0;; pause = Math.min(pause * 1.5, 1_000)) {
-            const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`);
-            if (rows[0].locked)
-                break;
-            if (Date.now() - started > patience) {
-                throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
-                    advice: 'Look at the run that the log names; this one can be started again when it has ended.',
-                });
-            }
-            if (told === 0 || Date.now() - told > 30_000) {
-                told = Date.now();
-                await onWait();
-            }
-            await new Promise(resolve => setTimeout(resolve, pause));
-            if (signal.aborted)
-                throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
-        }
-    }
-    /** Gives the transaction its id. */
-    async identify() {
-        this.#id = await this.#currentId();
-    }
-    /** Begins another one behind a COMMIT, with the same settings. */
-    async beginNext() {
-        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
-        this.#over = false;
-        await this.identify();
-    }
-    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
-    async checkConstraints() {
-        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
-    }
-    /** Throws a Failure when the connection is not in the transaction that was begun. */
-    async checkIdentity() {
-        const id = await this.#currentId();
-        if (id === this.id)
-            return;
-        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
-            advice: 'Please report this with the script that ran.',
-        });
-    }
-    /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
-    async clearSession() {
-        await together(this.client, [...this.#cleared, 'DEALLOCATE ALL']);
-    }
-    /** What comes now is not for a script's SET ROLE, for one. */
-    async clearSettings() {
-        await together(this.client, this.#cleared);
-    }
-    get #cleared() {
-        return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings];
-    }
-    /**
-     * Commits. Resolves only when PostgreSQL has answered COMMIT.
-     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
-     */
-    async commit() {
-        let command;
-        try {
-            command = (await this.client.query('COMMIT')).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
-                statement: {
-                    sql: 'COMMIT',
-                    code: error.code ?? '',
-                    message: error.message,
-                    ...(error.detail && { detail: error.detail }),
-                },
-                cause: error,
-            });
-        }
-        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
-        if (command !== 'COMMIT') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
-        }
-        this.#over = true;
-    }
-    /**
-     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
-     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
-     */
-    async prepare(gid) {
-        let command;
-        try {
-            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw refusedToPrepare(error);
-        }
-        if (command !== 'PREPARE') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
-        }
-        this.#over = true;
-    }
-    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
-    async end() {
-        if (!this.#over) {
-            await Promise.race([
-                // In one message, since a pooler may give the next one to another server connection.
-                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
-                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
-            ]);
-        }
-        await disconnect(this.client);
-    }
-    async #currentId() {
-        const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id');
-        return rows[0].id;
-    }
-}
-function refusedToPrepare(error) {
-    const { code = '', message, detail } = error;
-    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
-    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
-    return code === '0A000'
-        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
-            statement,
-            advice: 'Take that out of the migration, or set two-phase: never.',
-            cause: error,
-        })
-        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
-            statement,
-            cause: error,
-        });
-}
-/** Several statements in one message, and so in one round trip. */
-const together = (client, statements) => client.query(statements.join('; '));
-const quote = (text) => `'${text.replaceAll("'", "''")}'`;
-async function checkTimeout(client, input, setting, value) {
-    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
-        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
-            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
-        });
-    }
-}
-async function isAccepted(client, sql) {
-    const savepoint = 'SAVEPOINT atomic_upgrade_try';
-    try {
-        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
-        return true;
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
-        return false;
-    }
 }
 
 ;// CONCATENATED MODULE: ./src/two-phase.ts
@@ -21242,8 +21598,10 @@ async function commitTogether(step, targets) {
         await follow(step, first, others, gids);
         return true;
     });
-    if (!locked)
-        throw new Failure('lock-timeout', 'Another run is committing these databases.', { transient: true });
+    if (locked)
+        return;
+    const holder = await first.holderOf(lockKeys.commit);
+    throw new Failure('lock-timeout', `Another run is committing these databases${named(holder)}.`, { transient: true });
 }
 /** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
 async function decide(step, first, gids) {
@@ -21269,8 +21627,7 @@ async function decide(step, first, gids) {
         log.info('There was no answer to the first COMMIT PREPARED, or a strange one; asking the database what became of it.');
     }
     const committed = await keepAsking({ patience: commit_patience, signal }, () => first.aside(async (client) => {
-        const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid);
-        if (isPrepared && (await end(client)))
+        if ((await isPrepared(client, gid, id)) && (await end(client)))
             return how === 'COMMIT';
         const status = await statusOf(client, id);
         return status === 'in progress' || status === null ? undefined : status === 'committed';
@@ -21302,10 +21659,19 @@ async function follow(step, first, others, gids) {
     const behind = [];
     const undone = [];
     const follows = async (client, target) => {
-        if (await finish(client, 'COMMIT', gids.get(target)))
-            return true;
+        const gid = gids.get(target);
+        const { id } = target.transaction;
+        try {
+            if (await finish(client, 'COMMIT', gid))
+                return true;
+        }
+        catch (error) {
+            // The name is free behind the commit, and somebody else may have taken it.
+            if (!isServerError(error) || (await isPrepared(client, gid, id)))
+                throw error;
+        }
         // Another run may have done it; so may a person, and otherwise.
-        const status = await statusOf(client, target.transaction.id);
+        const status = await statusOf(client, id);
         return status === 'in progress' ? undefined : status === 'committed';
     };
     await allOf(others.map(async (target) => {
@@ -21344,11 +21710,11 @@ async function undo(step, targets, gids) {
     const left = await allOf(targets.map(async (target) => {
         const gid = gids.get(target);
         const done = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
-            const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid);
-            if (isPrepared && (await finish(client, 'ROLLBACK', gid)))
+            const { id } = target.transaction;
+            if ((await isPrepared(client, gid, id)) && (await finish(client, 'ROLLBACK', gid)))
                 return true;
             // The server may still be at it: its session ends by being prepared or rolled back.
-            return (await statusOf(client, target.transaction.id)) === 'in progress' ? undefined : true;
+            return (await statusOf(client, id)) === 'in progress' ? undefined : true;
         }));
         return done ? '' : ` In ${target.state.bind} a prepared transaction may be left, for a later run to roll back.`;
     }));
@@ -21370,8 +21736,7 @@ async function underCommitLock(first, action) {
         // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
         await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
         await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
-        const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${commitKey}) AS locked`);
-        return rows[0].locked && (await action());
+        return (await tryLock(client, lockKeys.commit)) && (await action());
     });
 }
 
@@ -21384,12 +21749,38 @@ async function underCommitLock(first, action) {
 
 
 
+
 /** How long the commit of another run is waited for, in milliseconds; and where its lock cannot be seen. */
 const commitPatience = 15 * 60_000;
 const blindPatience = 10_000;
-async function leftoversIn(targets) {
-    const found = targets.map(async (target) => (await listPrepared(target.client)).map(each => ({ ...each, target })));
-    return (await allOf(found)).flat();
+/** What is named as ours is and is not ours is told once, and passed by. */
+async function leftoversIn({ targets, surroundings, strangers }) {
+    const listed = targets.map(async (target) => {
+        return (await listPrepared(target.client, target.versionTable)).map(each => ({ ...each, target }));
+    });
+    const found = (await allOf(listed)).flat();
+    if (found.some(({ isOurs, decides }) => isOurs && decides))
+        await allOf(targets.map(target => target.identify()));
+    return found.filter(each => {
+        const why = whyNotOurs(each);
+        if (!why)
+            return true;
+        const { gid, owner, target } = each;
+        const name = `${gid} in ${target.state.bind}`;
+        if (!strangers.has(name)) {
+            surroundings.log.warning(`The prepared transaction ${name} is named as ours are, and is passed by: ${why}. The role ${owner}, or a superuser, can end it: ${finishing('ROLLBACK', gid)}.`);
+        }
+        strangers.add(name);
+        return false;
+    });
+}
+/** Whoever may connect can prepare a transaction under any name; empty where it is ours. */
+function whyNotOurs({ isOurs, decides, decision, transaction, owner, target }) {
+    if (!isOurs)
+        return `its owner ${owner} may not write the version table`;
+    if (!decides || (sameIdentity(target.identity, decision) && transaction === decision.transaction))
+        return '';
+    return `it is not the transaction of its name, but ${transaction} of this database`;
 }
 /**
  * Settles what an earlier run left prepared when it was killed: by the first database's decision, everywhere. A preview
@@ -21401,7 +21792,7 @@ async function settleLeftovers(step, { inTheWay = false } = {}) {
     const { log, signal } = surroundings;
     const started = Date.now();
     for (let told = '';; await (0,promises_namespaceObject.setTimeout)(1_000, undefined, { signal })) {
-        const leftovers = await leftoversIn(targets);
+        const leftovers = await leftoversIn(step);
         if (leftovers.length === 0)
             return;
         const names = leftovers.map(({ gid, target }) => `${gid} in ${target.state.bind}`).join(' and ');
@@ -21430,12 +21821,18 @@ async function settleLeftovers(step, { inTheWay = false } = {}) {
         if (!busy)
             continue;
         if (Date.now() - started > commitPatience) {
-            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names}).`);
+            const holder = await holderOf(targets);
+            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names})${named(holder)}.`);
         }
         if (told !== names)
             log.info(`A transaction is prepared (${names}): waiting for the run that is at it.`);
         told = names;
     }
+}
+/** Who says that a commit is under way; empty where that cannot be told. */
+async function holderOf(targets) {
+    const holders = await allOf(targets.map(target => target.holderOf(lockKeys.commit)));
+    return holders.filter(Boolean).join(' and ');
 }
 /** Ends the prepared transactions of one earlier run; false where that run, or PostgreSQL, is still at it. */
 async function settleGroup(step, first, { decision }) {
@@ -21444,7 +21841,7 @@ async function settleGroup(step, first, { decision }) {
     const told = `An earlier run was ended during its commit; ${bind} decides, and its transaction ${decision.transaction} is`;
     return underCommitLock(first, async () => {
         // That run may have gone on until it let go of the lock.
-        const left = (await leftoversIn(step.targets)).filter(each => gidOf(each.decision, 0) === gidOf(decision, 0));
+        const left = (await leftoversIn(step)).filter(each => gidOf(each.decision, 0) === gidOf(decision, 0));
         if (left.length === 0)
             return true;
         const own = left.find(({ decides }) => decides);
@@ -21490,8 +21887,11 @@ async function leftovers_end({ surroundings }, how, { gid, target }, left) {
 }
 function undecidable({ result, targets }, group, why) {
     result.outcome = 'in-doubt';
-    for (const { state } of targets)
+    for (const { state } of targets) {
         state.outcome = 'refused';
+        // Behind the locks of what is prepared the heads may not be readable.
+        state.reread = false;
+    }
     for (const { gid, target } of group) {
         target.state.outcome = 'in-doubt';
         target.state.leftPrepared = gid;
@@ -21502,413 +21902,6 @@ function undecidable({ result, targets }, group, why) {
     return new Failure('commit-failed', `An earlier run has left prepared transactions, and they were left alone: ${why}.`, {
         advice: `Its decision is SELECT pg_xact_status('${transaction}'::xid8) in the database with oid ${oid} of the cluster with system identifier ${system}: where that is committed, ${ends('COMMIT')}; where it is aborted, or the transaction is itself still in pg_prepared_xacts there, ${ends('ROLLBACK')}.`,
     });
-}
-
-;// CONCATENATED MODULE: ./src/git/links.ts
-
-
-/** As many as Linux follows. */
-const links_most = 40;
-/** Where a path really leads, as realpath tells it, with every symbolic link on the way there. */
-function followed(path) {
-    const links = [];
-    let { root: file } = (0,external_node_path_namespaceObject.parse)(path);
-    const rest = links_namesIn(path.slice(file.length));
-    for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
-        if (name === '..')
-            file = (0,external_node_path_namespaceObject.dirname)(file);
-        else {
-            const next = (0,external_node_path_namespaceObject.join)(file, name);
-            const target = targetOf(next);
-            if (target === undefined || links.length === links_most)
-                file = next;
-            else {
-                links.push({ file: next, target });
-                if ((0,external_node_path_namespaceObject.isAbsolute)(target))
-                    file = (0,external_node_path_namespaceObject.parse)(target).root;
-                rest.unshift(...links_namesIn((0,external_node_path_namespaceObject.isAbsolute)(target) ? target.slice(file.length) : target));
-            }
-        }
-    }
-    return { file, links };
-}
-const links_namesIn = (path) => path.split(external_node_path_namespaceObject.sep === '\\' ? /[\\/]/ : '/').filter(name => name !== '' && name !== '.');
-function targetOf(file) {
-    try {
-        return (0,external_node_fs_.readlinkSync)(file);
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./src/git/history.ts
-
-
-
-
-
-
-/** Where the bytes of files came from, as git tells it. */
-class History {
-    workspace;
-    #links = new Map();
-    /** `workspace`: links outside of it are the machine's own. */
-    constructor(workspace) {
-        this.workspace = workspace;
-    }
-    /**
-     * Where the bytes of a file that is about to run came from. `file` is absolute, and the links on its way count.
-     * Throws a Failure `not-reviewed` where git does not have it so, `invalid-input` where the clone is too shallow to tell.
-     */
-    async versionOf(file, bytes) {
-        const real = await this.requireCommitted(file);
-        const root = await rootOf((0,external_node_path_namespaceObject.dirname)(real));
-        if (root === undefined) {
-            throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
-        }
-        const path = pathIn(root, external_node_fs_.realpathSync.native(real));
-        const entry = await entryAt(root, path);
-        if (!entry?.mode.startsWith('100')) {
-            throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
-        }
-        const blobs = blobsOf(bytes);
-        if (!blobs.includes(entry.blob)) {
-            const told = `${path}: the commit that is checked out has another version of this script than will run.`;
-            throw new Failure('not-reviewed', told);
-        }
-        const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
-        if ((await shallowCommits(root)).has(commit)) {
-            throw tooShallow(`which commit has changed ${path} last`);
-        }
-        return { path, commit, blobs };
-    }
-    /**
-     * Where a path really leads. Throws a Failure `not-reviewed` where a link on its way inside of the workspace is not
-     * committed as it is.
-     */
-    async requireCommitted(path) {
-        const { file, links } = followed(path);
-        const inside = `${(0,external_node_fs_.realpathSync)(this.workspace)}${external_node_path_namespaceObject.sep}`;
-        for (const link of links.filter(each => each.file.startsWith(inside))) {
-            const known = this.#links.get(link.file) ?? requireCommittedLink(link);
-            this.#links.set(link.file, known);
-            await known;
-        }
-        return file;
-    }
-}
-async function requireCommittedLink({ file, target }) {
-    const root = await rootOf((0,external_node_path_namespaceObject.dirname)(file));
-    const path = root && pathIn(root, `${external_node_fs_.realpathSync.native((0,external_node_path_namespaceObject.dirname)(file))}${external_node_path_namespaceObject.sep}${(0,external_node_path_namespaceObject.basename)(file)}`);
-    const entry = root && path ? await entryAt(root, path) : undefined;
-    if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target)))
-        return;
-    const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`;
-    throw new Failure('not-reviewed', told);
-}
-const pathIn = (root, file) => (0,external_node_path_namespaceObject.relative)(root, file).replaceAll('\\', '/');
-/** The root of the checkout that a folder is in. */
-const rootOf = (directory) => git(directory, ['rev-parse', '--show-toplevel']).then(text => external_node_fs_.realpathSync.native(text.trim()), () => undefined);
-/** What the commit that is checked out has at a path. */
-async function entryAt(root, path) {
-    // Each entry is `MODE TYPE NAME<tab>PATH`.
-    const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '');
-    const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`));
-    const [mode, , blob] = entry.split(/[ \t]/);
-    return mode && blob ? { mode, blob } : undefined;
-}
-/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
-async function shallowCommits(root) {
-    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
-    try {
-        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
-    }
-    catch {
-        return new Set();
-    }
-}
-const tooShallow = (what) => new Failure('invalid-input', `The clone is too shallow to tell ${what}.`, {
-    advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
-});
-/**
- * Every Python file that is added by a commit of the history, under whichever path; a moved one is added once more.
- * Throws a Failure `invalid-input` where the clone is too shallow to tell.
- */
-async function addedFiles(root) {
-    if ((await shallowCommits(root)).size > 0)
-        throw tooShallow('which older scripts have changed');
-    const shown = ['--format=%H', '--raw', '--no-abbrev', '--no-renames', '--diff-filter=A', '--full-history'];
-    const printed = await git(root, ['log', ...shown, 'HEAD', '--', ':(top)*.py', ':(top)*.pyc']);
-    const added = [];
-    let commit = '';
-    for (const line of printed.split('\n')) {
-        const [, mode, , blob] = line.split(' ');
-        if (!line.startsWith(':'))
-            commit = line || commit;
-        else if (blob && mode?.startsWith('100'))
-            added.push({ commit, blob });
-    }
-    return added;
-}
-/** The contents of those blobs that hold one of these texts. */
-async function blobsWith(root, blobs, texts) {
-    const found = [];
-    const atOnce = 1000;
-    for (let from = 0; from < blobs.length; from += atOnce) {
-        const names = blobs.slice(from, from + atOnce);
-        const printed = await gitBytes(root, ['cat-file', '--batch'], names.map(name => `${name}\n`).join(''));
-        // Each is `NAME TYPE SIZE<LF>BYTES<LF>`; source: the page of git-cat-file.
-        for (let at = 0; at < printed.length;) {
-            const end = printed.indexOf(10, at);
-            const [name = '', , size] = printed.toString('latin1', at, end).split(' ');
-            const bytes = printed.subarray(end + 1, end + 1 + Number(size ?? 0));
-            if (texts.some(text => bytes.includes(text)))
-                found.push([name, bytes]);
-            at = end + 1 + (size === undefined ? 0 : Number(size) + 1);
-        }
-    }
-    return found;
-}
-/** The names of all files' bytes in a commit. */
-async function blobsIn(root, commit) {
-    const entries = (await git(root, ['ls-tree', '-r', commit])).split('\n').filter(Boolean);
-    return new Set(entries.map(entry => entry.split(/[ \t]/)[2] ?? ''));
-}
-/** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
-function blobsOf(bytes) {
-    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
-    return [blobOf(bytes), blobOf(stored)];
-}
-/** The name of a blob object; source: the page "Git Objects" of the Git book. */
-const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
-
-;// CONCATENATED MODULE: ./src/older.ts
-
-
-
-
-
-
-/**
- * Names the older scripts that are not what they were when the databases' heads were added: they will not run again, but
- * Alembic imports them, and what they do then is done. Where that cannot be told, the log says so.
- */
-async function nameEditedOlder(step) {
-    const { scripts, sources, surroundings, targets, result } = step;
-    const { log } = surroundings;
-    const heads = targets.flatMap(({ state }) => state.plan?.priorHeads ?? []);
-    const batch = new Set(targets.flatMap(({ state }) => state.plan?.revisions.map(({ id }) => id) ?? []));
-    const { imported } = step;
-    const older = [...scripts.values()].filter(({ id }) => imported.has(id) && !batch.has(id));
-    const [first] = sources;
-    if (older.length === 0 || !first || !(await rootOf((0,external_node_path_namespaceObject.dirname)(followed(first.file).file))))
-        return;
-    try {
-        const same = await unchangedSince(step, heads);
-        const isTold = new Set(result.edited?.map(({ id }) => id));
-        const edited = older.filter(({ id, file }) => !same.has(file) && !isTold.has(id));
-        // A pull request often mends the script that it adds, in a commit of its own.
-        const mended = edited.filter(({ id }) => heads.includes(id));
-        const others = edited.filter(({ id }) => !heads.includes(id));
-        if (others.length > 0)
-            log.warning(olderTold(others));
-        if (mended.length > 0)
-            log.info(olderTold(mended));
-    }
-    catch (error) {
-        log.info(`Whether older scripts were edited is not known: ${messageOf(error)}`);
-    }
-}
-/**
- * The files of the scripts that have the bytes which they had at every commit that adds the script of one of these
- * revisions, at any path: of those that stand above it, else of all. None where no commit adds one.
- * Throws a Failure `invalid-input` where the clone is too shallow to tell.
- */
-async function unchangedSince({ scripts, sources, reader }, ids) {
-    if (ids.length === 0)
-        return new Set();
-    const lies = new Map();
-    for (const { file } of sources) {
-        const folder = (0,external_node_path_namespaceObject.dirname)(followed(file).file);
-        if (!lies.has(folder))
-            lies.set(folder, await rootOf(folder));
-    }
-    const above = new Map(ids.map(id => [id, below(scripts, [id])]));
-    const idOf = new Map([...scripts.values()].map(({ id, file }) => [file, id]));
-    const same = new Set();
-    for (const root of new Set(lies.values())) {
-        if (root === undefined)
-            continue;
-        const trees = await treesAdding(root, ids, async (found) => {
-            return (await reader.read(found)).map(({ values }) => values.revision);
-        });
-        for (const { file, bytes } of sources) {
-            if (lies.get((0,external_node_path_namespaceObject.dirname)(followed(file).file)) !== root)
-                continue;
-            const over = ids.filter(id => above.get(id)?.has(idOf.get(file) ?? ''));
-            const told = (over.length > 0 ? over : ids).map(id => trees.get(id) ?? []);
-            const blobs = blobsOf(bytes);
-            const isIn = (tree) => blobs.some(blob => tree.has(blob));
-            if (told.length > 0 && told.every(each => each.length > 0 && each.every(isIn)))
-                same.add(file);
-        }
-    }
-    return same;
-}
-/** What is in each commit that adds the script of a revision, by its id. */
-async function treesAdding(root, ids, idsOf) {
-    const added = await addedFiles(root);
-    const candidates = await blobsWith(root, [...new Set(added.map(({ blob }) => blob))], ids);
-    const read = await idsOf(candidates.map(([, bytes]) => bytes));
-    const idOf = new Map(candidates.map(([blob], index) => [blob, read[index]]));
-    const trees = new Map();
-    const treeOf = (commit) => {
-        const known = trees.get(commit) ?? blobsIn(root, commit);
-        trees.set(commit, known);
-        return known;
-    };
-    const found = new Map();
-    for (const id of ids) {
-        const commits = added.filter(({ blob }) => idOf.get(blob) === id).map(({ commit }) => commit);
-        found.set(id, await Promise.all([...new Set(commits)].map(treeOf)));
-    }
-    return found;
-}
-
-;// CONCATENATED MODULE: ./src/git/base.ts
-
-
-/**
- * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
- * `base` is the tip of the base branch as the event tells it; empty where it tells none.
- * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
- */
-async function baseCommit(directory, base) {
-    const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
-        throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
-            advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
-        });
-    });
-    // The commit object names its parents also where a shallow clone does not have them.
-    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
-    if (parents.length > 1) {
-        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
-            return parents[0];
-        throw shallow('fetch-depth: 2');
-    }
-    if (!base) {
-        throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
-            advice: 'Give database-url, or from-revision.',
-        });
-    }
-    try {
-        return (await git(directory, ['merge-base', 'HEAD', base])).trim();
-    }
-    catch {
-        throw shallow('fetch-depth: 0');
-    }
-}
-const shallow = (setting) => new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
-    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
-});
-/** Every Python file of a commit that names a down_revision, wherever it lies, but for those of these blobs. */
-async function scriptsAt(directory, commit, except = new Set()) {
-    // Exit code 1 is git's "nothing found".
-    const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(error => {
-        if (error.code === 1)
-            return '';
-        throw error;
-    });
-    const paths = listed
-        .split('\0')
-        .filter(Boolean)
-        .map(name => name.slice(commit.length + 1));
-    const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
-    const blobs = except.size > 0 ? await blobsAt(root, commit) : new Map();
-    return Promise.all(paths
-        .filter(path => !except.has(blobs.get(path) ?? ''))
-        .map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
-}
-/** The name of each file's blob in a commit, by its path. */
-async function blobsAt(root, commit) {
-    // Each entry is `MODE TYPE NAME<tab>PATH`.
-    const entries = (await git(root, ['ls-tree', '-r', '-z', commit])).split('\0').filter(Boolean);
-    return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]]));
-}
-
-;// CONCATENATED MODULE: ./src/plan/edited.ts
-/**
- * Which scripts of the base were edited or deleted: databases that ran them will not run them again. A script is known
- * by its id, so it may move; line ends do not count. A deleted one counts where its folder still has scripts, for other
- * projects of the repository have histories of their own.
- */
-function editedOf(base, here) {
-    const known = new Map(here.map(script => [script.id, script]));
-    const folders = new Set(here.map(folderOf));
-    return base.flatMap((script) => {
-        const { id, path } = script;
-        const now = known.get(id);
-        if (now)
-            return edited_textOf(now) === edited_textOf(script) ? [] : [{ id, path: now.path, isGone: false }];
-        return folders.has(folderOf(script)) ? [{ id, path, isGone: true }] : [];
-    });
-}
-const folderOf = ({ path }) => path.slice(0, path.lastIndexOf('/') + 1);
-/** As the digest of a script takes it. */
-const edited_textOf = ({ source }) => source.replaceAll(/\r\n?/g, '\n');
-
-;// CONCATENATED MODULE: ./src/edited.ts
-
-
-
-
-
-
-
-
-
-/**
- * The scripts that the base of a pull request has and that are edited or deleted here, for which it warns. Scripts of
- * the base are read, and not run. Where that cannot be told, mostly because the clone is too shallow, the log says so.
- */
-async function editedScripts(step) {
-    const { inputs, surroundings } = step;
-    const { base, log } = surroundings;
-    if (!base)
-        return [];
-    try {
-        const edited = await edited_compare(step, (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory), base);
-        if (edited.length > 0)
-            log.warning(editedTold(edited));
-        return edited;
-    }
-    catch (error) {
-        log.info(`Whether scripts of the base branch were edited is not known: ${messageOf(error)}`);
-        return [];
-    }
-}
-async function edited_compare(step, directory, base) {
-    const { reader, scripts } = step;
-    const head = (await git(directory, ['rev-parse', 'HEAD'])).trim();
-    // In pull_request_target the checkout is the base itself.
-    if (head === base)
-        return [];
-    const root = (0,external_node_fs_.realpathSync)((await git(directory, ['rev-parse', '--show-toplevel'])).trim());
-    const files = [...scripts.values()].map(script => ({ ...script, bytes: step.bytesOf(script) }));
-    const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)));
-    const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged);
-    const readings = await reader.read(others.map(({ source }) => Buffer.from(source)));
-    const known = others.flatMap(({ path, source }, index) => {
-        const reading = readings[index];
-        const node = reading && nodeOf(reading);
-        return node ? [{ id: node.id, path, source }] : [];
-    });
-    const here = files.map(({ id, file, bytes }) => {
-        const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
-        return { id, path, source: bytes.toString() };
-    });
-    return editedOf(known, here);
 }
 
 ;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/pointer.js
@@ -23317,26 +23310,26 @@ function moveIn(sql, table) {
     if (!tree || trees.length > 1)
         return undefined;
     if ('CreateStmt' in tree)
-        return isTable(tree.CreateStmt.relation, table) ? {} : undefined;
+        return version_rows_isTable(tree.CreateStmt.relation, table) ? {} : undefined;
     if ('DropStmt' in tree)
         return dropsOnly(tree.DropStmt, table) ? {} : undefined;
     if (callsMore(tree))
         return undefined;
-    if ('InsertStmt' in tree && isTable(tree.InsertStmt.relation, table)) {
+    if ('InsertStmt' in tree && version_rows_isTable(tree.InsertStmt.relation, table)) {
         const { cols = [], selectStmt } = tree.InsertStmt;
         const at = cols.findIndex(isVersion);
         const [row, ...more] = selectStmt && 'SelectStmt' in selectStmt ? (selectStmt.SelectStmt.valuesLists ?? []) : [];
         const to = row && 'List' in row ? version_rows_textOf(row.List.items?.[at]) : undefined;
         return to === undefined || more.length > 0 ? undefined : { to };
     }
-    if ('UpdateStmt' in tree && isTable(tree.UpdateStmt.relation, table)) {
+    if ('UpdateStmt' in tree && version_rows_isTable(tree.UpdateStmt.relation, table)) {
         const { targetList = [], whereClause } = tree.UpdateStmt;
         const target = targetList.find(isVersion);
         const to = target && 'ResTarget' in target ? version_rows_textOf(target.ResTarget.val) : undefined;
         const from = versionIn(whereClause);
         return to === undefined || from === undefined ? undefined : { from, to };
     }
-    if ('DeleteStmt' in tree && isTable(tree.DeleteStmt.relation, table)) {
+    if ('DeleteStmt' in tree && version_rows_isTable(tree.DeleteStmt.relation, table)) {
         const from = versionIn(tree.DeleteStmt.whereClause);
         return from === undefined ? undefined : { from };
     }
@@ -23361,7 +23354,7 @@ function version_rows_treesOf(sql) {
         return [];
     }
 }
-const isTable = (relation, { name, schema }) => relation?.relname === name && (relation.schemaname ?? null) === schema;
+const version_rows_isTable = (relation, { name, schema }) => relation?.relname === name && (relation.schemaname ?? null) === schema;
 function dropsOnly({ objects = [] }, { name, schema }) {
     const [object, ...more] = objects;
     const parts = object && 'List' in object ? (object.List.items ?? []).map(version_rows_nameOf) : [];
@@ -23457,6 +23450,7 @@ function unfitHeads(planned) {
 }
 
 ;// CONCATENATED MODULE: ./src/from-plan-file.ts
+
 
 
 
@@ -23572,6 +23566,8 @@ async function readPlan(step) {
     step.match(content.databases.map(({ bind, 'version-table': { name, schema } }) => {
         return { bind, versionTable: name, versionTableSchema: schema };
     }));
+    if (step.asksDatabases)
+        await settleLeftovers(step);
     const plans = step.targets.map(async (target) => {
         const planned = content.databases.find(({ bind }) => bind === target.state.bind);
         const plan = planOf(planned, content.direction);
@@ -23755,6 +23751,7 @@ function destructive_nameOf(object) {
 
 
 
+
 /**
  * Resolves the batch of each database from its prior heads to the target, of scripts that are read and not run, or takes
  * it from the plan file; the result and the log then have it.
@@ -23768,7 +23765,7 @@ async function planBatch(step) {
         state.plan = plan;
         state.priorHeads = plan.priorHeads;
         state.newHeads = plan.newHeads;
-        describe(step, plan, state);
+        planning_describe(step, plan, state);
     }
     result.digested = digestedOf(result);
 }
@@ -23798,6 +23795,8 @@ async function planScripts(step) {
     const { direction, revision: target, fromRevision } = inputs;
     const project = await step.loadProject();
     step.match(project.databases);
+    if (step.asksDatabases)
+        await settleLeftovers(step);
     step.scripts = project.scripts;
     if (inputs.mode !== 'apply')
         step.result.edited = await editedScripts(step);
@@ -23845,7 +23844,7 @@ function divide({ inputs }, plan, state) {
     state.segments = state.division.segments.map(segment => beforeItRuns(segment, 'planned'));
 }
 /** Tells the log of the batch of one database. */
-function describe({ surroundings, targets }, plan, state) {
+function planning_describe({ surroundings, targets }, plan, state) {
     const { log } = surroundings;
     const { direction, priorHeads, newHeads, revisions } = plan;
     const of = targets.length > 1 ? `${state.bind}: ` : '';
@@ -24526,91 +24525,458 @@ function makeRetriable(function_, options) {
 	};
 }
 
-;// CONCATENATED MODULE: ./src/postgres/sessions.ts
-
-
-/**
- * Who holds the deploy lock, in words, by a connection that is not in a transaction (pg_stat_activity is cached there);
- * undefined when nobody does any more. Another role's query is visible only with `pg_read_all_stats`.
- */
-async function lockHolder(client) {
-    const { rows } = await client.query(`SELECT l.pid, coalesce(a.application_name, '') AS application_name,
-            coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), 'unknown') AS since
-     FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-       AND (l.classid::bigint << 32 | l.objid::bigint) = ${lockKey}`);
-    const [holder] = rows;
-    if (!holder)
-        return undefined;
-    // Source: pg_locks in view-pg-locks.html.
-    if (holder.pid === null)
-        return 'a prepared transaction (see pg_prepared_xacts)';
-    return `${holder.application_name || 'a session without a name'} (pid ${holder.pid}, since ${holder.since})`;
-}
-/** Cancels what a server process runs, over another connection; a server that cannot be asked sees ours end. */
-async function cancelStatement(pid, connect) {
-    try {
-        const other = await connect();
-        try {
-            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [pid]);
-        }
-        finally {
-            await disconnect(other);
-        }
-    }
-    catch {
-        // Nothing more can be done from here.
-    }
-}
-
 ;// CONCATENATED MODULE: ./src/deploy-lock.ts
 
 
-
-
-
-/** Waits for the lock that keeps other deploys out, until the transaction has it. Throws a Failure. */
-async function takeLock(step, target, transaction) {
-    await transaction.lock(() => tellAndSettle(step, target), step.surroundings.signal);
-}
+/** Waits for a lock that keeps other deploys out, until the transaction of `client` has it. Throws a Failure. */
+const takeLock = (step, target, client, key) => waitForLock(client, key, () => tellAndSettle(step, target, key), step.surroundings.signal);
 /** While it is waited for: says who has it, and ends what holds it for nobody any more. */
-async function tellAndSettle(step, target) {
-    const { log } = step.surroundings;
-    try {
-        const holder = await target.aside(lockHolder);
-        if (holder)
-            log.info(`Waiting for another deploy of this database: ${holder}.`);
-    }
-    catch {
-        log.info('Waiting for another deploy of this database.');
-    }
+async function tellAndSettle(step, target, key) {
+    const holder = await target.holderOf(key);
+    step.surroundings.log.info(`Waiting for another deploy of this database${holder && `: ${holder}`}.`);
     await settleLeftovers(step, { inTheWay: true });
+    return holder;
+}
+
+;// CONCATENATED MODULE: ./src/second-connection.ts
+
+
+
+
+
+/** How long the second connection may take to begin, in milliseconds: a pooler may have no server process left for it. */
+const second_connection_patience = 5_000;
+/**
+ * A second connection to one database, in an idle READ COMMITTED transaction. It holds a lock that every apply takes
+ * first, and so it can read the heads behind the COMMIT before any other deploy has moved them. The transaction holds
+ * no snapshot, so that CREATE INDEX CONCURRENTLY does not wait for it; a lock of a session would not survive a pooler.
+ */
+class SecondConnection {
+    target;
+    client;
+    constructor(target, client) {
+        this.target = target;
+        this.client = client;
+    }
+    /**
+     * Connects and waits for the lock. Throws a Failure `connection-failed` where the connection cannot be had or is lost,
+     * `lock-timeout` or `cancelled` as `takeLock` does.
+     */
+    static async open(step, target) {
+        const client = await target.connectForLock();
+        try {
+            target.leaveWhenCancelled(client);
+            await beginReading(client);
+            await takeLock(step, target, client, lockKeys.second);
+            await client.query(timeouts);
+            const second = new SecondConnection(target, client);
+            // Where the batch's own connection breaks, what became of it may take long to find out: others go on meanwhile.
+            target.client?.once('end', () => setTimeout(() => void second.end(), second_connection_patience).unref());
+            return second;
+        }
+        catch (error) {
+            await disconnect(client);
+            if (error instanceof Failure)
+                throw error;
+            throw new Failure('connection-failed', `The second connection to the database cannot be used: ${messageOf(error)}.`, { cause: error });
+        }
+    }
+    /** Says that the connection is there. Throws a Failure where it is not. */
+    async check() {
+        try {
+            await this.client.query('SELECT 1');
+        }
+        catch (error) {
+            if (isServerError(error))
+                throw error;
+            throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
+                advice: 'Another deploy may have begun: look for it. Run the step again.',
+                cause: error,
+            });
+        }
+    }
+    end() {
+        return disconnect(this.client);
+    }
+}
+/** For what is read behind the COMMIT: whoever is in the way then is not waited for long. */
+const timeouts = `SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'`;
+/** Begins the transaction. Throws where that takes too long. */
+async function beginReading(client) {
+    const settings = ['tcp_keepalives_idle = 30', 'tcp_keepalives_interval = 10', 'tcp_keepalives_count = 3'];
+    const all = ['idle_in_transaction_session_timeout = 0', ...settings].map(each => `SET LOCAL ${each}`);
+    const begun = client.query(`BEGIN ISOLATION LEVEL READ COMMITTED; ${all.join('; ')}`);
+    begun.catch(() => { });
+    await inTime(begun, 'the server has none left for it');
+}
+async function inTime(action, otherwise) {
+    let timer;
+    const late = new Promise((_, reject) => {
+        timer = setTimeout(() => reject(new Error(otherwise)), second_connection_patience);
+    });
+    try {
+        return await Promise.race([action, late]);
+    }
+    finally {
+        clearTimeout(timer);
+    }
 }
 /**
- * Runs a batch in segments under the deploy lock, which the batch's own connection would lose with its first COMMIT:
- * an idle READ COMMITTED transaction on a second connection has it. It holds no snapshot, so that CREATE INDEX
- * CONCURRENTLY does not wait for it.
+ * One for each database, in the order of the locks. Where it cannot be had, the log says what that means, and an apply
+ * goes on without it; not in segments, where it has the deploy lock. Throws a Failure.
  */
-async function underDeployLock(step, target, action) {
-    return target.aside(async (client) => {
-        target.leaveWhenCancelled(client);
-        const holder = await Transaction.begin(client, step.inputs);
-        await takeLock(step, target, holder);
-        return await action(async () => {
+async function openSecondConnections(step) {
+    const opened = new Map();
+    try {
+        for (const target of inLockOrder(step.targets)) {
             try {
-                await client.query('SELECT 1');
+                const second = await SecondConnection.open(step, target);
+                opened.set(target, second);
+                second.client.once('end', () => second_connection_lost(step, target, opened));
             }
             catch (error) {
-                if (isServerError(error))
+                const isOptional = error instanceof Failure && error.reason === 'connection-failed' && !step.runsInSegments;
+                if (!isOptional)
                     throw error;
-                throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
-                    advice: 'Another deploy may have begun: look for it. Run the step again.',
-                    cause: error,
-                });
+                await step.throwIfCancelled();
+                doWithout(step, error.message);
             }
-        });
+        }
+        return opened;
+    }
+    catch (error) {
+        await endSecondConnections(opened);
+        throw error;
+    }
+}
+/** Without one of these locks a run would keep others waiting for nothing, so all go. */
+function second_connection_lost(step, target, opened) {
+    if (!opened.has(target))
+        return;
+    if (!step.runsInSegments && !step.surroundings.signal.aborted)
+        doWithout(step, 'It was lost.');
+    void endSecondConnections(opened);
+}
+/** A pooler may have had one server process for both: then the batch goes first, and the other connection goes. */
+async function giveWay(step, opened, begun) {
+    const timer = setTimeout(() => {
+        if (step.runsInSegments || opened.size === 0)
+            return;
+        doWithout(step, 'The batch’s own transaction could not begin beside it.');
+        void endSecondConnections(opened);
+    }, second_connection_patience);
+    try {
+        await begun;
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+async function endSecondConnections(opened) {
+    const all = [...opened.values()];
+    opened.clear();
+    await Promise.all(all.map(second => second.end()));
+}
+const doWithout = ({ surroundings }, why) => surroundings.log.info(`No second connection: another deploy may come between the COMMIT and the look at the heads behind it. ${why}`);
+
+;// CONCATENATED MODULE: ./src/behind-commit.ts
+
+
+
+
+
+
+
+
+/** How long a database is asked for its heads behind the COMMIT, in milliseconds. */
+const behind_commit_patience = 5_000;
+/**
+ * Reads the heads of what was committed, on connections that had no part in it: triggers and cursors of the batch can
+ * act inside the COMMIT, and what the databases hold then is what is said. Where they cannot be read, the log says so.
+ * Throws a Failure `drift` where they are not the batch's; the outcome is `applied` all the same.
+ */
+async function readBehindCommit(step, seconds) {
+    const { result, targets } = step;
+    const moved = targets.filter(({ state }) => state.plan.revisions.length > 0);
+    await allOf(moved.map(async (target) => {
+        const { state } = target;
+        const heads = await behind_commit_headsOf(step, target, seconds.get(target)?.client);
+        state.reread = heads !== undefined;
+        state.newHeads = heads ?? state.plan.newHeads;
+    }));
+    const [first] = moved.filter(({ state }) => !sameHeads(state.newHeads, state.plan.newHeads));
+    if (!first)
+        return;
+    const { bind, newHeads, plan } = first.state;
+    const which = targets.length > 1 ? `the database ${bind}` : 'the database';
+    result.outcome = 'applied';
+    throw new Failure('drift', `The batch is committed, and behind the COMMIT ${which} is at ${nameHeads(newHeads)} and not at ${nameHeads(plan.newHeads)}: something has moved the version table in the COMMIT or at once behind it.`, {
+        advice: 'Look for a trigger that writes into the version table, and for somebody who migrates without the deploy lock. What the batch did is there: alembic stamp sets the version table right.',
+        ...(targets.length > 1 && { bind }),
     });
+}
+/** undefined where they cannot be read. */
+async function behind_commit_headsOf(step, target, second) {
+    const { log, signal } = step.surroundings;
+    const unread = (error) => void log.info(`The heads were not read again behind the COMMIT: ${messageOf(error)}.`);
+    try {
+        if (second)
+            return await read(second, target);
+    }
+    catch (error) {
+        if (isServerError(error))
+            return unread(error);
+        // It was lost, which has been told.
+    }
+    let why = new Error('there is no connection');
+    const heads = await keepAsking({ patience: behind_commit_patience, signal }, () => target
+        .aside(async (client) => {
+        await beginReading(client);
+        await client.query(timeouts);
+        return await read(client, target);
+    })
+        .catch(error => {
+        why = error;
+        throw error;
+    }));
+    return heads ?? unread(why);
+}
+/** Throws where the server is a standby: it may not know yet what its primary has done. */
+async function read(client, { relation }) {
+    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
+    if (rows[0]?.standby)
+        throw new Error('the server that answers is a standby');
+    return relation ? (await readRelation(client, relation)).heads : [];
+}
+
+;// CONCATENATED MODULE: ./src/postgres/transaction.ts
+
+
+
+/**
+ * The one transaction that the batch becomes part of, on a client that is used for nothing else.
+ * Statements between `begin` and `commit` are the gate's.
+ */
+class Transaction {
+    client;
+    pid;
+    settings;
+    lockTimeout;
+    constructor(client, 
+    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
+    pid, 
+    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
+    settings, 
+    /** Milliseconds; 0 is no limit. */
+    lockTimeout) {
+        this.client = client;
+        this.pid = pid;
+        this.settings = settings;
+        this.lockTimeout = lockTimeout;
+    }
+    #id;
+    /** Committed or prepared: nothing of it is left on the connection. */
+    #over = false;
+    /** The transaction's id (xid8), after `identify`. */
+    get id() {
+        return this.#id;
+    }
+    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
+    static async begin(client, { lockTimeout, statementTimeout }) {
+        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        const { rows } = await client.query(`SELECT
+      pg_catalog.current_setting('transaction_read_only') AS read_only,
+      pg_catalog.pg_is_in_recovery()::text AS standby,
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
+      pg_catalog.pg_backend_pid()::text AS pid`);
+        const { read_only, standby, synchronous_commit, pid } = rows[0];
+        if (read_only === 'on') {
+            throw new Failure('not-permitted', standby === 'true'
+                ? 'The server is a standby: nothing can be written to it.'
+                : 'The database or the role is read-only (default_transaction_read_only is on).', {
+                advice: standby === 'true'
+                    ? 'Let database-url lead to the primary.'
+                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
+            });
+        }
+        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
+        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
+        const settings = [
+            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
+            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
+            'SET LOCAL idle_in_transaction_session_timeout = 0',
+            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
+            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
+            'SET LOCAL tcp_keepalives_idle = 30',
+            'SET LOCAL tcp_keepalives_interval = 10',
+            'SET LOCAL tcp_keepalives_count = 3',
+        ];
+        await together(client, settings);
+        // From 14, and only where the platform can tell that a client has gone.
+        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
+        if (await isAccepted(client, checkConnection))
+            settings.push(checkConnection);
+        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
+        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
+    }
+    /** Gives the transaction its id. */
+    async identify() {
+        this.#id = await this.#currentId();
+    }
+    /** Begins another one behind a COMMIT, with the same settings. */
+    async beginNext() {
+        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
+        this.#over = false;
+        await this.identify();
+    }
+    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
+    async checkConstraints() {
+        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
+    }
+    /**
+     * Throws a Failure when the connection is not in the transaction that was begun. Resolves to the cursors WITH HOLD that
+     * are open: PostgreSQL runs what is left of their queries inside the COMMIT.
+     */
+    async checkIdentity() {
+        const { rows } = await this.client.query(`SELECT ${currentId},
+      ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`);
+        const { id, cursors } = rows[0];
+        if (id === this.id)
+            return cursors;
+        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
+            advice: 'Please report this with the script that ran.',
+        });
+    }
+    /** Runs what is left of a cursor's query, as the COMMIT would. Throws what PostgreSQL answers. */
+    async exhaust(cursor) {
+        await this.client.query(`MOVE FORWARD ALL IN ${identifier(cursor)}`);
+    }
+    /**
+     * Clears what scripts have left in the session: cursors, settings, prepared statements, locks, temporary relations. It would
+     * outlive the transaction on a pooled connection, and what comes now is not to be read through it. Throws what
+     * PostgreSQL answers.
+     */
+    async clearSession() {
+        const unlock = 'SELECT pg_catalog.pg_advisory_unlock_all()';
+        await together(this.client, ['CLOSE ALL', ...this.#cleared, 'DEALLOCATE ALL', unlock, 'DISCARD TEMP']);
+    }
+    /** What comes now is not for a script's SET ROLE, for one. */
+    async clearSettings() {
+        await together(this.client, this.#cleared);
+    }
+    get #cleared() {
+        // The role of the connection's start need not be that of the session: ALTER ROLE … SET role.
+        return ['RESET SESSION AUTHORIZATION', 'RESET ROLE', 'RESET ALL', ...this.settings];
+    }
+    /**
+     * Commits. Resolves only when PostgreSQL has answered COMMIT.
+     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
+     */
+    async commit() {
+        let command;
+        try {
+            command = (await this.client.query('COMMIT')).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
+                statement: {
+                    sql: 'COMMIT',
+                    code: error.code ?? '',
+                    message: error.message,
+                    ...(error.detail && { detail: error.detail }),
+                },
+                cause: error,
+            });
+        }
+        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
+        if (command !== 'COMMIT') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
+        }
+        this.#over = true;
+    }
+    /**
+     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
+     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
+     */
+    async prepare(gid) {
+        let command;
+        try {
+            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw refusedToPrepare(error);
+        }
+        if (command !== 'PREPARE') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
+        }
+        this.#over = true;
+    }
+    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
+    async end() {
+        if (!this.#over) {
+            await Promise.race([
+                // In one message, since a pooler may give the next one to another server connection.
+                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
+                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
+            ]);
+        }
+        await disconnect(this.client);
+    }
+    async #currentId() {
+        const { rows } = await this.client.query(`SELECT ${currentId}`);
+        return rows[0].id;
+    }
+}
+const currentId = 'pg_catalog.pg_current_xact_id()::text AS id';
+function refusedToPrepare(error) {
+    const { code = '', message, detail } = error;
+    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
+    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
+    if (code === '42710') {
+        return new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            advice: 'Somebody else has prepared a transaction under this name, which whoever may connect can do: pg_prepared_xacts has its owner, who can end it by ROLLBACK PREPARED, as a superuser can. Run the step again: its name will be another one.',
+            cause: error,
+        });
+    }
+    return code === '0A000'
+        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
+            statement,
+            advice: 'Take that out of the migration, or set two-phase: never.',
+            cause: error,
+        })
+        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            cause: error,
+        });
+}
+/** Several statements in one message, and so in one round trip. */
+const together = (client, statements) => client.query(statements.join('; '));
+const quote = (text) => `'${text.replaceAll("'", "''")}'`;
+async function checkTimeout(client, input, setting, value) {
+    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
+        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
+            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
+        });
+    }
+}
+async function isAccepted(client, sql) {
+    const savepoint = 'SAVEPOINT atomic_upgrade_try';
+    try {
+        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
+        return true;
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
+        return false;
+    }
 }
 
 ;// CONCATENATED MODULE: ./src/plan/standing-index.ts
@@ -24687,28 +25053,69 @@ async function findSettledIndex(client, index) {
 
 /** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
 async function verify(target) {
-    const { transaction, versionTable, state } = target;
-    await checkTransaction(target);
-    const { newHeads } = state.plan;
-    const { heads } = await readHeads(transaction.client, versionTable);
-    if (!sameHeads(heads, newHeads)) {
-        throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
-    }
-    await transaction.clearSession();
+    const { newHeads } = target.state.plan;
+    const cursors = await checkTransaction(target);
+    for (const cursor of cursors)
+        await exhaust(target, cursor);
+    if (cursors.length > 0)
+        await checkTransaction(target);
+    await clear(target);
+    const heads = await headsBehindScripts(target);
+    if (sameHeads(heads, newHeads))
+        return;
+    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
 }
 /** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
 async function verifySegment(target, expected) {
-    const { transaction, versionTable } = target;
     await checkTransaction(target);
-    // The search path, too, is a script's.
-    await transaction.clearSettings();
-    const { heads } = await readHeads(transaction.client, versionTable);
+    // The search path, too, is a script's. Temporary relations stay, as they do behind any COMMIT.
+    await target.transaction.clearSettings();
+    const heads = await headsBehindScripts(target);
     if (sameHeads(heads, expected))
         return;
     throw new Failure('migration-failed', `A COMMIT is needed where the heads have to be ${nameHeads(expected)}, and they are ${nameHeads(heads)}.`, { advice: 'Check that no script writes into the version table.' });
 }
+/** Reads the heads; a version table that the scripts have made is known from then on. */
+async function headsBehindScripts(target) {
+    const { transaction, versionTable } = target;
+    const { heads, relation } = await readHeadsAgain(transaction.client, versionTable, target.relation);
+    target.relation ??= relation;
+    return heads;
+}
+const inDatabase = ({ bind }) => (bind === 'default' ? '' : ` in the database ${bind}`);
+/** Runs now what the COMMIT would: the rest of a cursor's query. */
+async function exhaust({ transaction, state }, cursor) {
+    try {
+        await transaction.exhaust(cursor);
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        const told = `The cursor ${cursor} WITH HOLD fails as its query is run to its end${inDatabase(state)}: ${messageOf(error)}.`;
+        throw new Failure('migration-failed', told, {
+            advice: 'Close the cursor in the migration, or mend its query: PostgreSQL runs it to its end at the COMMIT.',
+            bind: state.bind,
+            cause: error,
+        });
+    }
+}
+async function clear({ transaction, state }) {
+    try {
+        await transaction.clearSession();
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        const told = `What the scripts have left in the session could not be cleared${inDatabase(state)}: ${messageOf(error)}.`;
+        throw new Failure('migration-failed', told, {
+            advice: 'Drop temporary tables at the end of the migration that makes them.',
+            bind: state.bind,
+            cause: error,
+        });
+    }
+}
+/** Resolves to the cursors WITH HOLD that are open. */
 async function checkTransaction({ transaction, state }) {
-    const where = state.bind === 'default' ? '' : ` in the database ${state.bind}`;
     try {
         await transaction.checkConstraints();
     }
@@ -24719,13 +25126,13 @@ async function checkTransaction({ transaction, state }) {
             const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
             throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
         }
-        throw new Failure('migration-failed', `A deferred constraint is violated${where}: ${messageOf(error)}.`, {
+        throw new Failure('migration-failed', `A deferred constraint is violated${inDatabase(state)}: ${messageOf(error)}.`, {
             advice: 'Mend the data in the migration before the constraint is checked.',
             bind: state.bind,
             cause: error,
         });
     }
-    await transaction.checkIdentity();
+    return await transaction.checkIdentity();
 }
 
 ;// CONCATENATED MODULE: ./src/segments.ts
@@ -25646,12 +26053,12 @@ const written = `SELECT pg_catalog.count(*) - 1 FROM pg_catalog.pg_locks
 const everything = `SELECT pg_catalog.json_build_object('written', (${written}), 'tables', (${tables(`${readsOf('c.oid')} + (SELECT coalesce(pg_catalog.sum(${readsOf('i.indexrelid')}), 0)::bigint
                           FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)`)}))::text`;
 const changesOnly = `SELECT pg_catalog.json_build_object('written', 0, 'tables', (${tables('0')}))::text`;
-const asking = (sql) => (seen, error) => statement(sql, { row: ([json]) => seen(read(json ?? '{}')), ...(error && { error }) });
+const asking = (sql) => (seen, error) => statement(sql, { row: ([json]) => seen(survey_read(json ?? '{}')), ...(error && { error }) });
 /** Asks who has written and read what; the transaction itself has an id already. */
 const survey = asking(everything);
 /** Asks for the tables that were changed, and for nothing else. */
 const surveyOfChanges = asking(changesOnly);
-function read(json) {
+function survey_read(json) {
     const { written, tables } = JSON.parse(json);
     const counted = (tables ?? []).map(([oid, name, changes, reads]) => {
         return [String(oid), { name, changes, reads }];
@@ -26602,20 +27009,33 @@ class NestedTransaction {
         const [lowest] = inside;
         const isAlone = savepoints.slice(0, which).every(other => other.at < at);
         const goes = isAlone && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer));
+        const into = this.views.ahead.layers[at - 1];
+        // Whether it has written matters only where what it is released into has not.
+        let wrote = true;
         if (lowest && goes) {
+            const height = this.#heightOf(lowest);
+            const look = survey(({ written }) => {
+                wrote = written > height;
+            }, this.unit.deliver);
+            if (into && this.nest.isShared())
+                this.unit.send(look);
             this.unit.send(statement(`RELEASE SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }));
         }
         this.complete('RELEASE', finish, transaction => {
             if (goes && transaction === this.views.now) {
                 this.nest.layers.remove(inside);
-                const into = transaction.layers[at - 1];
                 if (into)
-                    into.isBlank = false;
+                    into.isBlank &&= !wrote;
             }
             if (goes)
                 transaction.layers.length = Math.min(transaction.layers.length, at);
             transaction.savepoints.length = which;
         });
+    }
+    /** How many layers lie below one of this transaction's on top. */
+    #heightOf(layer) {
+        const onTop = this.views.ahead.layers.filter(other => this.nest.layers.isUncovered(other));
+        return this.nest.layers.floorOf(this.nest.owner) + onTop.indexOf(layer);
     }
     /** PREPARE TRANSACTION: the savepoint stays, so that ROLLBACK PREPARED can still undo it. */
     prepare(gid, finish) {
@@ -27977,10 +28397,10 @@ class Session {
         };
         const back = () => {
             const { top } = layers;
-            if (top?.owner === this)
-                savepoints.backTo(top.savepoint, look);
-            else
-                upstream.abandon(new Error('the transaction failed where no savepoint was set'));
+            if (top?.owner !== this)
+                return upstream.abandon(new Error('the transaction failed where no savepoint was set'));
+            layers.rolledBackTo(top);
+            savepoints.backTo(top.savepoint, look);
         };
         if (status === 'E')
             back();
@@ -28461,6 +28881,24 @@ class Gate {
     }
 }
 
+;// CONCATENATED MODULE: ./src/postgres/sessions.ts
+
+/** Cancels what a server process runs, over another connection; a server that cannot be asked sees ours end. */
+async function cancelStatement(pid, connect) {
+    try {
+        const other = await connect();
+        try {
+            await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [pid]);
+        }
+        finally {
+            await disconnect(other);
+        }
+    }
+    catch {
+        // Nothing more can be done from here.
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/progress.ts
 
 /** Tells the log of each revision as it ends, and keeps its figures in `runs`. */
@@ -28846,8 +29284,6 @@ async function runOn({ surroundings, targets }, target) {
         if (tape.notices.length > 0)
             log.group(`Notices of PostgreSQL${of && ` (${state.bind})`}`, tape.notices);
     }
-    // A script's SET ROLE, for one, is not for what comes now.
-    await transaction.clearSession();
 }
 /** How much is sent before what was sent is answered, in characters. */
 const mostAhead = 1_000_000;
@@ -28927,6 +29363,9 @@ function through_messages_inBind(failure, { bind }) {
 
 
 
+
+
+
 /** The first pause between two tries, and the longest, in milliseconds; each is doubled, and up to doubled again by chance. */
 const pauses = { minTimeout: 1_000, maxTimeout: 30_000 };
 /**
@@ -28968,38 +29407,50 @@ async function transact(step) {
     return last;
 }
 async function attemptOnce(step) {
-    const [target] = step.targets;
-    if (!step.runsInSegments)
-        return await attempt(step);
-    return await underDeployLock(step, target, async (checkLock) => {
-        const run = new SegmentedRun(step, target, checkLock);
-        try {
-            const ending = await attempt(step, run);
-            if (ending === 'applied')
-                run.applied();
-            return ending;
-        }
-        catch (error) {
-            await run.failed();
-            throw error;
-        }
-    });
+    const seconds = step.inputs.mode === 'apply' ? await openSecondConnections(step) : new Map();
+    try {
+        const ending = step.runsInSegments ? await attemptInSegments(step, seconds) : await attempt(step, seconds);
+        if (ending === 'applied')
+            await readBehindCommit(step, seconds);
+        return ending;
+    }
+    finally {
+        await endSecondConnections(seconds);
+    }
 }
-async function attempt(step, run) {
+/** The second connection has the deploy lock then, which the batch's own would lose with its first COMMIT. */
+async function attemptInSegments(step, seconds) {
+    const [second] = [...seconds.values()];
+    const { target } = second;
+    await takeLock(step, target, second.client, lockKeys.deploy);
+    const run = new SegmentedRun(step, target, () => second.check());
+    try {
+        const ending = await attempt(step, seconds, run);
+        if (ending === 'applied')
+            run.applied();
+        return ending;
+    }
+    catch (error) {
+        await run.failed();
+        throw error;
+    }
+}
+async function attempt(step, seconds, run) {
     const { inputs, surroundings } = step;
     const begun = [];
     try {
-        await allOf(step.targets.map(async (target) => {
+        const beginning = step.targets.map(async (target) => {
             target.transaction = await Transaction.begin(target.client, inputs);
             begun.push(target.transaction);
-        }));
+        });
+        await giveWay(step, seconds, allOf(beginning));
         if (inputs.mode === 'rehearse') {
             surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.');
         }
         const targets = inLockOrder(step.targets);
         for (const target of targets) {
             if (!run)
-                await takeLock(step, target, target.transaction);
+                await takeLock(step, target, target.client, lockKeys.deploy);
             await target.transaction.identify();
         }
         const there = await allOf(targets.map(target => isAlreadyThere(step, target)));
@@ -29023,7 +29474,8 @@ async function attempt(step, run) {
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
 async function isAlreadyThere({ surroundings, targets }, target) {
     const { state, client, versionTable } = target;
-    const { heads, tableExists } = await readHeads(client, versionTable);
+    const { heads, relation } = await readHeads(client, versionTable);
+    target.relation = relation;
     const plan = target.rest;
     if (target.committed === 0)
         state.priorHeads = heads;
@@ -29038,12 +29490,11 @@ async function isAlreadyThere({ surroundings, targets }, target) {
     if (!sameHeads(heads, plan.priorHeads)) {
         throw new Failure('drift', `${which} has moved from ${nameHeads(plan.priorHeads)} to ${nameHeads(heads)} since the batch was planned.`, { advice: 'Run the step again: it will plan from the new heads.' });
     }
-    await checkWritable(client, versionTable, tableExists);
+    await checkWritable(client, versionTable, relation);
     return false;
 }
 
 ;// CONCATENATED MODULE: ./src/run.ts
-
 
 
 
@@ -29110,8 +29561,6 @@ async function carryOut(step) {
     if (step.asksDatabases)
         await step.open();
     await loadParser();
-    if (step.asksDatabases)
-        await settleLeftovers(step);
     await planBatch(step);
     const pending = revisionsOf(result).length > 0;
     if (pending && inputs.expectedDigest) {

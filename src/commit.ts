@@ -42,7 +42,7 @@ interface Move {
  */
 export async function commit(step: Step, target: Target, { priorHeads, newHeads }: Move): Promise<boolean> {
   const { surroundings, result } = step
-  const { transaction, versionTable, state } = target
+  const { transaction, versionTable, relation, state } = target
   try {
     await transaction.commit()
     return true
@@ -51,7 +51,7 @@ export async function commit(step: Step, target: Target, { priorHeads, newHeads 
     surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.')
     const { id } = transaction
     const { applicationName, signal } = surroundings
-    const about = { database: target.database!, applicationName, versionTable, id, priorHeads, newHeads }
+    const about = { database: target.database!, applicationName, versionTable, relation, id, priorHeads, newHeads }
     const settled = await settle({ ...about, patience, signal })
     if (settled.decision === 'committed') return false
     if (settled.decision === 'rolled-back') {

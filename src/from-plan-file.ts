@@ -2,6 +2,7 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { shownPath } from './alembic/driver'
 import { Failure, messageOf } from './failure'
+import { settleLeftovers } from './leftovers'
 import { digestOf } from './plan/digest'
 import { type Plan, sameHeads } from './plan/plan'
 import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-file'
@@ -112,6 +113,7 @@ export async function readPlan(step: Step): Promise<Map<string, Plan>> {
       return { bind, versionTable: name, versionTableSchema: schema }
     }),
   )
+  if (step.asksDatabases) await settleLeftovers(step)
   const plans = step.targets.map(async target => {
     const planned = content.databases.find(({ bind }) => bind === target.state.bind)!
     const plan = planOf(planned, content.direction)

@@ -1,8 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { Failure, messageOf } from './failure'
+import { lockKeys, named } from './postgres/advisory-locks'
 import { isServerError } from './postgres/connection'
 import { sameIdentity } from './postgres/identity'
-import { finish, gidOf, isBusy, listPrepared, type Prepared } from './postgres/prepared'
+import { finish, finishing, gidOf, isBusy, listPrepared, type Prepared } from './postgres/prepared'
 import { statusOf } from './postgres/settle'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
@@ -16,9 +17,33 @@ interface Leftover extends Prepared {
   target: Target
 }
 
-async function leftoversIn(targets: Target[]): Promise<Leftover[]> {
-  const found = targets.map(async target => (await listPrepared(target.client!)).map(each => ({ ...each, target })))
-  return (await allOf(found)).flat()
+/** What is named as ours is and is not ours is told once, and passed by. */
+async function leftoversIn({ targets, surroundings, strangers }: Step): Promise<Leftover[]> {
+  const listed = targets.map(async target => {
+    return (await listPrepared(target.client!, target.versionTable)).map(each => ({ ...each, target }))
+  })
+  const found = (await allOf(listed)).flat()
+  if (found.some(({ isOurs, decides }) => isOurs && decides)) await allOf(targets.map(target => target.identify()))
+  return found.filter(each => {
+    const why = whyNotOurs(each)
+    if (!why) return true
+    const { gid, owner, target } = each
+    const name = `${gid} in ${target.state.bind}`
+    if (!strangers.has(name)) {
+      surroundings.log.warning(
+        `The prepared transaction ${name} is named as ours are, and is passed by: ${why}. The role ${owner}, or a superuser, can end it: ${finishing('ROLLBACK', gid)}.`,
+      )
+    }
+    strangers.add(name)
+    return false
+  })
+}
+
+/** Whoever may connect can prepare a transaction under any name; empty where it is ours. */
+function whyNotOurs({ isOurs, decides, decision, transaction, owner, target }: Leftover): string {
+  if (!isOurs) return `its owner ${owner} may not write the version table`
+  if (!decides || (sameIdentity(target.identity, decision) && transaction === decision.transaction)) return ''
+  return `it is not the transaction of its name, but ${transaction} of this database`
 }
 
 /**
@@ -31,7 +56,7 @@ export async function settleLeftovers(step: Step, { inTheWay = false } = {}): Pr
   const { log, signal } = surroundings
   const started = Date.now()
   for (let told = ''; ; await pause(1_000, undefined, { signal })) {
-    const leftovers = await leftoversIn(targets)
+    const leftovers = await leftoversIn(step)
     if (leftovers.length === 0) return
     const names = leftovers.map(({ gid, target }) => `${gid} in ${target.state.bind}`).join(' and ')
     const left = `An earlier apply has left a prepared transaction (${names})`
@@ -53,11 +78,21 @@ export async function settleLeftovers(step: Step, { inTheWay = false } = {}): Pr
     }
     if (!busy) continue
     if (Date.now() - started > commitPatience) {
-      throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names}).`)
+      const holder = await holderOf(targets)
+      throw new Failure(
+        'lock-timeout',
+        `Another run has been committing these databases for 15 minutes (${names})${named(holder)}.`,
+      )
     }
     if (told !== names) log.info(`A transaction is prepared (${names}): waiting for the run that is at it.`)
     told = names
   }
+}
+
+/** Who says that a commit is under way; empty where that cannot be told. */
+async function holderOf(targets: Target[]): Promise<string> {
+  const holders = await allOf(targets.map(target => target.holderOf(lockKeys.commit)))
+  return holders.filter(Boolean).join(' and ')
 }
 
 /** Ends the prepared transactions of one earlier run; false where that run, or PostgreSQL, is still at it. */
@@ -67,7 +102,7 @@ async function settleGroup(step: Step, first: Target, { decision }: Prepared): P
   const told = `An earlier run was ended during its commit; ${bind} decides, and its transaction ${decision.transaction} is`
   return underCommitLock(first, async () => {
     // That run may have gone on until it let go of the lock.
-    const left = (await leftoversIn(step.targets)).filter(each => gidOf(each.decision, 0) === gidOf(decision, 0))
+    const left = (await leftoversIn(step)).filter(each => gidOf(each.decision, 0) === gidOf(decision, 0))
     if (left.length === 0) return true
     const own = left.find(({ decides }) => decides)
     const status = own ? 'prepared' : await first.aside(client => statusOf(client, decision.transaction))
@@ -112,7 +147,11 @@ async function end(
 
 function undecidable({ result, targets }: Step, group: Leftover[], why: string): Failure {
   result.outcome = 'in-doubt'
-  for (const { state } of targets) state.outcome = 'refused'
+  for (const { state } of targets) {
+    state.outcome = 'refused'
+    // Behind the locks of what is prepared the heads may not be readable.
+    state.reread = false
+  }
   for (const { gid, target } of group) {
     target.state.outcome = 'in-doubt'
     target.state.leftPrepared = gid

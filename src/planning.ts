@@ -4,6 +4,7 @@ import { nodeOf } from './alembic/reader'
 import { editedScripts } from './edited'
 import { newEnumValues, readPlan, writePlan } from './from-plan-file'
 import { baseCommit, scriptsAt } from './git/base'
+import { settleLeftovers } from './leftovers'
 import { abridged } from './plan/abridged'
 import { destructionsOf } from './plan/destructive'
 import { digestedOf } from './plan/digest'
@@ -60,6 +61,7 @@ async function planScripts(step: Step): Promise<Map<string, Plan>> {
   const { direction, revision: target, fromRevision } = inputs
   const project = await step.loadProject()
   step.match(project.databases)
+  if (step.asksDatabases) await settleLeftovers(step)
   step.scripts = project.scripts
   if (inputs.mode !== 'apply') step.result.edited = await editedScripts(step)
   const given = step.asksDatabases ? undefined : await headsWithoutDatabase(step, project)

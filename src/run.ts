@@ -1,7 +1,6 @@
 import { requireDigest } from './expected'
 import { asFailure, Failure } from './failure'
 import type { Inputs } from './inputs'
-import { settleLeftovers } from './leftovers'
 import { nameEditedOlder } from './older'
 import { sameHeads } from './plan/plan'
 import { nameHeads, type Result, revisionsOf, stands } from './plan/result'
@@ -61,7 +60,6 @@ async function carryOut(step: Step): Promise<void> {
   step.startPython()
   if (step.asksDatabases) await step.open()
   await loadParser()
-  if (step.asksDatabases) await settleLeftovers(step)
   await planBatch(step)
   const pending = revisionsOf(result).length > 0
   if (pending && inputs.expectedDigest) {

@@ -65,6 +65,8 @@ export class Step {
   targets: Target[]
   /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
   trusted: Trusted | undefined
+  /** The prepared transactions that were told to be a stranger's. */
+  readonly strangers = new Set<string>()
   /** Every script of the project by its id, once it is loaded. */
   scripts = new Map<string, Script>()
   /** Every script's file as it was read, once: nothing else is looked at, or run. */

@@ -2,8 +2,9 @@ import type { Client } from 'pg'
 import { Failure } from './failure'
 import type { Plan } from './plan/plan'
 import type { DatabaseState } from './plan/result'
+import { lockHolder, lockOf } from './postgres/advisory-locks'
 import { connect, disconnect, lossOf, sever } from './postgres/connection'
-import { readHeads, type VersionTable } from './postgres/heads'
+import { type Relation, readHeads, type VersionTable } from './postgres/heads'
 import { byIdentity, identify, type NamedIdentity, sameIdentity } from './postgres/identity'
 import type { Transaction } from './postgres/transaction'
 import type { Database } from './postgres/url'
@@ -16,6 +17,8 @@ export class Target {
   /** The one that the batch runs on. */
   client: Client | undefined
   versionTable!: VersionTable
+  /** What it was found to be behind the lock; where the batch makes it, behind the batch. */
+  relation: Relation | undefined
   transaction!: Transaction
   /** Whether that table is there, as far as the plan goes. */
   versionTableExists = false
@@ -61,6 +64,16 @@ export class Target {
     return connect(this.database!, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal)
   }
 
+  /** The same for what only holds a lock for the run. */
+  connectForLock(): Promise<Client> {
+    return connect(this.database!, lockOf(this.applicationName), this.signal)
+  }
+
+  /** Who holds one of our locks, in words; empty where that cannot be told. */
+  holderOf(key: number): Promise<string> {
+    return this.aside(client => lockHolder(client, key)).catch(() => '')
+  }
+
   /** Which database this is; it is asked once. */
   async identify(): Promise<NamedIdentity> {
     this.#identity ??= await identify(this.client!)
@@ -87,7 +100,8 @@ export class Target {
   /** After a failure, the outputs say what the database holds and not what was hoped. */
   async rereadHeads(): Promise<void> {
     const { state } = this
-    if (state.outcome === 'in-doubt') return
+    // Behind a COMMIT they were read under the lock.
+    if (state.outcome === 'in-doubt' || state.reread !== undefined) return
     if (state.priorHeads && state.outcome !== 'applied') {
       state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads
     }

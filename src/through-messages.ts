@@ -75,8 +75,6 @@ async function runOn({ surroundings, targets }: Step, target: Target): Promise<v
     state.runs = progress.runs
     if (tape.notices.length > 0) log.group(`Notices of PostgreSQL${of && ` (${state.bind})`}`, tape.notices)
   }
-  // A script's SET ROLE, for one, is not for what comes now.
-  await transaction.clearSession()
 }
 
 /** How much is sent before what was sent is answered, in characters. */

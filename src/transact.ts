@@ -1,12 +1,21 @@
 import pRetry from 'p-retry'
+import { readBehindCommit } from './behind-commit'
 import { commitEach } from './commit'
-import { takeLock, underDeployLock } from './deploy-lock'
+import { takeLock } from './deploy-lock'
 import { Failure } from './failure'
 import { sameHeads } from './plan/plan'
 import { nameHeads } from './plan/result'
+import { lockKeys } from './postgres/advisory-locks'
 import { checkWritable, readHeads } from './postgres/heads'
 import { Transaction } from './postgres/transaction'
 import { seconds } from './report/words'
+import {
+  endSecondConnections,
+  giveWay,
+  openSecondConnections,
+  type SecondConnection,
+  type SecondConnections,
+} from './second-connection'
 import { canGoOn, SegmentedRun } from './segments'
 import { allOf, type Step } from './step'
 import { inLockOrder, type Target } from './target'
@@ -56,37 +65,47 @@ export async function transact(step: Step): Promise<Ending> {
 }
 
 async function attemptOnce(step: Step): Promise<Ending> {
-  const [target] = step.targets
-  if (!step.runsInSegments) return await attempt(step)
-  return await underDeployLock(step, target!, async checkLock => {
-    const run = new SegmentedRun(step, target!, checkLock)
-    try {
-      const ending = await attempt(step, run)
-      if (ending === 'applied') run.applied()
-      return ending
-    } catch (error) {
-      await run.failed()
-      throw error
-    }
-  })
+  const seconds: SecondConnections = step.inputs.mode === 'apply' ? await openSecondConnections(step) : new Map()
+  try {
+    const ending = step.runsInSegments ? await attemptInSegments(step, seconds) : await attempt(step, seconds)
+    if (ending === 'applied') await readBehindCommit(step, seconds)
+    return ending
+  } finally {
+    await endSecondConnections(seconds)
+  }
 }
 
-async function attempt(step: Step, run?: SegmentedRun): Promise<Ending> {
+/** The second connection has the deploy lock then, which the batch's own would lose with its first COMMIT. */
+async function attemptInSegments(step: Step, seconds: SecondConnections): Promise<Ending> {
+  const [second] = [...seconds.values()] as [SecondConnection]
+  const { target } = second
+  await takeLock(step, target, second.client, lockKeys.deploy)
+  const run = new SegmentedRun(step, target, () => second.check())
+  try {
+    const ending = await attempt(step, seconds, run)
+    if (ending === 'applied') run.applied()
+    return ending
+  } catch (error) {
+    await run.failed()
+    throw error
+  }
+}
+
+async function attempt(step: Step, seconds: SecondConnections, run?: SegmentedRun): Promise<Ending> {
   const { inputs, surroundings } = step
   const begun: Transaction[] = []
   try {
-    await allOf(
-      step.targets.map(async target => {
-        target.transaction = await Transaction.begin(target.client!, inputs)
-        begun.push(target.transaction)
-      }),
-    )
+    const beginning = step.targets.map(async target => {
+      target.transaction = await Transaction.begin(target.client!, inputs)
+      begun.push(target.transaction)
+    })
+    await giveWay(step, seconds, allOf(beginning))
     if (inputs.mode === 'rehearse') {
       surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.')
     }
     const targets = inLockOrder(step.targets)
     for (const target of targets) {
-      if (!run) await takeLock(step, target, target.transaction)
+      if (!run) await takeLock(step, target, target.client!, lockKeys.deploy)
       await target.transaction.identify()
     }
     const there = await allOf(targets.map(target => isAlreadyThere(step, target)))
@@ -108,7 +127,8 @@ async function attempt(step: Step, run?: SegmentedRun): Promise<Ending> {
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
 async function isAlreadyThere({ surroundings, targets }: Step, target: Target): Promise<boolean> {
   const { state, client, versionTable } = target
-  const { heads, tableExists } = await readHeads(client!, versionTable)
+  const { heads, relation } = await readHeads(client!, versionTable)
+  target.relation = relation
   const plan = target.rest
   if (target.committed === 0) state.priorHeads = heads
   const which = targets.length > 1 ? `The database ${state.bind}` : 'The database'
@@ -125,6 +145,6 @@ async function isAlreadyThere({ surroundings, targets }: Step, target: Target): 
       { advice: 'Run the step again: it will plan from the new heads.' },
     )
   }
-  await checkWritable(client!, versionTable, tableExists)
+  await checkWritable(client!, versionTable, relation)
   return false
 }

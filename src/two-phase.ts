@@ -1,11 +1,11 @@
 import type { Client } from 'pg'
 import { patience } from './commit'
 import { Failure, messageOf } from './failure'
+import { lockKeys, named, tryLock } from './postgres/advisory-locks'
 import { isServerError } from './postgres/connection'
 import { keepAsking } from './postgres/patience'
-import { type Decision, finish, finishing, gidOf, isBusy, listPrepared, preparedSlots } from './postgres/prepared'
+import { type Decision, finish, finishing, gidOf, isBusy, isPrepared, preparedSlots } from './postgres/prepared'
 import { statusOf } from './postgres/settle'
-import { commitKey } from './postgres/transaction'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
 
@@ -89,7 +89,9 @@ export async function commitTogether(step: Step, targets: Target[]): Promise<voi
     await follow(step, first, others, gids)
     return true
   })
-  if (!locked) throw new Failure('lock-timeout', 'Another run is committing these databases.', { transient: true })
+  if (locked) return
+  const holder = await first.holderOf(lockKeys.commit)
+  throw new Failure('lock-timeout', `Another run is committing these databases${named(holder)}.`, { transient: true })
 }
 
 /** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
@@ -116,8 +118,7 @@ async function decide(step: Step, first: Target, gids: Map<Target, string>): Pro
   }
   const committed = await keepAsking({ patience, signal }, () =>
     first.aside(async client => {
-      const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid)
-      if (isPrepared && (await end(client))) return how === 'COMMIT'
+      if ((await isPrepared(client, gid, id)) && (await end(client))) return how === 'COMMIT'
       const status = await statusOf(client, id)
       return status === 'in progress' || status === null ? undefined : status === 'committed'
     }),
@@ -149,9 +150,16 @@ async function follow(step: Step, first: Target, others: Target[], gids: Map<Tar
   const behind: Target[] = []
   const undone: Target[] = []
   const follows = async (client: Client, target: Target) => {
-    if (await finish(client, 'COMMIT', gids.get(target)!)) return true
+    const gid = gids.get(target)!
+    const { id } = target.transaction
+    try {
+      if (await finish(client, 'COMMIT', gid)) return true
+    } catch (error) {
+      // The name is free behind the commit, and somebody else may have taken it.
+      if (!isServerError(error) || (await isPrepared(client, gid, id))) throw error
+    }
     // Another run may have done it; so may a person, and otherwise.
-    const status = await statusOf(client, target.transaction.id)
+    const status = await statusOf(client, id)
     return status === 'in progress' ? undefined : status === 'committed'
   }
   await allOf(
@@ -196,10 +204,10 @@ async function undo(step: Step, targets: Target[], gids: Map<Target, string>): P
       const gid = gids.get(target)!
       const done = await keepAsking({ patience, signal }, () =>
         target.aside(async client => {
-          const isPrepared = (await listPrepared(client)).some(prepared => prepared.gid === gid)
-          if (isPrepared && (await finish(client, 'ROLLBACK', gid))) return true
+          const { id } = target.transaction
+          if ((await isPrepared(client, gid, id)) && (await finish(client, 'ROLLBACK', gid))) return true
           // The server may still be at it: its session ends by being prepared or rolled back.
-          return (await statusOf(client, target.transaction.id)) === 'in progress' ? undefined : true
+          return (await statusOf(client, id)) === 'in progress' ? undefined : true
         }),
       )
       return done ? '' : ` In ${target.state.bind} a prepared transaction may be left, for a later run to roll back.`
@@ -229,7 +237,6 @@ export async function underCommitLock(first: Target, action: () => Promise<boole
     // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
     await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
     await client.query('SET LOCAL idle_in_transaction_session_timeout = 0')
-    const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${commitKey}) AS locked`)
-    return rows[0].locked && (await action())
+    return (await tryLock(client, lockKeys.commit)) && (await action())
   })
 }

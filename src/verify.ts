@@ -1,34 +1,33 @@
 import { Failure, messageOf } from './failure'
 import { sameHeads } from './plan/plan'
-import { nameHeads } from './plan/result'
+import { type DatabaseState, nameHeads } from './plan/result'
 import { isServerError } from './postgres/connection'
-import { readHeads } from './postgres/heads'
+import { readHeadsAgain } from './postgres/heads'
 import { isTransient } from './report/blame'
 import type { Target } from './target'
 
 /** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
 export async function verify(target: Target): Promise<void> {
-  const { transaction, versionTable, state } = target
-  await checkTransaction(target)
-  const { newHeads } = state.plan!
-  const { heads } = await readHeads(transaction.client, versionTable)
-  if (!sameHeads(heads, newHeads)) {
-    throw new Failure(
-      'migration-failed',
-      `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`,
-      { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
-    )
-  }
-  await transaction.clearSession()
+  const { newHeads } = target.state.plan!
+  const cursors = await checkTransaction(target)
+  for (const cursor of cursors) await exhaust(target, cursor)
+  if (cursors.length > 0) await checkTransaction(target)
+  await clear(target)
+  const heads = await headsBehindScripts(target)
+  if (sameHeads(heads, newHeads)) return
+  throw new Failure(
+    'migration-failed',
+    `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`,
+    { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
+  )
 }
 
 /** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
 export async function verifySegment(target: Target, expected: string[]): Promise<void> {
-  const { transaction, versionTable } = target
   await checkTransaction(target)
-  // The search path, too, is a script's.
-  await transaction.clearSettings()
-  const { heads } = await readHeads(transaction.client, versionTable)
+  // The search path, too, is a script's. Temporary relations stay, as they do behind any COMMIT.
+  await target.transaction.clearSettings()
+  const heads = await headsBehindScripts(target)
   if (sameHeads(heads, expected)) return
   throw new Failure(
     'migration-failed',
@@ -37,8 +36,47 @@ export async function verifySegment(target: Target, expected: string[]): Promise
   )
 }
 
-async function checkTransaction({ transaction, state }: Target): Promise<void> {
-  const where = state.bind === 'default' ? '' : ` in the database ${state.bind}`
+/** Reads the heads; a version table that the scripts have made is known from then on. */
+async function headsBehindScripts(target: Target): Promise<string[]> {
+  const { transaction, versionTable } = target
+  const { heads, relation } = await readHeadsAgain(transaction.client, versionTable, target.relation)
+  target.relation ??= relation
+  return heads
+}
+
+const inDatabase = ({ bind }: DatabaseState): string => (bind === 'default' ? '' : ` in the database ${bind}`)
+
+/** Runs now what the COMMIT would: the rest of a cursor's query. */
+async function exhaust({ transaction, state }: Target, cursor: string): Promise<void> {
+  try {
+    await transaction.exhaust(cursor)
+  } catch (error) {
+    if (!isServerError(error)) throw error
+    const told = `The cursor ${cursor} WITH HOLD fails as its query is run to its end${inDatabase(state)}: ${messageOf(error)}.`
+    throw new Failure('migration-failed', told, {
+      advice: 'Close the cursor in the migration, or mend its query: PostgreSQL runs it to its end at the COMMIT.',
+      bind: state.bind,
+      cause: error,
+    })
+  }
+}
+
+async function clear({ transaction, state }: Target): Promise<void> {
+  try {
+    await transaction.clearSession()
+  } catch (error) {
+    if (!isServerError(error)) throw error
+    const told = `What the scripts have left in the session could not be cleared${inDatabase(state)}: ${messageOf(error)}.`
+    throw new Failure('migration-failed', told, {
+      advice: 'Drop temporary tables at the end of the migration that makes them.',
+      bind: state.bind,
+      cause: error,
+    })
+  }
+}
+
+/** Resolves to the cursors WITH HOLD that are open. */
+async function checkTransaction({ transaction, state }: Target): Promise<string[]> {
   try {
     await transaction.checkConstraints()
   } catch (error) {
@@ -47,11 +85,15 @@ async function checkTransaction({ transaction, state }: Target): Promise<void> {
       const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`
       throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error })
     }
-    throw new Failure('migration-failed', `A deferred constraint is violated${where}: ${messageOf(error)}.`, {
-      advice: 'Mend the data in the migration before the constraint is checked.',
-      bind: state.bind,
-      cause: error,
-    })
+    throw new Failure(
+      'migration-failed',
+      `A deferred constraint is violated${inDatabase(state)}: ${messageOf(error)}.`,
+      {
+        advice: 'Mend the data in the migration before the constraint is checked.',
+        bind: state.bind,
+        cause: error,
+      },
+    )
   }
-  await transaction.checkIdentity()
+  return await transaction.checkIdentity()
 }

@@ -1,4 +1,5 @@
 import type { Client } from 'pg'
+import { findRelation, type VersionTable } from './heads'
 import type { Identity } from './identity'
 
 /**
@@ -12,8 +13,13 @@ export interface Decision extends Identity {
 export interface Prepared {
   gid: string
   decision: Decision
-  /** Whether this is the first database's own. */
+  /** Whether it is named as the first database's own. */
   decides: boolean
+  /** Its own transaction (xid8). */
+  transaction: string
+  owner: string
+  /** Whether a deploy of ours may have prepared it. Whoever may connect can take a name of our form. */
+  isOurs: boolean
 }
 
 const prefix = 'atomic-upgrade'
@@ -22,21 +28,66 @@ const prefix = 'atomic-upgrade'
 export const gidOf = ({ system, oid, transaction }: Decision, index: number): string =>
   [prefix, system, oid, transaction, index].join(':')
 
-/** Reads a name of ours; undefined for anybody else's. */
-export function readGid(gid: string): Prepared | undefined {
+/** Reads a name of our form; undefined for any other. */
+export function readGid(gid: string): Pick<Prepared, 'gid' | 'decision' | 'decides'> | undefined {
   const found = /^atomic-upgrade:(\d+):(\d+):(\d+):(\d+)$/.exec(gid)
   if (!found) return undefined
   const [, system = '', oid = '', transaction = '', index = ''] = found
   return { gid, decision: { system, oid, transaction }, decides: index === '0' }
 }
 
-/** The prepared transactions of ours in this database. */
-export async function listPrepared(client: Client): Promise<Prepared[]> {
-  const { rows } = await client.query<{ gid: string }>(
-    `SELECT gid FROM pg_catalog.pg_prepared_xacts
-     WHERE database = pg_catalog.current_database() AND gid LIKE '${prefix}:%' ORDER BY gid`,
+/** Whether role `o` may become role `r`: for that it may be a member without SET from PostgreSQL 16 on. */
+const maySet = (o: string, r: string) =>
+  `pg_catalog.pg_has_role(${o}, ${r}, CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)`
+
+/**
+ * Whether the owner `o` of a prepared transaction may write the version table, itself or by a role that it may SET. Where
+ * none is committed yet: whether it is our own role, one that ours may SET, the owner of the schema or the database, or
+ * a superuser. A superuser may SET any role, which says nothing.
+ */
+const isOurs = `CASE WHEN $1::oid IS NOT NULL THEN EXISTS (
+    SELECT FROM pg_catalog.pg_roles r WHERE ${maySet('o.oid', 'r.oid')}
+      AND pg_catalog.has_table_privilege(r.oid, $1::oid, 'INSERT')
+      AND pg_catalog.has_table_privilege(r.oid, $1::oid, 'UPDATE')
+      AND pg_catalog.has_table_privilege(r.oid, $1::oid, 'DELETE'))
+  ELSE o.rolsuper OR o.rolname IN (current_user, session_user)
+    OR (NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AND ${maySet('current_user', 'o.oid')})
+    OR o.oid = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    OR o.oid = (SELECT nspowner FROM pg_catalog.pg_namespace
+                WHERE nspname = coalesce($2::text, pg_catalog.current_schema()::text))
+  END`
+
+/** The prepared transactions of this database that are named as ours are. */
+export async function listPrepared(client: Client, versionTable: VersionTable): Promise<Prepared[]> {
+  const { rows } = await client.query<Record<'gid' | 'owner' | 'xid' | 'next', string> & { ours: boolean | null }>(
+    `SELECT p.gid, coalesce(p.owner, '') AS owner, p.transaction::text AS xid, (${isOurs}) AS ours,
+            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text AS next
+     FROM pg_catalog.pg_prepared_xacts p LEFT JOIN pg_catalog.pg_roles o ON o.rolname = p.owner
+     WHERE p.database = pg_catalog.current_database() AND p.gid LIKE '${prefix}:%' ORDER BY p.gid`,
+    [(await findRelation(client, versionTable))?.oid, versionTable.schema],
   )
-  return rows.flatMap(({ gid }) => readGid(gid) ?? [])
+  return rows.flatMap(({ gid, owner, xid, next, ours }) => {
+    const read = readGid(gid)
+    return read ? { ...read, owner, transaction: withEpoch(xid, next), isOurs: ours === true } : []
+  })
+}
+
+/** The one of that name that is that very transaction. */
+export async function isPrepared(client: Client, gid: string, transaction: string): Promise<boolean> {
+  const { rows } = await client.query<{ xid: string; next: string }>(
+    `SELECT transaction::text AS xid, pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text AS next
+     FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() AND gid = $1`,
+    [gid],
+  )
+  return rows.some(({ xid, next }) => withEpoch(xid, next) === transaction)
+}
+
+/** The xid8 of an xid that is in use, which is at most half the circle away from the next one. */
+function withEpoch(xid: string, next: string): string {
+  const [circle, near] = [2n ** 32n, BigInt(next)]
+  const sameEpoch = near - (near % circle) + BigInt(xid)
+  const away = sameEpoch - near
+  return String(away > circle / 2n ? sameEpoch - circle : away < -circle / 2n ? sameEpoch + circle : sameEpoch)
 }
 
 /** The statement that ends a prepared transaction. */

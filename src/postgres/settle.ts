@@ -1,6 +1,6 @@
 import type { Client } from 'pg'
 import { connect, disconnect } from './connection'
-import { readHeads, type VersionTable } from './heads'
+import { type Relation, readHeads, readRelation, type VersionTable } from './heads'
 import { keepAsking } from './patience'
 import type { Database } from './url'
 
@@ -13,6 +13,8 @@ export interface Question {
   database: Database
   applicationName: string
   versionTable: VersionTable
+  /** What it was found to be; a name may lead elsewhere by now. */
+  relation: Relation | undefined
   /** The transaction (xid8) whose COMMIT was sent and not answered. */
   id: string
   priorHeads: string[]
@@ -47,13 +49,16 @@ export async function settle(question: Question): Promise<Settled> {
 }
 
 /** The decision, or why there is none yet. */
-async function ask(client: Client, { id, versionTable, priorHeads, newHeads }: Question): Promise<Settled | string> {
+async function ask(
+  client: Client,
+  { id, versionTable, relation, priorHeads, newHeads }: Question,
+): Promise<Settled | string> {
   // A standby may not know yet what its primary has done.
   const { rows } = await client.query<{ standby: boolean }>('SELECT pg_catalog.pg_is_in_recovery() AS standby')
   if (rows[0]?.standby) return 'the server that answers is a standby'
   const status = await statusOf(client, id)
   if (status === 'in progress') return `transaction ${id} is still in progress`
-  const { heads } = await readHeads(client, versionTable)
+  const { heads } = relation ? await readRelation(client, relation) : await readHeads(client, versionTable)
   // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
   if (status === 'aborted' || status === 'never written') return { decision: 'rolled-back', heads }
   if (heads.join() === newHeads.join()) return { decision: 'committed', heads }

@@ -1,21 +1,13 @@
 import type { Client, DatabaseError } from 'pg'
 import { Failure, messageOf } from '../failure'
 import { disconnect, isServerError } from './connection'
+import { identifier } from './heads'
 
 export interface Timeouts {
   /** In PostgreSQL's syntax, such as `5s`. */
   lockTimeout: string
   statementTimeout: string
 }
-
-/** The key of the advisory lock that two deploys of one database contend for: "atomic" in ASCII. */
-export const lockKey = 0x61746f6d6963
-
-/** The key of the lock that says, on the first of several databases, that their commit is under way. */
-export const commitKey = lockKey + 1
-
-/** How long another deploy is waited for, in milliseconds. */
-const lockPatience = 15 * 60_000
 
 /**
  * The one transaction that the batch becomes part of, on a client that is used for nothing else.
@@ -87,29 +79,6 @@ export class Transaction {
     return new Transaction(client, Number(pid), settings, Number(timeouts[0]!.setting))
   }
 
-  /**
-   * Waits for the lock that keeps other deploys out; `onWait` is called, about twice a minute, while somebody else has
-   * it. Throws a Failure `lock-timeout` when they keep it.
-   */
-  async lock(onWait: () => Promise<void>, signal: AbortSignal, patience = lockPatience): Promise<void> {
-    const started = Date.now()
-    for (let pause = 50, told = 0; ; pause = Math.min(pause * 1.5, 1_000)) {
-      const { rows } = await this.client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${lockKey}) AS locked`)
-      if (rows[0].locked) break
-      if (Date.now() - started > patience) {
-        throw new Failure('lock-timeout', 'Another deploy of this database has held its lock for 15 minutes.', {
-          advice: 'Look at the run that the log names; this one can be started again when it has ended.',
-        })
-      }
-      if (told === 0 || Date.now() - told > 30_000) {
-        told = Date.now()
-        await onWait()
-      }
-      await new Promise(resolve => setTimeout(resolve, pause))
-      if (signal.aborted) throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.')
-    }
-  }
-
   /** Gives the transaction its id. */
   async identify(): Promise<void> {
     this.#id = await this.#currentId()
@@ -127,18 +96,33 @@ export class Transaction {
     await this.client.query('SET CONSTRAINTS ALL IMMEDIATE')
   }
 
-  /** Throws a Failure when the connection is not in the transaction that was begun. */
-  async checkIdentity(): Promise<void> {
-    const id = await this.#currentId()
-    if (id === this.id) return
+  /**
+   * Throws a Failure when the connection is not in the transaction that was begun. Resolves to the cursors WITH HOLD that
+   * are open: PostgreSQL runs what is left of their queries inside the COMMIT.
+   */
+  async checkIdentity(): Promise<string[]> {
+    const { rows } = await this.client.query<{ id: string; cursors: string[] }>(`SELECT ${currentId},
+      ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`)
+    const { id, cursors } = rows[0]!
+    if (id === this.id) return cursors
     throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
       advice: 'Please report this with the script that ran.',
     })
   }
 
-  /** A script's SET, and a prepared statement of the gate's, would outlive the transaction on a pooled connection. */
+  /** Runs what is left of a cursor's query, as the COMMIT would. Throws what PostgreSQL answers. */
+  async exhaust(cursor: string): Promise<void> {
+    await this.client.query(`MOVE FORWARD ALL IN ${identifier(cursor)}`)
+  }
+
+  /**
+   * Clears what scripts have left in the session: cursors, settings, prepared statements, locks, temporary relations. It would
+   * outlive the transaction on a pooled connection, and what comes now is not to be read through it. Throws what
+   * PostgreSQL answers.
+   */
   async clearSession(): Promise<void> {
-    await together(this.client, [...this.#cleared, 'DEALLOCATE ALL'])
+    const unlock = 'SELECT pg_catalog.pg_advisory_unlock_all()'
+    await together(this.client, ['CLOSE ALL', ...this.#cleared, 'DEALLOCATE ALL', unlock, 'DISCARD TEMP'])
   }
 
   /** What comes now is not for a script's SET ROLE, for one. */
@@ -147,7 +131,8 @@ export class Transaction {
   }
 
   get #cleared(): string[] {
-    return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.settings]
+    // The role of the connection's start need not be that of the session: ALTER ROLE … SET role.
+    return ['RESET SESSION AUTHORIZATION', 'RESET ROLE', 'RESET ALL', ...this.settings]
   }
 
   /**
@@ -208,15 +193,25 @@ export class Transaction {
   }
 
   async #currentId(): Promise<string> {
-    const { rows } = await this.client.query('SELECT pg_catalog.pg_current_xact_id()::text AS id')
+    const { rows } = await this.client.query(`SELECT ${currentId}`)
     return rows[0].id
   }
 }
+
+const currentId = 'pg_catalog.pg_current_xact_id()::text AS id'
 
 function refusedToPrepare(error: DatabaseError): Failure {
   const { code = '', message, detail } = error
   const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) }
   // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
+  if (code === '42710') {
+    return new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+      statement,
+      advice:
+        'Somebody else has prepared a transaction under this name, which whoever may connect can do: pg_prepared_xacts has its owner, who can end it by ROLLBACK PREPARED, as a superuser can. Run the step again: its name will be another one.',
+      cause: error,
+    })
+  }
   return code === '0A000'
     ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
         statement,

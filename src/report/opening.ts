@@ -1,3 +1,4 @@
+import { sameHeads } from '../plan/plan'
 import { type DatabaseState, nameHeads, outcomeOf, type Result } from '../plan/result'
 import { markdown } from './division'
 import { code } from './markdown'
@@ -15,6 +16,7 @@ export function icon({ outcome, failure }: Result): string {
     case 'partly-applied':
       return '⚠️'
     case 'applied':
+      return failure ? '⚠️' : '✅'
     case 'rehearsed':
     case 'up-to-date':
       return '✅'
@@ -57,6 +59,8 @@ function openingOf(database: DatabaseState, result: Result): string {
     case 'rehearsed':
       return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`
     case 'applied':
+      if (!sameHeads(database.newHeads ?? [], plan.newHeads)) return `${state} The target was ${target}.`
+      if (database.reread === false) return `${state} It was at ${prior}.`
       return several ? `${state} It was at ${prior}.` : `The database went from ${prior} to ${target} ${one}.`
     default:
       return `${state} The target was ${target}.`.trimStart()
@@ -64,7 +68,7 @@ function openingOf(database: DatabaseState, result: Result): string {
 }
 
 /** The last line: where to look, or what to run next. */
-export function howToGoOn({ outcome }: Result, run: string): string {
+export function howToGoOn({ outcome, failure }: Result, run: string): string {
   if (outcome === undefined) return `It is running now${run && `: see the [log of the run](${run})`}.`
   switch (outcome) {
     case 'previewed':
@@ -77,6 +81,6 @@ export function howToGoOn({ outcome }: Result, run: string): string {
     case 'partly-applied':
       return run && `See the [log of the run](${run}).`
     default:
-      return ''
+      return failure && run ? `See the [log of the run](${run}).` : ''
   }
 }

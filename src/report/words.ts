@@ -25,7 +25,7 @@ export function headline(result: Result): string {
     case 'rehearsed':
       return `${direction} ${batch} rehearsed, nothing of it kept`
     case 'applied':
-      return `${done} ${batch}`
+      return failure ? `committed, and not at its target` : `${done} ${batch}`
     case 'rolled-back':
       return cancelled ? 'cancelled, everything rolled back' : 'failed, everything rolled back'
     case 'refused':
@@ -60,6 +60,7 @@ export function stateOfOne(
   const the = result.databases.length > 1 ? `The database ${bind}` : 'The database'
   const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])]
   const outcome = outcomeOf(state, result)
+  const unread = reread === false ? notRead : ''
   if (outcome === undefined) return `${the} is at ${before}.`
   switch (outcome) {
     case 'up-to-date':
@@ -69,10 +70,9 @@ export function stateOfOne(
     case 'rehearsed':
       return `${the} is at ${before}, as before.`
     case 'applied':
-      return `${the} is at ${after}.`
+      return `${the} is at ${after}${unread}.`
     case 'partly-applied': {
-      const read = reread === false ? ' (not re-read: it could not be reached)' : ''
-      return [`${the} is at ${after}${read}.`, besidesHeads(state, style)].filter(Boolean).join(' ')
+      return [`${the} is at ${after}${unread}.`, besidesHeads(state, style)].filter(Boolean).join(' ')
     }
     case 'in-doubt':
       if (state.leftPrepared) return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`
@@ -81,7 +81,7 @@ export function stateOfOne(
     case 'refused': {
       if (!newHeads) return outcome === 'rolled-back' ? `${the} is as it was before.` : `${the} was not touched.`
       if (!database) return ''
-      const read = reread ? '' : ' (not re-read: it could not be reached)'
+      const read = reread ? '' : notRead
       const unchanged = priorHeads && newHeads.join() === priorHeads.join()
       return unchanged
         ? `${the} is at ${after}, as before${read}.`
@@ -89,6 +89,8 @@ export function stateOfOne(
     }
   }
 }
+
+const notRead = ' (not re-read: it could not be reached)'
 
 function betweenOf({ doubt, plan, priorHeads }: DatabaseState, the: string, name: (heads: string[]) => string): string {
   const { from, to } = doubt ?? { from: priorHeads ?? [], to: plan?.newHeads ?? [] }

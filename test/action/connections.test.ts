@@ -132,6 +132,8 @@ describe('max_connections', () => {
     const failed = await start(writeProject({ scripts: broken }), as('awkward'), { mode: 'apply' })
     await close()
     expect(step.outputs, step.log).toMatchObject({ ...applied, 'new-head': 'a1' })
+    expect(step.log).toMatch(/No second connection: .*(reserved|too many)/)
+    expect(step.log).not.toContain('not re-read')
     expect(failed.outputs, failed.log).toMatchObject({ outcome: 'rolled-back', 'prior-head': 'a1', 'new-head': 'a1' })
     expect(failed.log).not.toContain('not re-read')
   })

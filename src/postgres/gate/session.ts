@@ -345,8 +345,9 @@ export class Session implements Participant {
     }
     const back = () => {
       const { top } = layers
-      if (top?.owner === this) savepoints.backTo(top.savepoint, look)
-      else upstream.abandon(new Error('the transaction failed where no savepoint was set'))
+      if (top?.owner !== this) return upstream.abandon(new Error('the transaction failed where no savepoint was set'))
+      layers.rolledBackTo(top)
+      savepoints.backTo(top.savepoint, look)
     }
     if (status === 'E') back()
     else look()
