@@ -19300,8 +19300,60 @@ async function treesAdding(root, ids, idsOf) {
     return found;
 }
 
-;// CONCATENATED MODULE: external "node:readline"
-const external_node_readline_namespaceObject = require("node:readline");
+;// CONCATENATED MODULE: ./src/alembic/lines.ts
+/** What is kept of any line, in bytes. */
+const usual = 8_192;
+/**
+ * Hands on each line as it ends, the last one also without an end. A line without an end takes no memory: behind the
+ * usual length only as many bytes are kept as `room` gives to one that begins so, and the rest is counted.
+ */
+function readLines(stream, room, onLine) {
+    let pieces = [];
+    let [kept, size, limit] = [0, 0, usual];
+    const add = (piece) => {
+        size += piece.length;
+        if (kept + piece.length > usual && limit === usual)
+            limit = Math.max(usual, room(Buffer.concat([...pieces, piece])));
+        const fitting = piece.subarray(0, limit - kept);
+        if (fitting.length === 0)
+            return;
+        pieces.push(fitting);
+        kept += fitting.length;
+    };
+    const end = () => {
+        const bytes = Buffer.concat(pieces);
+        const line = { bytes, size };
+        pieces = [];
+        [kept, size, limit] = [0, 0, usual];
+        onLine(line);
+    };
+    stream.on('data', (chunk) => {
+        let from = 0;
+        for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
+            add(chunk.subarray(from, at));
+            end();
+            from = at + 1;
+        }
+        if (from < chunk.length)
+            add(chunk.subarray(from));
+    });
+    stream.on('end', () => {
+        if (size > 0)
+            end();
+    });
+}
+/** What is shown of a line that was cut, in characters. */
+const shown = 1_900;
+/** A line for people; a carriage return begins another one, as progress bars have it. */
+function textsOf({ bytes, size }) {
+    if (size > bytes.length)
+        return [`${bytes.toString('utf8').slice(0, shown)} … (${size} bytes)`];
+    return bytes
+        .toString('utf8')
+        .split(/\r(?!$)|[\u2028\u2029]/)
+        .map(text => text.replace(/\r$/, ''));
+}
+
 ;// CONCATENATED MODULE: ./src/alembic/reader.ts
 
 
@@ -19309,6 +19361,8 @@ const external_node_readline_namespaceObject = require("node:readline");
 
 
 
+/** In bytes; of a script only its values and its docstring are told. */
+const mostOfAnswer = 100_000_000;
 /**
  * An interpreter of the user's that imports nothing but Python itself (`-I -S`): no package, nothing of the project, no
  * PYTHONPATH. It parses scripts.
@@ -19316,38 +19370,46 @@ const external_node_readline_namespaceObject = require("node:readline");
 class Reader {
     #child;
     #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
-    #answers;
-    #failed;
+    /** Who waits for the answer; undefined is said of one that ends, or says too much. */
+    #hear = () => { };
+    #gone = false;
     constructor({ python, workingDirectory, environment, signal, }) {
         const [command = 'python', ...args] = python;
-        const program = (0,external_node_fs_.readFileSync)(__nccwpck_require__.ab + "reader.py", 'utf8');
+        const program = (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'reader.py'), 'utf8');
         this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
             cwd: workingDirectory,
             env: environment,
             stdio: ['pipe', 'pipe', 'ignore'],
             detached: process.platform !== 'win32',
         });
-        this.#failed = new Promise((_, reject) => this.#child.on('error', reject));
-        // The driver's Python, which is started by the same command, says it better.
-        this.#failed.catch(() => { });
+        const gone = () => {
+            this.#gone = true;
+            this.#hear(undefined);
+        };
+        // The driver's Python, which is started by the same command, says better what is wrong with it.
+        this.#child.on('error', gone);
+        this.#child.on('close', gone);
         this.#child.stdin.on('error', () => { });
-        this.#answers = (0,external_node_readline_namespaceObject.createInterface)({ input: this.#child.stdout })[Symbol.asyncIterator]();
+        const isAnswer = (start) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce;
+        readLines(this.#child.stdout, start => (isAnswer(start) ? mostOfAnswer : 0), ({ bytes, size }) => {
+            if (isAnswer(bytes))
+                this.#hear(size > bytes.length ? undefined : readingsIn(bytes.toString('utf8', this.#nonce.length)));
+        });
         signal.addEventListener('abort', () => this.kill());
     }
     /** Reads scripts. Throws a Failure where there is no such interpreter, or it ends. */
     async read(sources) {
-        this.#child.stdin.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`);
-        for (;;) {
-            const line = await Promise.race([this.#answers.next(), this.#failed]).catch(error => ({ done: true, error }));
-            if (line.done || !('value' in line)) {
-                throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
-                    advice: 'Check that the command in the input python passes its arguments on.',
-                });
-            }
-            const text = line.value;
-            if (text.startsWith(this.#nonce))
-                return JSON.parse(text.slice(this.#nonce.length));
-        }
+        const readings = await new Promise(resolve => {
+            this.#hear = resolve;
+            if (this.#gone)
+                return resolve(undefined);
+            this.#child.stdin.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`);
+        });
+        if (readings)
+            return readings;
+        throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
+            advice: 'Check that the command in the input python passes its arguments on.',
+        });
     }
     kill() {
         const { pid } = this.#child;
@@ -19363,6 +19425,14 @@ class Reader {
             // It has ended by itself.
         }
         this.#child.stdout?.destroy();
+    }
+}
+function readingsIn(json) {
+    try {
+        return JSON.parse(json);
+    }
+    catch {
+        return undefined;
     }
 }
 /** A script's place in the graph; undefined of what is no script, or does not say it. */
@@ -19585,60 +19655,6 @@ const isAnswer = fields({
         path: or(answer_text, undefined, null),
     }), undefined),
 });
-
-;// CONCATENATED MODULE: ./src/alembic/lines.ts
-/** What is kept of any line, in bytes. */
-const usual = 8_192;
-/**
- * Hands on each line as it ends, the last one also without an end. A line without an end takes no memory: behind the
- * usual length only as many bytes are kept as `room` gives to one that begins so, and the rest is counted.
- */
-function readLines(stream, room, onLine) {
-    let pieces = [];
-    let [kept, size, limit] = [0, 0, usual];
-    const add = (piece) => {
-        size += piece.length;
-        if (kept + piece.length > usual && limit === usual)
-            limit = Math.max(usual, room(Buffer.concat([...pieces, piece])));
-        const fitting = piece.subarray(0, limit - kept);
-        if (fitting.length === 0)
-            return;
-        pieces.push(fitting);
-        kept += fitting.length;
-    };
-    const end = () => {
-        const bytes = Buffer.concat(pieces);
-        const line = { bytes, size };
-        pieces = [];
-        [kept, size, limit] = [0, 0, usual];
-        onLine(line);
-    };
-    stream.on('data', (chunk) => {
-        let from = 0;
-        for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
-            add(chunk.subarray(from, at));
-            end();
-            from = at + 1;
-        }
-        if (from < chunk.length)
-            add(chunk.subarray(from));
-    });
-    stream.on('end', () => {
-        if (size > 0)
-            end();
-    });
-}
-/** What is shown of a line that was cut, in characters. */
-const shown = 1_900;
-/** A line for people; a carriage return begins another one, as progress bars have it. */
-function textsOf({ bytes, size }) {
-    if (size > bytes.length)
-        return [`${bytes.toString('utf8').slice(0, shown)} … (${size} bytes)`];
-    return bytes
-        .toString('utf8')
-        .split(/\r(?!$)|[\u2028\u2029]/)
-        .map(text => text.replace(/\r$/, ''));
-}
 
 ;// CONCATENATED MODULE: ./src/alembic/driver.ts
 

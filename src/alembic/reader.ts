@@ -2,10 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { Failure } from '../failure'
 import type { Node } from '../plan/heads'
 import type { DriverOptions, ScriptValues } from './driver'
+import { readLines } from './lines'
 
 /** What a script says of itself where it is read and not run. */
 export interface Reading {
@@ -16,6 +16,9 @@ export interface Reading {
   doc: string
 }
 
+/** In bytes; of a script only its values and its docstring are told. */
+const mostOfAnswer = 100_000_000
+
 /**
  * An interpreter of the user's that imports nothing but Python itself (`-I -S`): no package, nothing of the project, no
  * PYTHONPATH. It parses scripts.
@@ -23,8 +26,9 @@ export interface Reading {
 export class Reader {
   readonly #child: ChildProcess
   readonly #nonce = randomBytes(12).toString('hex')
-  readonly #answers: AsyncIterator<string>
-  readonly #failed: Promise<never>
+  /** Who waits for the answer; undefined is said of one that ends, or says too much. */
+  #hear: (answer: Reading[] | undefined) => void = () => {}
+  #gone = false
 
   constructor({
     python,
@@ -40,27 +44,37 @@ export class Reader {
       stdio: ['pipe', 'pipe', 'ignore'],
       detached: process.platform !== 'win32',
     })
-    this.#failed = new Promise((_, reject) => this.#child.on('error', reject))
-    // The driver's Python, which is started by the same command, says it better.
-    this.#failed.catch(() => {})
+    const gone = () => {
+      this.#gone = true
+      this.#hear(undefined)
+    }
+    // The driver's Python, which is started by the same command, says better what is wrong with it.
+    this.#child.on('error', gone)
+    this.#child.on('close', gone)
     this.#child.stdin!.on('error', () => {})
-    this.#answers = createInterface({ input: this.#child.stdout! })[Symbol.asyncIterator]()
+    const isAnswer = (start: Buffer) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce
+    readLines(
+      this.#child.stdout!,
+      start => (isAnswer(start) ? mostOfAnswer : 0),
+      ({ bytes, size }) => {
+        if (isAnswer(bytes))
+          this.#hear(size > bytes.length ? undefined : readingsIn(bytes.toString('utf8', this.#nonce.length)))
+      },
+    )
     signal.addEventListener('abort', () => this.kill())
   }
 
   /** Reads scripts. Throws a Failure where there is no such interpreter, or it ends. */
   async read(sources: Buffer[]): Promise<Reading[]> {
-    this.#child.stdin!.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`)
-    for (;;) {
-      const line = await Promise.race([this.#answers.next(), this.#failed]).catch(error => ({ done: true, error }))
-      if (line.done || !('value' in line)) {
-        throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
-          advice: 'Check that the command in the input python passes its arguments on.',
-        })
-      }
-      const text: string = line.value
-      if (text.startsWith(this.#nonce)) return JSON.parse(text.slice(this.#nonce.length))
-    }
+    const readings = await new Promise<Reading[] | undefined>(resolve => {
+      this.#hear = resolve
+      if (this.#gone) return resolve(undefined)
+      this.#child.stdin!.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`)
+    })
+    if (readings) return readings
+    throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
+      advice: 'Check that the command in the input python passes its arguments on.',
+    })
   }
 
   kill(): void {
@@ -73,6 +87,14 @@ export class Reader {
       // It has ended by itself.
     }
     this.#child.stdout?.destroy()
+  }
+}
+
+function readingsIn(json: string): Reading[] | undefined {
+  try {
+    return JSON.parse(json) as Reading[]
+  } catch {
+    return undefined
   }
 }
 

@@ -19,7 +19,7 @@ test('outputs that cannot be written: the step fails in words, and the log says 
   const step = await start(secondProject, await createDatabase(), { mode: 'apply' }, { environment })
   expect(step.exitCode).toBe(1)
   expect(step.commands.filter(({ name }) => name === 'error').map(({ text }) => text)).toEqual([
-    'The outputs could not be written: Missing file at path: /nowhere/output',
+    'The outputs could not be written: Missing file at path: /nowhere/output\nThe database is at b7e0aa41d9c3.',
   ])
   expect(step.log).toContain('Outcome: applied. ')
   expect(step.log).not.toContain('    at ')
