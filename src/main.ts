@@ -7,7 +7,7 @@ import { outputsOf } from './outputs'
 import type { Result } from './plan/result'
 import { Publisher } from './publish'
 import { withoutConstants } from './report/discretion'
-import { explain, stateOf } from './report/words'
+import { explain, stateOf } from './report/state'
 import { run } from './run'
 
 /** How long a step that a fault of ours has stopped may take to wind down, in milliseconds; what is open may hang in it. */

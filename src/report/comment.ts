@@ -16,11 +16,12 @@ import {
   unmarked,
 } from './life'
 import { code, printable, prose, proseWithCode } from './markdown'
-import { howToGoOn, icon, opening } from './opening'
+import { opening } from './opening'
+import { headline, howToGoOn, signOf } from './outcomes'
 import { sectionsOf } from './sections'
 import { tableOf } from './table'
 import { destroyed, rewritten, warnings } from './warnings'
-import { clip, count, headline, paragraphLength } from './words'
+import { clip, count, paragraphLength } from './words'
 
 /** How much fits, by GitHub's own measure. */
 export interface Limit {
@@ -108,7 +109,7 @@ function cutToFit(
     ].filter(Boolean)
     const parts = [
       // The hidden plan in place of the empty line: an HTML comment needs none behind it.
-      `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+      `${marker(result.label)}\n${hidden}\n### ${signOf(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
       opening(result),
       result.failure && !isBrief && unmarked(failed(result.failure)),
       kept && otherThanPreviewed(result, kept),

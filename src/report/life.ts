@@ -3,8 +3,8 @@ import { type Result, revisionsOf } from '../plan/result'
 import { changesBetween } from './changes'
 import { planHiddenIn } from './hidden'
 import { code, folded, prose } from './markdown'
-import { icon } from './opening'
-import { clip, headline, paragraphLength } from './words'
+import { headline, signOf } from './outcomes'
+import { clip, paragraphLength } from './words'
 
 /** What a comment tells of the runs before this one. */
 export interface Life {
@@ -93,7 +93,7 @@ function lineOf(result: Result, run: string): string {
   const why = failure ? ` (${failure.reason})` : ''
   const digest =
     digested && revisionsOf(result).length > 0 ? `, digest ${code(`${digestOf(digested).slice(0, 19)}…`)}` : ''
-  return `- ${icon(result)} ${name}: ${headline(result)}${why}${digest}`
+  return `- ${signOf(result)} ${name}: ${headline(result)}${why}${digest}`
 }
 
 const withoutRun = (line: string): string => line.replace(/\]\([^)]*\)/, '](')

@@ -4,7 +4,7 @@ import { Failure, type FailureDetails } from '../../src/failure'
 import type { Result } from '../../src/plan/result'
 import { loadParser } from '../../src/plan/statements'
 import { withoutConstants } from '../../src/report/discretion'
-import { explain } from '../../src/report/words'
+import { explain } from '../../src/report/state'
 
 beforeAll(() => loadParser())
 
