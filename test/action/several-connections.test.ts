@@ -12,6 +12,7 @@ CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT i FROM generate_series(1, 40) i;
 CREATE TABLE u (id int PRIMARY KEY);
 CREATE TABLE log (line text);
+CREATE TABLE child (t int REFERENCES t DEFERRABLE INITIALLY DEFERRED);
 CREATE FUNCTION notes(text) RETURNS text LANGUAGE sql AS 'INSERT INTO log VALUES ($1) RETURNING line'`
 
 /** What raw runs, and how: each is a revision of one batch, and each is looked at. */
@@ -78,6 +79,42 @@ def fill(part):
         c.execute(sa.text("INSERT INTO log VALUES (:p)"), {"p": "part %d" % part})
 with ThreadPoolExecutor(4) as pool:
     list(pool.map(fill, range(4)))`,
+  'connections that one thread opens and others use': `
+from concurrent.futures import ThreadPoolExecutor
+connections = [db.engine.connect() for _ in range(3)]
+def count(part):
+    c = connections[part]
+    for _ in range(3):
+        c.execute(sa.text("UPDATE t SET v = v + 1 WHERE id % 3 = :p"), {"p": part})
+        c.execute(sa.text("SELECT sum(v) FROM t WHERE id % 3 = :p"), {"p": part})
+        c.commit()
+with ThreadPoolExecutor(3) as pool:
+    list(pool.map(count, range(3)))
+for c in connections:
+    c.close()`,
+  'a row that threads lock before they change it': `
+import time
+from concurrent.futures import ThreadPoolExecutor
+engine = db.engine
+def add(_):
+    with engine.begin() as c:
+        v = c.execute(sa.text("SELECT v FROM t WHERE id = 40 FOR UPDATE")).scalar()
+        time.sleep(0.05)
+        c.execute(sa.text("UPDATE t SET v = :v WHERE id = 40"), {"v": v + 1})
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(add, range(4)))`,
+  'a deferred constraint that one breaks while another has written': `
+with db.engine.connect() as work, db.engine.connect() as other:
+    work.execute(sa.text("INSERT INTO u VALUES (104)"))
+    other.execute(sa.text("INSERT INTO child VALUES (999)"))
+    try:
+        other.commit()
+    except sa.exc.IntegrityError:
+        other.rollback()
+        other.execute(sa.text("INSERT INTO log VALUES ('broken')"))
+        other.commit()
+    work.execute(sa.text("INSERT INTO t VALUES (999)"))
+    work.commit()`,
   'one that looks at the catalog': `
 op.execute("CREATE TABLE made (id int)")
 sa.inspect(db.engine).has_table("t")`,

@@ -231,6 +231,29 @@ describe('the extended protocol', () => {
     await open.finish('COMMIT')
   })
 
+  test('each client has an unnamed statement of its own', async () => {
+    const open = await openGate(table)
+    const [one, two] = [await open.raw(), await open.raw()]
+    const hears = (...of: string[]) => ['2', ...of, 'Z I']
+    expect(await one.ask(prepareOf('', 'SELECT 1'), wire.describeStatement(''), wire.sync)).toEqual([
+      '1',
+      't',
+      'T',
+      'Z I',
+    ])
+    expect(await two.ask(prepareOf('', 'INSERT INTO t VALUES (2)'), wire.sync)).toEqual(['1', 'Z I'])
+    expect(await one.ask(...run(''), wire.sync)).toEqual(hears('D 1', 'C SELECT 1'))
+    expect(await two.ask(...run(''), wire.sync)).toEqual(hears('C INSERT 0 1'))
+    // Nor does a Query of another's do away with it, or one of ours that has failed in the meantime.
+    expect(await two.query('SELECT 2')).toEqual(['T', 'D 2', 'C SELECT 1', 'Z I'])
+    expect(await one.ask(prepareOf('s', 'SELECT nothing'), ...run(''), wire.sync)).toEqual(['E 42703', 'Z I'])
+    expect(await two.ask(prepareOf('', 'INSERT INTO t VALUES (3)'), wire.sync)).toEqual(['1', 'Z I'])
+    expect(await one.ask(...run(''), wire.sync)).toEqual(hears('D 1', 'C SELECT 1'))
+    expect(await two.ask(...run(''), wire.sync)).toEqual(hears('C INSERT 0 1'))
+    await open.finish('COMMIT')
+    expect(await open.read(ids)).toBe('2,3')
+  })
+
   test('a Parse that failed leaves no name behind', async () => {
     const open = await openGate(table)
     const raw = await open.raw()

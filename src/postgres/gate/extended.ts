@@ -12,6 +12,9 @@ const wayOut = new Set<GateEffect['kind']>(['commit', 'rollback', 'rollback-to',
 
 /** Parse, Bind, Describe, Execute and Close; those of transaction control are answered here. */
 export class ExtendedProtocol {
+  /** The Parse message of the client's unnamed statement. */
+  #unnamed: Buffer | undefined
+
   constructor(
     private readonly unit: Unit,
     private readonly execution: Execution,
@@ -60,8 +63,13 @@ export class ExtendedProtocol {
     this.transaction.enter(finish)
     // A name that is taken is for the server to refuse.
     const done = taken ? undefined : statements.add(name.text, understood)
+    const parse = wire.parse(statements.upstreamName(name.text), understood.bytes, body.subarray(sql.next))
+    if (!name.text) {
+      this.#unnamed = Buffer.from(parse)
+      unit.takeUnnamed(true)
+    }
     unit.send({
-      bytes: wire.parse(statements.upstreamName(name.text), understood.bytes, body.subarray(sql.next)),
+      bytes: parse,
       expected: [{ ends: '1', deliver: unit.deliverTo(finish), ...(done && { done }) }],
     })
   }
@@ -85,6 +93,7 @@ export class ExtendedProtocol {
       const cursor: Leaving = { kind: 'cursor', name: upstreamPortal, hold: false }
       this.transaction.views.change(({ fleeting }) => void fleeting.push(cursor))
     }
+    this.#restoreUnnamed(name.text)
     unit.send({
       bytes: wire.frame('B', wire.cstring(upstreamPortal), wire.cstring(statements.upstreamName(name.text)), rest),
       expected: [{ ends: '2', deliver: unit.deliverTo(finish) }],
@@ -99,12 +108,24 @@ export class ExtendedProtocol {
     if (statement && isControl(statement))
       return unit.answer(ofStatement ? Buffer.concat([wire.noParameters, wire.noData]) : wire.noData)
     this.transaction.open()
+    if (ofStatement) this.#restoreUnnamed(name)
     unit.send({
       bytes: ofStatement
         ? wire.describeStatement(statements.upstreamName(name))
         : wire.describePortal(statements.upstreamPortal(name)),
       expected: [{ ends: 'Tn', deliver: unit.deliver }],
     })
+  }
+
+  /** Another client has had the turn since the Parse, and the unnamed statement may be its: ours is parsed once more. */
+  #restoreUnnamed(name: string): void {
+    const { unit } = this
+    if (name || !this.#unnamed || unit.hasUnnamed) return
+    unit.takeUnnamed(true)
+    const deliver = (message: wire.Message) => {
+      if (message.type === 'E') unit.deliver(message)
+    }
+    unit.send({ bytes: this.#unnamed, expected: [{ ends: '1', deliver }] })
   }
 
   #execute({ body }: wire.Message): void {

@@ -33,6 +33,8 @@ export interface Layer {
   writtenBefore: number | undefined
   /** What was written in it was inside of a savepoint and is undone, though PostgreSQL still counts it as written. */
   isBlank: boolean
+  /** Rows were locked in it. PostgreSQL counts that as written, but not where an earlier transaction of the batch had locked the row as well. */
+  locks: boolean
 }
 
 /** Who has written what. */
@@ -185,8 +187,9 @@ export class Layers {
   /** What was found at a survey: only so many layers of the stack have an id, and with it anything written. */
   keep(written: number): Request {
     this.isSurveyed = true
-    const isOurs = (layer: Layer) => layer.owner === this.top?.owner && layer.isBlank && !layer.carries
-    let height = Math.min(written, this.height)
+    const isOurs = (layer: Layer) => layer.owner === this.top?.owner && layer.isBlank && !layer.carries && !layer.locks
+    const locked = this.#stack.findLastIndex(({ locks }) => locks) + 1
+    let height = Math.max(Math.min(written, this.height), locked)
     for (let top = this.#stack[height - 1]; top && isOurs(top); top = this.#stack[height - 1]) height--
     const dropped = this.#stack.splice(height)
     const [lowest] = dropped

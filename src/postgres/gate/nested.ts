@@ -27,6 +27,8 @@ export interface Nest {
   cannotUndo(layer: Layer): void
 }
 
+const locksRows = /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b/i
+
 export const aborted = 'current transaction is aborted, commands ignored until end of transaction block'
 
 /** The client's transaction as savepoints upstream: BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO. */
@@ -59,6 +61,7 @@ export class NestedTransaction {
   /** What the client is about to do, for people, should it stand in another's way. */
   note({ text: sql }: Understood): void {
     const layer = this.views.ahead.layers.at(-1)
+    if (layer) layer.locks ||= locksRows.test(sql)
     if (!layer || layer.deed?.writes) return
     const writes = !/^\s*(select|fetch|declare|show|set|with)\b/i.test(sql)
     if (!layer.deed || writes) layer.deed = { sql, writes }
@@ -75,7 +78,7 @@ export class NestedTransaction {
   #push({ asksBefore = false } = {}): void {
     const { owner } = this.nest
     const savepoint = this.savepoints.newName()
-    const nothing = { deed: undefined, carries: undefined, writtenBefore: undefined, isBlank: false }
+    const nothing = { deed: undefined, carries: undefined, writtenBefore: undefined, isBlank: false, locks: false }
     const layer: Layer = { savepoint, owner, status: 'open', ...nothing }
     const ask = (found: Survey) => {
       layer.writtenBefore = found.written
@@ -294,9 +297,11 @@ export class NestedTransaction {
   /** What else a COMMIT does: checks, and what ends with it. */
   #asACommitDoes({ layers, fleeting }: Transaction): Request {
     const { owner, canCheckConstraints } = this.nest
-    const checks = layers.length > 0 && canCheckConstraints && this.nest.layers.othersOpen(owner).length === 0
+    const checks = layers.length > 0 && canCheckConstraints
+    const others = this.nest.layers.othersOpen(owner)
+    const changed = others.length > 0 ? new Set(others.flatMap(other => [...other.changed.keys()])) : undefined
     const sql = [
-      ...(checks ? [checkDeferredConstraints] : []),
+      ...(checks ? [checkDeferredConstraints(changed)] : []),
       ...fleeting.filter(({ kind }) => kind === 'table').map(dropTable),
     ]
     return join(

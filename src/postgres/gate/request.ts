@@ -71,8 +71,10 @@ export const identifier = (name: string): string => `"${name.replaceAll('"', '""
  * what is INITIALLY IMMEDIATE. A real COMMIT leaves each constraint as it was declared, and so does this.
  * SET CONSTRAINTS needs USAGE on the schema, and means all constraints of a name, also those that cannot be deferred,
  * where it fails: what cannot be named alone, or not at all, is left to the check before the real COMMIT.
+ * `others`: oids of the tables that other clients have changed and not committed, where their constraints may well be
+ * broken yet. Those are left out, and while there are others, what is INITIALLY IMMEDIATE stays as they have set it.
  */
-export const checkDeferredConstraints = `DO LANGUAGE plpgsql $$
+export const checkDeferredConstraints = (others?: Iterable<string>): string => `DO LANGUAGE plpgsql $$
 DECLARE every text; deferred text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable) THEN RETURN; END IF;
@@ -83,7 +85,9 @@ BEGIN
           WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE')
             AND (n.nspname OPERATOR(pg_catalog.!~) '^pg_temp_' OR n.oid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
           GROUP BY n.nspname, c.conname
-          HAVING pg_catalog.bool_and(c.condeferrable)
+          HAVING pg_catalog.bool_and(${others ? 'c.condeferred' : 'c.condeferrable'})
+             AND NOT pg_catalog.bool_or(ARRAY[c.conrelid, c.confrelid]
+               OPERATOR(pg_catalog.&&) '{${[...(others ?? [])].join(',')}}'::pg_catalog.oid[])
              AND pg_catalog.bool_and(c.condeferred) OPERATOR(pg_catalog.=) pg_catalog.bool_or(c.condeferred)) AS found;
   IF every IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) every OPERATOR(pg_catalog.||) ' IMMEDIATE'; END IF;
   IF deferred IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) deferred OPERATOR(pg_catalog.||) ' DEFERRED'; END IF;

@@ -29,6 +29,7 @@ export class SimpleProtocol {
   /** As it came, which is less for everybody than five messages. */
   #pass(statement: Understood, frame: Buffer): void {
     this.#rest = []
+    this.unit.takeUnnamed(false)
     this.execution.pass(statement, frame, this.unit.record(statement.text))
     this.endUnit({ sync: false })
   }
@@ -57,6 +58,7 @@ export class SimpleProtocol {
           { ends: 'Tn', deliver: (message: wire.Message) => message.type !== 'n' && deliver(message) },
         ],
       }
+      this.unit.takeUnnamed(false)
       this.execution.run(piece, ahead, wire.execute(''), finish)
     }
     if (this.copy.state === 'no') this.endUnit()

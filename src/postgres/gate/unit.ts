@@ -25,6 +25,16 @@ export class Unit {
     if (!this.failed) this.upstream.send(request)
   }
 
+  /** The unnamed prepared statement is this client's from here on, or nobody's. */
+  takeUnnamed(isOurs: boolean): void {
+    if (!this.failed) this.upstream.unnamedOf = isOurs ? this : undefined
+  }
+
+  /** Whether what stands upstream as the unnamed prepared statement is this client's. */
+  get hasUnnamed(): boolean {
+    return this.upstream.unnamedOf === this
+  }
+
   /** Puts the statement on the tape. */
   record(sql: string, parameters: () => (string | null)[] = () => []): Finish {
     return this.tape.start(sql, parameters)
@@ -73,6 +83,8 @@ export class Unit {
 
   #fail(): void {
     this.failed = true
+    // A Parse behind the error was skipped.
+    this.upstream.unnamedOf = undefined
     this.onFailure()
   }
 }

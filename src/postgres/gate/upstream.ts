@@ -56,6 +56,8 @@ export class Upstream {
   doom: Error | undefined
   /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed, `I` between two. */
   status = 'T'
+  /** Whose the unnamed prepared statement is: the server has one, and each client thinks that it has its own. */
+  unnamedOf: object | undefined
 
   constructor(
     client: Client,
@@ -70,6 +72,7 @@ export class Upstream {
   /** Takes the socket from pg, whose client is idle; `status` is what the server has told it last. */
   take(status: 'T' | 'I'): void {
     this.status = status
+    this.unnamedOf = undefined
     this.#socket.removeAllListeners('data')
     this.#socket.on('data', this.#onData)
     this.#socket.on('close', this.#onClose)
