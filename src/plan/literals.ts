@@ -1,8 +1,8 @@
 import { scanSync } from 'libpg-query'
 
 /**
- * A statement with its constants replaced by `$1`, `$2` and so on: strings in any statement, and numbers where they are
- * data. In DDL numbers are lengths and scales, which tell nothing of anybody. Comments go. Needs the parser to be loaded.
+ * A statement with its constants replaced by `$1`, `$2` and so on. Lengths and scales of types, which tell nothing of
+ * anybody, stay. Comments go. Needs the parser to be loaded.
  */
 export function hideLiterals(sql: string): string {
   if (sql.length > longest) return '/* not shown: it is too long for its constants to be told from the rest */'
@@ -16,13 +16,18 @@ export function hideLiterals(sql: string): string {
     return '/* not shown: its constants cannot be told from the rest */'
   }
   const bytes = Buffer.from(sql.replaceAll('\0', ''))
-  const first = tokens.find(({ tokenType }) => !comments.has(tokenType))
-  const hidden = isData(first?.text ?? '') ? new Set([...strings, ...numbers]) : strings
   const pieces: string[] = []
   let [at, count] = [0, 0]
-  for (const { start, end, tokenType } of tokens) {
+  // Of a type, the parenthesis behind its name, and what was read in it, up to now.
+  let [word, isOfType] = ['', false]
+  for (const { start, end, tokenType, text } of tokens) {
     const comment = comments.has(tokenType)
-    if (!comment && !hidden.has(tokenType)) continue
+    if (!comment) {
+      if (text === '(') isOfType = sized.test(word)
+      else if (text !== ',' && tokenType !== integer) isOfType = false
+      word = text
+    }
+    if (!comment && !strings.has(tokenType) && (!numbers.has(tokenType) || isOfType)) continue
     pieces.push(bytes.toString('utf8', at, start), comment ? '' : `$${++count}`)
     at = end
   }
@@ -32,8 +37,9 @@ export function hideLiterals(sql: string): string {
 /** In characters. */
 const longest = 4_000_000
 
-const isData = (word: string): boolean =>
-  /^(select|insert|update|delete|merge|with|values|copy|call|execute)$/i.test(word)
+/** The last word of PostgreSQL's types that have a length, a precision or a scale, and of pgvector's; none is a function's. */
+const sized =
+  /^(varchar|varying|char|character|nchar|bpchar|numeric|decimal|dec|bit|varbit|float|time|timetz|timestamp|timestamptz|interval|vector|halfvec|sparsevec)$/i
 
 /** FCONST, SCONST, USCONST, BCONST, XCONST and ICONST of PostgreSQL 18's grammar. */
 const [float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266]

@@ -168,22 +168,23 @@ const isFalse = (value: string | undefined): boolean => /^(false|off|no|0)$/i.te
  * later, outside of savepoints; through the gate every statement of a script is in one.
  */
 export class NewEnumValues {
-  readonly #added = new Map<string, { type: string; isOfMade: boolean }>()
-  /** Types that the transaction has made, with their values, and what leads to one: a table that has a column of it. */
+  #added: { value: string; type: string; isOfMade: boolean }[] = []
+  /** Types that the transaction has made, with their values, and which of them a name leads to: a table that has a column of it. */
   readonly #made = new Map<string, Set<string>>()
-  readonly #leading = new Set<string>()
+  readonly #leading = new Map<string, Set<string>>()
 
   /** `usesMade`: values of a type that the transaction has made can be used. */
   constructor(private readonly usesMade = false) {}
 
   mayBeUsedIn(sql: string): boolean {
     // What makes a column of a new type is noted too.
-    return this.#made.size > 0 || [...this.#added.keys()].some(value => sql.includes(value.replaceAll("'", "''")))
+    return this.#made.size > 0 || this.#added.some(({ value }) => sql.includes(value.replaceAll("'", "''")))
   }
 
   /** The new value that a string of a script is, or holds as a constant of SQL. */
   mentionedIn(text: string): string | undefined {
-    return [...this.#added.keys()].find(value => text === value || text.includes(`'${value.replaceAll("'", "''")}'`))
+    const isIn = (value: string) => text === value || text.includes(`'${value.replaceAll("'", "''")}'`)
+    return this.#added.find(({ value }) => isIn(value))?.value
   }
 
   /** Notes what a statement makes, and says which new value it uses. */
@@ -191,18 +192,21 @@ export class NewEnumValues {
     if ('CreateEnumStmt' in tree) {
       const { typeName, vals = [] } = tree.CreateEnumStmt
       this.#made.set(nameOf(typeName), new Set(vals.map(textOf)))
-      this.#leading.add(nameOf(typeName))
+      this.#leading.set(nameOf(typeName), new Set([nameOf(typeName)]))
       return []
     }
     if ('AlterEnumStmt' in tree) return this.#alter(tree.AlterEnumStmt)
+    if ('DropStmt' in tree && tree.DropStmt.removeType === 'OBJECT_TYPE') return this.#drop(tree.DropStmt)
     if ('RenameStmt' in tree && tree.RenameStmt.renameType === 'OBJECT_TYPE') this.#rename(tree.RenameStmt)
     const names = this.#made.size > 0 ? namesIn(tree) : []
-    const leads = names.some(name => this.#leading.has(name))
-    if (leads) for (const name of madeBy(tree)) this.#leading.add(name)
-    const text = this.#added.size > 0 ? JSON.stringify(tree) : ''
-    for (const [value, { type, isOfMade }] of this.#added) {
+    const types = new Set(names.flatMap(name => [...(this.#leading.get(name) ?? [])]))
+    if (types.size > 0) {
+      for (const name of madeBy(tree)) this.#leading.set(name, new Set([...types, ...(this.#leading.get(name) ?? [])]))
+    }
+    const text = this.#added.length > 0 ? JSON.stringify(tree) : ''
+    for (const { value, type, isOfMade } of this.#added) {
       // A string constant; names are other nodes. A new type's is one only where something leads to that type.
-      if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`) || (isOfMade && !leads)) continue
+      if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`) || (isOfMade && !types.has(type))) continue
       const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`
       const but = ' (by a plan file, PostgreSQL 17 and later can use it, since the batch makes the type as well)'
       return [{ kind: 'uses', value, why: isOfMade ? why + but : why }]
@@ -215,15 +219,26 @@ export class NewEnumValues {
     const made = this.#made.get(type)
     if (oldVal) {
       // Under its new name it is as old as it was.
-      const added = this.#added.get(oldVal)
-      if (added?.type !== type) return []
-      this.#added.delete(oldVal)
-      this.#added.set(value, added)
+      const added = this.#added.find(each => each.value === oldVal && each.type === type)
+      if (!added) return []
+      added.value = value
       return [{ kind: 'adds', value, was: oldVal }]
     }
     if (made && (this.usesMade || (skipIfNewValExists && made.has(value)))) return []
-    this.#added.set(value, { type, isOfMade: made !== undefined })
+    this.#added.push({ value, type, isOfMade: made !== undefined })
     return [{ kind: 'adds', value }]
+  }
+
+  /** Of a type that the transaction has made nothing is left; one of its name is another. */
+  #drop({ objects = [] }: Drop): Finding[] {
+    for (const each of objects) {
+      const type = 'TypeName' in each ? nameOf(each.TypeName.names) : ''
+      if (!this.#made.delete(type)) continue
+      this.#added = this.#added.filter(added => added.type !== type)
+      this.#leading.delete(type)
+      for (const types of this.#leading.values()) types.delete(type)
+    }
+    return []
   }
 
   #rename({ object, newname = '' }: Rename): void {
@@ -231,20 +246,23 @@ export class NewEnumValues {
     const made = this.#made.get(type)
     this.#made.delete(type)
     if (made) this.#made.set(newname, made)
-    if (this.#leading.delete(type)) this.#leading.add(newname)
-    for (const [value, added] of this.#added)
-      if (added.type === type) this.#added.set(value, { ...added, type: newname })
+    const led = this.#leading.get(type)
+    this.#leading.delete(type)
+    if (led) this.#leading.set(newname, led)
+    for (const types of this.#leading.values()) if (made && types.delete(type)) types.add(newname)
+    for (const added of this.#added) if (added.type === type) added.type = newname
   }
 
   /** The transaction ends: everything up to here can be used. */
   commit(): void {
     this.#made.clear()
     this.#leading.clear()
-    this.#added.clear()
+    this.#added = []
   }
 }
 
 type AlterEnum = Extract<Node, { AlterEnumStmt: unknown }>['AlterEnumStmt']
+type Drop = Extract<Node, { DropStmt: unknown }>['DropStmt']
 type Rename = Extract<Node, { RenameStmt: unknown }>['RenameStmt']
 
 /** A type's name without its schema. */

@@ -16,6 +16,8 @@ export interface Relation {
   kind: string
   /** Whether row-level security keeps rows of it from the role. */
   isFiltered: boolean
+  /** Whether the database has temporary tables that inherit, from this one perhaps. */
+  mayHaveTemporaryHeirs: boolean
 }
 
 export interface Heads {
@@ -33,7 +35,9 @@ export const nameOf = ({ name, schema }: VersionTable): string =>
   schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name)
 
 const relation = `c.oid::text AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
-  pg_catalog.row_security_active(c.oid) AS "isFiltered"
+  pg_catalog.row_security_active(c.oid) AS "isFiltered",
+  EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class heir ON heir.oid = i.inhrelid
+          WHERE heir.relpersistence = 't') AS "mayHaveTemporaryHeirs"
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`
 
 /** What the name means to anybody who connects: a temporary relation, which would come first, is one session's alone. */
@@ -60,9 +64,11 @@ async function locate(client: Client, { oid, name }: Relation): Promise<Relation
 /** Reads the rows; those that temporary tables inherit are one session's alone. */
 async function readRows(client: Client, found: Relation | undefined, called = found && nameOf(found)): Promise<Heads> {
   if (!found) return { heads: [], tableExists: false }
-  const own = isTable(found)
-    ? ` v WHERE (SELECT relpersistence FROM pg_catalog.pg_class WHERE oid = v.tableoid) <> 't'`
-    : ''
+  // Who may read no more than the column may not read a tableoid.
+  const own =
+    isTable(found) && found.mayHaveTemporaryHeirs
+      ? ` v WHERE (SELECT relpersistence FROM pg_catalog.pg_class WHERE oid = v.tableoid) <> 't'`
+      : ''
   try {
     const { rows } = await client.query<{ version_num: string }>(`SELECT version_num FROM ${nameOf(found)}${own}`)
     return { heads: rows.map(row => row.version_num).sort(), tableExists: true, relation: found }

@@ -40,3 +40,19 @@ test('the two roles of docs/security.md: one that can preview and nothing else, 
       await query(url, `REASSIGN OWNED BY ${role} TO postgres; DROP OWNED BY ${role}; DROP ROLE ${role}`)
   }
 })
+
+test('a grant on the column of the version table is enough to read it', async () => {
+  const url = await createDatabase()
+  expect((await start(seedProject, url, { mode: 'apply', revision: 'dd7c69423ad9' })).outputs.outcome).toBe('applied')
+  const role = `reader_${url.slice(-6)}`
+  await query(
+    url,
+    `CREATE ROLE ${role} LOGIN PASSWORD 'hunter2hunter2'; GRANT SELECT (version_num) ON alembic_version TO ${role}`,
+  )
+  try {
+    const preview = await start(seedProject, url.replace(/\/\/[^@]*@/, `//${role}:hunter2hunter2@`), {})
+    expect(preview.outputs, preview.log).toMatchObject({ outcome: 'previewed', 'prior-head': 'dd7c69423ad9' })
+  } finally {
+    await query(url, `DROP OWNED BY ${role}; DROP ROLE ${role}`)
+  }
+})

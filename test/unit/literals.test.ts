@@ -16,6 +16,20 @@ test.each([
   ['DO $$ BEGIN PERFORM 1; END $$', 'DO $1'],
   ["SELECT 1 -- 'secret'\n, 2 /* secret */", 'SELECT $1 \n, $2'],
   ['DELETE FROM t', 'DELETE FROM t'],
+  ['CREATE TABLE t AS SELECT 4111', 'CREATE TABLE t AS SELECT $1'],
+  ['CREATE TABLE t (a int); INSERT INTO t VALUES (4111)', 'CREATE TABLE t (a int); INSERT INTO t VALUES ($1)'],
+  ['(SELECT 4111)', '(SELECT $1)'],
+  ['EXPLAIN ANALYZE INSERT INTO t VALUES (4111)', 'EXPLAIN ANALYZE INSERT INTO t VALUES ($1)'],
+  [
+    'CREATE TABLE t (a numeric(10, 2) DEFAULT 4111, b character varying(40), c bit varying(3), d time(3), CHECK (e IN (4, 5)))',
+    'CREATE TABLE t (a numeric(10, 2) DEFAULT $1, b character varying(40), c bit varying(3), d time(3), CHECK (e IN ($2, $3)))',
+  ],
+  [
+    'ALTER TABLE t ALTER a TYPE varchar(9) USING CASE a WHEN 4111 THEN 1 END',
+    'ALTER TABLE t ALTER a TYPE varchar(9) USING CASE a WHEN $1 THEN $2 END',
+  ],
+  ['CREATE TABLE p PARTITION OF t FOR VALUES IN (4111)', 'CREATE TABLE p PARTITION OF t FOR VALUES IN ($1)'],
+  ['SET my.pin = 4111', 'SET my.pin = $1'],
 ])('%s', (sql, shown) => {
   expect(hideLiterals(sql)).toBe(shown)
 })

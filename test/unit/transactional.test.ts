@@ -137,6 +137,22 @@ describe('A new value of an enum', () => {
       expect(found(...anew)).toEqual([])
     })
 
+    test('but not in a table of another type that the batch makes, or of one made anew under its name', () => {
+      const other = ["CREATE TYPE state AS ENUM ('it''s fine')", 'CREATE TABLE orders (state state)']
+      expect(found(made, table, ...other, add, "INSERT INTO orders VALUES ('it''s fine')")).toEqual([])
+      const anew = ['DROP TYPE mood', made.replace("'sad'", "'sad', 'it''s fine'"), table, use]
+      expect(found(made, add, ...anew)).toEqual([])
+    })
+
+    test('also where two types get the same value', () => {
+      const other = ["CREATE TYPE state AS ENUM ('new')", 'CREATE TABLE orders (state state)']
+      const both = [made, table, ...other, add, add.replace('mood', 'state')]
+      expect(found(...both, use)).toEqual([but])
+      expect(found(...both, "INSERT INTO orders VALUES ('it''s fine')")).toEqual([
+        but.replace('enum mood', 'enum state'),
+      ])
+    })
+
     test('but not outside of savepoints on PostgreSQL 17 and later', () => {
       const batch = plan(revision('a', made, table, add, use))
       expect(obstaclesOf(batch, new NewEnumValues(true))).toEqual([])
