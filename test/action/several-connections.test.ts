@@ -224,6 +224,20 @@ op.execute("INSERT INTO log VALUES ('%d')" % count)`,
         /“SELECT count\(\*\) FROM u” by .*bbb2\.py:13 has to do with rows of u that “INSERT INTO u VALUES \(1\)” by Alembic’s own/,
       ],
     },
+    'a COPY of what another connection reads in the meantime': {
+      body: `
+with db.engine.connect().execution_options(yield_per=7) as reader:
+    rows = reader.execute(sa.text("SELECT id FROM t"))
+    copy = db.engine.raw_connection()
+    with copy.cursor() as cursor, cursor.copy("COPY u FROM STDIN") as data:
+        for row in rows:
+            data.write_row(row)
+    copy.commit()`,
+      inputs: { 'lock-timeout': '700ms' },
+      says: [
+        /“FETCH .*” by .*bbb2\.py:12 waited for “COPY u FROM STDIN” by .*bbb2\.py:14, whose COPY has got no data for 0\.7 s/,
+      ],
+    },
     'a thread that waits for a transaction which nobody ends': {
       body: `
 import threading

@@ -30,6 +30,15 @@ export const waitedInVain = (waiting: Deed, open: Deed, milliseconds: number, re
     'Let each thread end its transaction before it waits for another one, or raise lock-timeout.',
   )
 
+/** A COPY waits for data that will not come before another connection has its answer. */
+export const waitedForCopy = (waiting: Deed, copy: Deed, milliseconds: number, revision: string | null): Failure =>
+  conflict(
+    `${phrase(waiting)} waited for ${phrase(copy)}, whose COPY has got no data for ${milliseconds / 1_000} s. In the one transaction of the batch, nothing else can run during a COPY.`,
+    [waiting, copy],
+    revision,
+    'Read what is to be copied before the COPY begins, or raise lock-timeout.',
+  )
+
 /** What is told when a connection looks into the catalog, where no counter tells what it has seen. */
 export const seesUncommitted = (reader: Deed, writer: Deed): string =>
   `${phrase(reader)} looks into the catalog while ${phrase(writer)} is not committed, and sees it; two connections of their own would not.`

@@ -23,6 +23,8 @@ export interface Participant extends Owner {
   readonly number: number | undefined
   /** When its last unit has ended, as `performance.now()` counts. */
   readonly quietSince: number
+  /** PostgreSQL waits for its data of a COPY. */
+  readonly owesData: boolean
   /** The statement of the message that waits for the turn, if it is one that runs outside of a transaction only. */
   readonly standsAlone: string | undefined
   /** Whether the message that waits for the turn needs nothing of PostgreSQL. */

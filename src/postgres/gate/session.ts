@@ -166,7 +166,10 @@ export class Session implements Participant {
   receive(message: wire.Message): void {
     const { type } = message
     if (type === 'X') return this.end()
-    if (this.#copy.state === 'data') return this.#copy.pass(message)
+    if (this.#copy.state === 'data') {
+      this.quietSince = performance.now()
+      return this.#copy.pass(message)
+    }
     if (isCopyData(type)) return // left over from a COPY that failed: PostgreSQL ignores them as well
     const state = this.#state
     if (state.name === 'running') return this.#carryOut(message, state)
@@ -263,6 +266,10 @@ export class Session implements Participant {
     return this.#held?.text ?? ''
   }
 
+  get owesData(): boolean {
+    return this.#copy.state === 'data'
+  }
+
   /** Between a Flush and its Sync. */
   offerTurn(): void {
     const { turns, upstream } = this.shared
@@ -305,6 +312,7 @@ export class Session implements Participant {
   }
 
   #copyData(): void {
+    this.quietSince = performance.now()
     if (this.#client.ended) this.#copy.giveUp()
     else this.#client.work()
   }

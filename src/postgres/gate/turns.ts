@@ -1,5 +1,5 @@
 import type { Boundary } from './boundary'
-import { waitedInVain } from './conflict'
+import { waitedForCopy, waitedInVain } from './conflict'
 import type { Handover } from './handover'
 import type { Isolation } from './isolation'
 import type { Layers } from './layers'
@@ -96,6 +96,7 @@ export class Turns {
 
   #next(): void {
     const { upstream, layers } = this.places
+    if (this.holder && this.#waiting[0]) this.#watchCopy(this.holder, this.#waiting[0])
     if (this.holder || this.#isSurveying || upstream.lost || this.#cancelling > 0) return
     // A statement_timeout of a millisecond or a cancellation may hit even a SAVEPOINT; without one there is no way back.
     if (upstream.status === 'E' && layers.isEmpty && !upstream.doom)
@@ -181,6 +182,16 @@ export class Turns {
     if (others.length === 0 || layers.owners.includes(session)) return undefined
     const blocker = [...sessions].find(other => others.includes(other) && speakers.areConcurrent(session, other))
     return blocker && !session.onlyBeginsOrEnds ? blocker : undefined
+  }
+
+  /** A COPY may wait for what its client wants to read on the connection that waits for the COPY. */
+  #watchCopy(holder: Participant, { who, place, heldStatement: sql }: Participant): void {
+    const { patience, upstream, layers, tape } = this.places
+    clearTimeout(this.#alarm)
+    if (patience === 0 || upstream.lost) return
+    const left = holder.quietSince + patience - performance.now()
+    if (!holder.owesData || left > 0) this.#alarm = setTimeout(() => this.#next(), Math.max(left, 100)).unref()
+    else upstream.abandon(waitedForCopy({ who, place, sql }, layers.deedOf(holder), patience, tape.revision))
   }
 
   /** Those who wait for a thread that sends nothing do so for a while only. */
