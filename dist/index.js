@@ -16831,142 +16831,10 @@ const folded = (summary, body) => `<details><summary>${summary}</summary>\n\n${b
 /** Text for an HTML context, on one line. */
 const html = (text) => defused(oneLine(text)).replaceAll(/[&<>"]/g, character => `&#${character.codePointAt(0)};`);
 
-;// CONCATENATED MODULE: ./src/plan/plan.ts
-/** Whether the whole batch could be rendered. */
-const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
-const sameHeads = (a, b) => a.length === b.length && a.every((head, index) => head === b[index]);
-
-;// CONCATENATED MODULE: ./src/plan/result.ts
-/** Heads for people. */
-const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
-/** A segment that has not run. */
-const beforeItRuns = ({ revisions, alone }, outcome) => {
-    return { revisions, ...(alone && { statement: alone.text }), outcome };
-};
-/** Whether something of a batch in segments is there to stay. */
-const stands = ({ segments = [] }) => segments.some(({ outcome }) => outcome === 'applied' || outcome === 'failed' || outcome === 'in-doubt');
-/** What became of one database. */
-const outcomeOf = (database, result) => database.outcome ?? result.outcome;
-/** The ids of the batch, in the order they run, each once. */
-function revisionsOf({ databases }) {
-    return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))];
-}
-
-;// CONCATENATED MODULE: ./src/report/standing.ts
-/** For the log. */
-const plain = { id: text => text, sql: text => text.replaceAll(/\s+/g, ' ').trim() };
-/** What is there besides the heads, in sentences; empty where there is nothing. */
-function besidesHeads({ standing, invalidIndex, segments = [] }, { id, sql } = plain) {
-    const unanswered = segments.find(({ outcome, statement }) => outcome === 'in-doubt' && statement !== undefined);
-    return [
-        standing &&
-            `Outside of any revision, this of ${id(standing.revision)} stands: ${standing.statements.map(sql).join('; ')}.`,
-        invalidIndex && `The index ${id(invalidIndex)} was left invalid.`,
-        unanswered && `Whether this was carried out is not known: ${sql(unanswered.statement)}.`,
-    ]
-        .filter(Boolean)
-        .join(' ');
-}
-
 ;// CONCATENATED MODULE: ./src/report/words.ts
-
-
-
 const count = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
 function seconds(milliseconds) {
     return milliseconds < 9_950 ? `${(milliseconds / 1000).toFixed(2)} s` : `${(milliseconds / 1000).toFixed(0)} s`;
-}
-/** One line that says what will happen, or what has. */
-function headline(result) {
-    const { outcome, mode, direction, failure, databases } = result;
-    const cancelled = failure?.reason === 'cancelled';
-    const on = databases.length > 1 ? ` on ${count(databases.length, 'database')}` : '';
-    const batch = `by ${count(revisionsOf(result).length, 'revision')}${on}`;
-    const [doing, done] = direction === 'downgrade' ? ['downgrading', 'downgraded'] : ['upgrading', 'upgraded'];
-    if (outcome === undefined)
-        return mode === 'rehearse' ? `rehearsing the ${direction} ${batch}` : `${doing} ${batch}`;
-    switch (outcome) {
-        case 'up-to-date':
-            return 'nothing to do';
-        case 'previewed':
-            return `${direction} ${batch}`;
-        case 'rehearsed':
-            return `${direction} ${batch} rehearsed, nothing of it kept`;
-        case 'applied':
-            return failure ? `committed, and not at its target` : `${done} ${batch}`;
-        case 'rolled-back':
-            return cancelled ? 'cancelled, everything rolled back' : 'failed, everything rolled back';
-        case 'refused':
-            return cancelled ? 'cancelled before anything ran' : 'refused, nothing ran';
-        case 'in-doubt':
-            return 'in doubt, no answer to the COMMIT';
-        case 'partly-applied': {
-            const [{ segments = [] } = { segments: [] }] = databases;
-            const there = segments.filter(({ outcome }) => outcome === 'applied').length;
-            if (segments.length === 0)
-                return 'partly applied, some databases have moved and others have not';
-            return `${cancelled ? 'cancelled' : 'failed'}, ${there} of ${count(segments.length, 'segment')} committed`;
-        }
-    }
-}
-/** The state of the databases, a sentence for each; empty where there is none to speak of. */
-function stateOf(result, name) {
-    return result.databases
-        .map(database => stateOfOne(database, result, name))
-        .filter(Boolean)
-        .join(result.databases.length > 1 ? '\n' : ' ');
-}
-/** The state of one database in one sentence; empty where there is none to speak of. */
-function stateOfOne(state, result, name = nameHeads, style) {
-    const { priorHeads, newHeads, name: database, reread, bind } = state;
-    const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
-    const [before, after] = [name(priorHeads ?? []), name(newHeads ?? [])];
-    const outcome = outcomeOf(state, result);
-    const unread = reread === false ? notRead : '';
-    if (outcome === undefined)
-        return `${the} is at ${before}.`;
-    switch (outcome) {
-        case 'up-to-date':
-            return database ? `${the} is at ${after}.` : `No database was asked; the batch from ${before} is empty.`;
-        case 'previewed':
-            return database ? `${the} is at ${before}; nothing was written to it.` : 'No database was asked.';
-        case 'rehearsed':
-            return `${the} is at ${before}, as before.`;
-        case 'applied':
-            return `${the} is at ${after}${unread}.`;
-        case 'partly-applied': {
-            return [`${the} is at ${after}${unread}.`, besidesHeads(state, style)].filter(Boolean).join(' ');
-        }
-        case 'in-doubt':
-            if (state.leftPrepared)
-                return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`;
-            return [betweenOf(state, the, name), besidesHeads(state, style)].filter(Boolean).join(' ');
-        case 'rolled-back':
-        case 'refused': {
-            if (!newHeads)
-                return outcome === 'rolled-back' ? `${the} is as it was before.` : `${the} was not touched.`;
-            if (!database)
-                return '';
-            const read = reread ? '' : notRead;
-            const unchanged = priorHeads && newHeads.join() === priorHeads.join();
-            return unchanged
-                ? `${the} is at ${after}, as before${read}.`
-                : `${the} is now at ${after}; this step changed nothing in it.`;
-        }
-    }
-}
-const notRead = ' (not re-read: it could not be reached)';
-function betweenOf({ doubt, plan, priorHeads }, the, name) {
-    const { from, to } = doubt ?? { from: priorHeads ?? [], to: plan?.newHeads ?? [] };
-    return sameHeads(from, to)
-        ? `${the} is at ${name(from)}.`
-        : `${the} is wholly at ${name(from)} or wholly at ${name(to)}.`;
-}
-/** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
-function explain(result) {
-    const { message = '', details = {} } = result.failure ?? {};
-    const statement = details.statement && describeStatement(details.statement);
-    return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n');
 }
 /** PostgreSQL's words about a statement, with its position as a line and a caret, as psql shows them. */
 function describeStatement({ sql, code, message, detail, hint, position }) {
@@ -17124,6 +16992,22 @@ const digestOf = (digested) => `sha256:${(0,external_node_crypto_.createHash)('s
 function scriptDigest(bytes) {
     const text = bytes.toString('latin1').replaceAll(/\r\n?/g, '\n');
     return (0,external_node_crypto_.createHash)('sha256').update(text, 'latin1').digest('hex');
+}
+
+;// CONCATENATED MODULE: ./src/plan/result.ts
+/** Heads for people. */
+const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
+/** A segment that has not run. */
+const beforeItRuns = ({ revisions, alone }, outcome) => {
+    return { revisions, ...(alone && { statement: alone.text }), outcome };
+};
+/** Whether something of a batch in segments is there to stay. */
+const stands = ({ segments = [] }) => segments.some(({ outcome }) => outcome === 'applied' || outcome === 'failed' || outcome === 'in-doubt');
+/** What became of one database. */
+const outcomeOf = (database, result) => database.outcome ?? result.outcome;
+/** The ids of the batch, in the order they run, each once. */
+function revisionsOf({ databases }) {
+    return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))];
 }
 
 ;// CONCATENATED MODULE: ./src/outputs.ts
@@ -17532,43 +17416,47 @@ const isFalse = (value) => /^(false|off|no|0)$/i.test(value ?? '');
  */
 class NewEnumValues {
     usesMade;
-    #added = new Map();
-    /** Types that the transaction has made, with their values, and what leads to one: a table that has a column of it. */
+    #added = [];
+    /** Types that the transaction has made, with their values, and which of them a name leads to: a table that has a column of it. */
     #made = new Map();
-    #leading = new Set();
+    #leading = new Map();
     /** `usesMade`: values of a type that the transaction has made can be used. */
     constructor(usesMade = false) {
         this.usesMade = usesMade;
     }
     mayBeUsedIn(sql) {
         // What makes a column of a new type is noted too.
-        return this.#made.size > 0 || [...this.#added.keys()].some(value => sql.includes(value.replaceAll("'", "''")));
+        return this.#made.size > 0 || this.#added.some(({ value }) => sql.includes(value.replaceAll("'", "''")));
     }
     /** The new value that a string of a script is, or holds as a constant of SQL. */
     mentionedIn(text) {
-        return [...this.#added.keys()].find(value => text === value || text.includes(`'${value.replaceAll("'", "''")}'`));
+        const isIn = (value) => text === value || text.includes(`'${value.replaceAll("'", "''")}'`);
+        return this.#added.find(({ value }) => isIn(value))?.value;
     }
     /** Notes what a statement makes, and says which new value it uses. */
     read(tree) {
         if ('CreateEnumStmt' in tree) {
             const { typeName, vals = [] } = tree.CreateEnumStmt;
             this.#made.set(nameOf(typeName), new Set(vals.map(textOf)));
-            this.#leading.add(nameOf(typeName));
+            this.#leading.set(nameOf(typeName), new Set([nameOf(typeName)]));
             return [];
         }
         if ('AlterEnumStmt' in tree)
             return this.#alter(tree.AlterEnumStmt);
+        if ('DropStmt' in tree && tree.DropStmt.removeType === 'OBJECT_TYPE')
+            return this.#drop(tree.DropStmt);
         if ('RenameStmt' in tree && tree.RenameStmt.renameType === 'OBJECT_TYPE')
             this.#rename(tree.RenameStmt);
         const names = this.#made.size > 0 ? namesIn(tree) : [];
-        const leads = names.some(name => this.#leading.has(name));
-        if (leads)
+        const types = new Set(names.flatMap(name => [...(this.#leading.get(name) ?? [])]));
+        if (types.size > 0) {
             for (const name of madeBy(tree))
-                this.#leading.add(name);
-        const text = this.#added.size > 0 ? JSON.stringify(tree) : '';
-        for (const [value, { type, isOfMade }] of this.#added) {
+                this.#leading.set(name, new Set([...types, ...(this.#leading.get(name) ?? [])]));
+        }
+        const text = this.#added.length > 0 ? JSON.stringify(tree) : '';
+        for (const { value, type, isOfMade } of this.#added) {
             // A string constant; names are other nodes. A new type's is one only where something leads to that type.
-            if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`) || (isOfMade && !leads))
+            if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`) || (isOfMade && !types.has(type)))
                 continue;
             const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`;
             const but = ' (by a plan file, PostgreSQL 17 and later can use it, since the batch makes the type as well)';
@@ -17581,17 +17469,29 @@ class NewEnumValues {
         const made = this.#made.get(type);
         if (oldVal) {
             // Under its new name it is as old as it was.
-            const added = this.#added.get(oldVal);
-            if (added?.type !== type)
+            const added = this.#added.find(each => each.value === oldVal && each.type === type);
+            if (!added)
                 return [];
-            this.#added.delete(oldVal);
-            this.#added.set(value, added);
+            added.value = value;
             return [{ kind: 'adds', value, was: oldVal }];
         }
         if (made && (this.usesMade || (skipIfNewValExists && made.has(value))))
             return [];
-        this.#added.set(value, { type, isOfMade: made !== undefined });
+        this.#added.push({ value, type, isOfMade: made !== undefined });
         return [{ kind: 'adds', value }];
+    }
+    /** Of a type that the transaction has made nothing is left; one of its name is another. */
+    #drop({ objects = [] }) {
+        for (const each of objects) {
+            const type = 'TypeName' in each ? nameOf(each.TypeName.names) : '';
+            if (!this.#made.delete(type))
+                continue;
+            this.#added = this.#added.filter(added => added.type !== type);
+            this.#leading.delete(type);
+            for (const types of this.#leading.values())
+                types.delete(type);
+        }
+        return [];
     }
     #rename({ object, newname = '' }) {
         const type = object && 'List' in object ? nameOf(object.List.items) : '';
@@ -17599,17 +17499,22 @@ class NewEnumValues {
         this.#made.delete(type);
         if (made)
             this.#made.set(newname, made);
-        if (this.#leading.delete(type))
-            this.#leading.add(newname);
-        for (const [value, added] of this.#added)
+        const led = this.#leading.get(type);
+        this.#leading.delete(type);
+        if (led)
+            this.#leading.set(newname, led);
+        for (const types of this.#leading.values())
+            if (made && types.delete(type))
+                types.add(newname);
+        for (const added of this.#added)
             if (added.type === type)
-                this.#added.set(value, { ...added, type: newname });
+                added.type = newname;
     }
     /** The transaction ends: everything up to here can be used. */
     commit() {
         this.#made.clear();
         this.#leading.clear();
-        this.#added.clear();
+        this.#added = [];
     }
 }
 /** A type's name without its schema. */
@@ -17842,6 +17747,22 @@ function canRunAgain(sql) {
         }));
 }
 
+;// CONCATENATED MODULE: ./src/report/standing.ts
+/** For the log. */
+const plain = { id: text => text, sql: text => text.replaceAll(/\s+/g, ' ').trim() };
+/** What is there besides the heads, in sentences; empty where there is nothing. */
+function besidesHeads({ standing, invalidIndex, segments = [] }, { id, sql } = plain) {
+    const unanswered = segments.find(({ outcome, statement }) => outcome === 'in-doubt' && statement !== undefined);
+    return [
+        standing &&
+            `Outside of any revision, this of ${id(standing.revision)} stands: ${standing.statements.map(sql).join('; ')}.`,
+        invalidIndex && `The index ${id(invalidIndex)} was left invalid.`,
+        unanswered && `Whether this was carried out is not known: ${sql(unanswered.statement)}.`,
+    ]
+        .filter(Boolean)
+        .join(' ');
+}
+
 ;// CONCATENATED MODULE: ./src/report/segments.ts
 
 
@@ -17980,6 +17901,11 @@ function planHiddenIn(body, digest) {
 /** None of these is part of JSON's own syntax, so each stands in a string, where it can be escaped. */
 const inComment = (json) => json.replaceAll(/[^\x20-\x7e]|[<>@#&]|(?<=-)-/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
+;// CONCATENATED MODULE: ./src/plan/plan.ts
+/** Whether the whole batch could be rendered. */
+const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
+const sameHeads = (a, b) => a.length === b.length && a.every((head, index) => head === b[index]);
+
 ;// CONCATENATED MODULE: ./src/report/changes.ts
 
 
@@ -18032,94 +17958,149 @@ function listed(ids) {
     return `revision${ids.length === 1 ? '' : 's'} ${words}`;
 }
 
-;// CONCATENATED MODULE: ./src/report/opening.ts
+;// CONCATENATED MODULE: ./src/report/outcomes.ts
 
 
 
 
-
-
-/** The sign of an outcome, by which one sees it from afar. */
-function icon({ outcome, failure }) {
-    if (outcome === undefined)
-        return '⏳';
-    switch (outcome) {
-        case 'rolled-back':
-        case 'refused':
-            return failure?.reason === 'cancelled' ? '⏹️' : '❌';
-        case 'in-doubt':
-        case 'partly-applied':
-            return '⚠️';
-        case 'applied':
-            return failure ? '⚠️' : '✅';
-        case 'rehearsed':
-        case 'up-to-date':
-            return '✅';
-        case 'previewed':
-            return '📋';
-    }
+const toldOf = (outcome) => outcome ?? 'under-way';
+const wasCancelled = ({ failure }) => failure?.reason === 'cancelled';
+const stopped = (result) => (wasCancelled(result) ? '⏹️' : '❌');
+const targeted = (state, { target }) => `${state} The target was ${target}.`.trimStart();
+const seeLog = (run) => run && `See the [log of the run](${run}).`;
+const notRead = ' (not re-read: it could not be reached)';
+const unread = ({ reread }) => (reread === false ? notRead : '');
+const at = ({ the, name, state }) => `${the} is at ${name(state.newHeads ?? [])}`;
+const before = ({ name, state }) => name(state.priorHeads ?? []);
+const sentences = (...all) => all.filter(Boolean).join(' ');
+/** `upgrading by 2 revisions`. */
+const outcomes_batchOf = (result) => {
+    const on = result.databases.length > 1 ? ` on ${count(result.databases.length, 'database')}` : '';
+    return `by ${count(revisionsOf(result).length, 'revision')}${on}`;
+};
+/** The heads after a step that has changed nothing, or what is known of them. */
+function unchanged(spoken, untouched) {
+    const { state, the } = spoken;
+    const { newHeads, priorHeads, name, reread } = state;
+    if (!newHeads)
+        return `${the} ${untouched}.`;
+    if (!name)
+        return '';
+    return priorHeads && sameHeads(newHeads, priorHeads)
+        ? `${at(spoken)}, as before${reread ? '' : notRead}.`
+        : `${the} is now at ${spoken.name(newHeads)}; this step changed nothing in it.`;
 }
-/** The state of each database, and where it goes. */
-function opening(result) {
-    const { databases } = result;
-    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
-    return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
-}
-function openingOf(database, result) {
-    const { plan } = database;
-    const outcome = outcomeOf(database, result);
-    const several = result.databases.length > 1;
-    const name = (heads) => code(clip(nameHeads(heads), messageLength));
-    const state = stateOfOne({ ...database, bind: code(clip(database.bind, nameLength)) }, result, name, markdown);
-    if (!plan || outcome === 'up-to-date' || outcome === 'in-doubt')
-        return state;
-    if (several && plan.revisions.length === 0)
-        return state;
-    const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
-    const one = segments_isDivided(database) ? `in ${count(database.segments.length, 'segment')}` : 'in one transaction';
-    const whole = several
-        ? 'together with the others: all of it or nothing'
-        : segments_isDivided(database)
-            ? `${one}, which are each committed on its own`
-            : `${one}: all of it or nothing`;
-    switch (outcome) {
-        case undefined:
+/** Each outcome, in every place where it is told. */
+const outcomes = {
+    'under-way': {
+        sign: () => '⏳',
+        headline: result => {
+            const doing = result.direction === 'downgrade' ? 'downgrading' : 'upgrading';
             return result.mode === 'rehearse'
-                ? `${state} This run takes it to ${target} in one transaction, and then rolls that back.`
-                : `${state} This run brings it to ${target} ${whole}.`;
-        case 'previewed':
-            return database.name
-                ? `${state} An apply brings it to ${target} ${whole}.`
-                : `From ${prior} to ${target} ${whole}. ${state}`;
-        case 'rehearsed':
-            return `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`;
-        case 'applied':
-            if (!sameHeads(database.newHeads ?? [], plan.newHeads))
+                ? `rehearsing the ${result.direction} ${outcomes_batchOf(result)}`
+                : `${doing} ${outcomes_batchOf(result)}`;
+        },
+        state: spoken => `${spoken.the} is at ${before(spoken)}.`,
+        opening: (state, { target, whole }, { result }) => result.mode === 'rehearse'
+            ? `${state} This run takes it to ${target} in one transaction, and then rolls that back.`
+            : `${state} This run brings it to ${target} ${whole}.`,
+        next: run => `It is running now${run && `: see the [log of the run](${run})`}.`,
+    },
+    'up-to-date': {
+        sign: () => '✅',
+        headline: () => 'nothing to do',
+        state: spoken => spoken.state.name ? `${at(spoken)}.` : `No database was asked; the batch from ${before(spoken)} is empty.`,
+        next: () => '',
+    },
+    previewed: {
+        sign: () => '📋',
+        headline: result => `${result.direction} ${outcomes_batchOf(result)}`,
+        state: spoken => spoken.state.name
+            ? `${spoken.the} is at ${before(spoken)}; nothing was written to it.`
+            : 'No database was asked.',
+        opening: (state, { prior, target, whole }, spoken) => spoken.state.name
+            ? `${state} An apply brings it to ${target} ${whole}.`
+            : `From ${prior} to ${target} ${whole}. ${state}`,
+        next: () => 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.',
+    },
+    rehearsed: {
+        sign: () => '✅',
+        headline: result => `${result.direction} ${outcomes_batchOf(result)} rehearsed, nothing of it kept`,
+        state: spoken => `${spoken.the} is at ${before(spoken)}, as before.`,
+        opening: (state, { prior, target }) => `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`,
+        next: () => 'To apply it, run this action with `mode: apply`.',
+    },
+    applied: {
+        sign: ({ failure }) => (failure ? '⚠️' : '✅'),
+        headline: result => {
+            const done = result.direction === 'downgrade' ? 'downgraded' : 'upgraded';
+            return result.failure ? 'committed, and not at its target' : `${done} ${outcomes_batchOf(result)}`;
+        },
+        state: spoken => `${at(spoken)}${unread(spoken.state)}.`,
+        opening: (state, { prior, target, isThere, one }, { result, state: { reread } }) => {
+            if (!isThere)
                 return `${state} The target was ${target}.`;
-            if (database.reread === false)
-                return `${state} It was at ${prior}.`;
-            return several ? `${state} It was at ${prior}.` : `The database went from ${prior} to ${target} ${one}.`;
-        default:
-            return `${state} The target was ${target}.`.trimStart();
-    }
-}
-/** The last line: where to look, or what to run next. */
-function howToGoOn({ outcome, failure }, run) {
-    if (outcome === undefined)
-        return `It is running now${run && `: see the [log of the run](${run})`}.`;
-    switch (outcome) {
-        case 'previewed':
-            return 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.';
-        case 'rehearsed':
-            return 'To apply it, run this action with `mode: apply`.';
-        case 'rolled-back':
-        case 'refused':
-        case 'in-doubt':
-        case 'partly-applied':
-            return run && `See the [log of the run](${run}).`;
-        default:
-            return failure && run ? `See the [log of the run](${run}).` : '';
-    }
+            const isAlone = result.databases.length === 1 && reread !== false;
+            return isAlone ? `The database went from ${prior} to ${target} ${one}.` : `${state} It was at ${prior}.`;
+        },
+        next: (run, { failure }) => (failure ? seeLog(run) : ''),
+    },
+    'rolled-back': {
+        sign: stopped,
+        headline: result => `${wasCancelled(result) ? 'cancelled' : 'failed'}, everything rolled back`,
+        state: spoken => unchanged(spoken, 'is as it was before'),
+        opening: targeted,
+        next: seeLog,
+    },
+    refused: {
+        sign: stopped,
+        headline: result => (wasCancelled(result) ? 'cancelled before anything ran' : 'refused, nothing ran'),
+        state: spoken => unchanged(spoken, 'was not touched'),
+        opening: targeted,
+        next: seeLog,
+    },
+    'in-doubt': {
+        sign: () => '⚠️',
+        headline: () => 'in doubt, no answer to the COMMIT',
+        state: ({ state, the, name, style }) => {
+            if (state.leftPrepared)
+                return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`;
+            const { from, to } = state.doubt ?? { from: state.priorHeads ?? [], to: state.plan?.newHeads ?? [] };
+            const where = sameHeads(from, to) ? `at ${name(from)}` : `wholly at ${name(from)} or wholly at ${name(to)}`;
+            return sentences(`${the} is ${where}.`, besidesHeads(state, style));
+        },
+        next: seeLog,
+    },
+    'partly-applied': {
+        sign: () => '⚠️',
+        headline: result => {
+            const segments = result.databases[0]?.segments ?? [];
+            if (segments.length === 0)
+                return 'partly applied, some databases have moved and others have not';
+            const there = segments.filter(({ outcome }) => outcome === 'applied').length;
+            const why = wasCancelled(result) ? 'cancelled' : 'failed';
+            return `${why}, ${there} of ${count(segments.length, 'segment')} committed`;
+        },
+        state: spoken => {
+            return sentences(`${at(spoken)}${unread(spoken.state)}.`, besidesHeads(spoken.state, spoken.style));
+        },
+        opening: targeted,
+        next: seeLog,
+    },
+};
+/** The sign of an outcome. */
+const signOf = (result) => outcomes[toldOf(result.outcome)].sign(result);
+/** One line that says what will happen, or what has. */
+const headline = (result) => outcomes[toldOf(result.outcome)].headline(result);
+/** The last line: where to look, or what to run next; `run` is the web page of the run, empty where there is none. */
+const howToGoOn = (result, run) => outcomes[toldOf(result.outcome)].next(run, result);
+/** The state of one database whose outcome that is, in one sentence; empty where there is none to speak of. */
+const stateSaid = (outcome, spoken) => outcomes[toldOf(outcome)].state(spoken);
+/** The same with where the batch goes, or went. */
+function openingSaid(outcome, journey, spoken) {
+    const words = outcomes[toldOf(outcome)];
+    const state = words.state(spoken);
+    return words.opening?.(state, journey, spoken) ?? state;
 }
 
 ;// CONCATENATED MODULE: ./src/report/life.ts
@@ -18188,15 +18169,71 @@ function lineOf(result, run) {
     const name = run ? `[${mode}](${run})` : mode;
     const why = failure ? ` (${failure.reason})` : '';
     const digest = digested && revisionsOf(result).length > 0 ? `, digest ${code(`${digestOf(digested).slice(0, 19)}…`)}` : '';
-    return `- ${icon(result)} ${name}: ${headline(result)}${why}${digest}`;
+    return `- ${signOf(result)} ${name}: ${headline(result)}${why}${digest}`;
 }
 const withoutRun = (line) => line.replace(/\]\([^)]*\)/, '](');
+
+;// CONCATENATED MODULE: ./src/report/state.ts
+
+
+
+/** The state of the databases, a sentence for each; empty where there is none to speak of. */
+function stateOf(result, name) {
+    return result.databases
+        .map(database => stateSaid(outcomeOf(database, result), spokenOf(database, result, name)))
+        .filter(Boolean)
+        .join(result.databases.length > 1 ? '\n' : ' ');
+}
+/** One database as it is spoken of, its heads by `name`; `bind` stands for its own where that is written otherwise. */
+function spokenOf(state, result, name = nameHeads, { style, bind = state.bind } = {}) {
+    const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
+    return { state, result, the, name, style };
+}
+/** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
+function explain(result) {
+    const { message = '', details = {} } = result.failure ?? {};
+    const statement = details.statement && describeStatement(details.statement);
+    return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n');
+}
+
+;// CONCATENATED MODULE: ./src/report/opening.ts
+
+
+
+
+
+
+
+
+/** The state of each database, and where it goes. */
+function opening(result) {
+    const { databases } = result;
+    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
+    return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
+}
+function openingOf(database, result) {
+    const { plan, newHeads = [], bind } = database;
+    const outcome = outcomeOf(database, result);
+    const several = result.databases.length > 1;
+    const name = (heads) => code(clip(nameHeads(heads), messageLength));
+    const spoken = spokenOf(database, result, name, { style: markdown, bind: code(clip(bind, nameLength)) });
+    if (!plan || (several && plan.revisions.length === 0))
+        return stateSaid(outcome, spoken);
+    const one = segments_isDivided(database) ? `in ${count(database.segments.length, 'segment')}` : 'in one transaction';
+    const whole = several
+        ? 'together with the others: all of it or nothing'
+        : segments_isDivided(database)
+            ? `${one}, which are each committed on its own`
+            : `${one}: all of it or nothing`;
+    const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
+    return openingSaid(outcome, { prior, target, isThere: sameHeads(newHeads, plan.newHeads), one, whole }, spoken);
+}
 
 ;// CONCATENATED MODULE: ./src/plan/literals.ts
 
 /**
- * A statement with its constants replaced by `$1`, `$2` and so on: strings in any statement, and numbers where they are
- * data. In DDL numbers are lengths and scales, which tell nothing of anybody. Comments go. Needs the parser to be loaded.
+ * A statement with its constants replaced by `$1`, `$2` and so on. Lengths and scales of types, which tell nothing of
+ * anybody, stay. Comments go. Needs the parser to be loaded.
  */
 function hideLiterals(sql) {
     if (sql.length > literals_longest)
@@ -18213,13 +18250,20 @@ function hideLiterals(sql) {
         return '/* not shown: its constants cannot be told from the rest */';
     }
     const bytes = Buffer.from(sql.replaceAll('\0', ''));
-    const first = tokens.find(({ tokenType }) => !comments.has(tokenType));
-    const hidden = isData(first?.text ?? '') ? new Set([...strings, ...numbers]) : strings;
     const pieces = [];
     let [at, count] = [0, 0];
-    for (const { start, end, tokenType } of tokens) {
+    // Of a type, the parenthesis behind its name, and what was read in it, up to now.
+    let [word, isOfType] = ['', false];
+    for (const { start, end, tokenType, text } of tokens) {
         const comment = comments.has(tokenType);
-        if (!comment && !hidden.has(tokenType))
+        if (!comment) {
+            if (text === '(')
+                isOfType = sized.test(word);
+            else if (text !== ',' && tokenType !== integer)
+                isOfType = false;
+            word = text;
+        }
+        if (!comment && !strings.has(tokenType) && (!numbers.has(tokenType) || isOfType))
             continue;
         pieces.push(bytes.toString('utf8', at, start), comment ? '' : `$${++count}`);
         at = end;
@@ -18228,7 +18272,8 @@ function hideLiterals(sql) {
 }
 /** In characters. */
 const literals_longest = 4_000_000;
-const isData = (word) => /^(select|insert|update|delete|merge|with|values|copy|call|execute)$/i.test(word);
+/** The last word of PostgreSQL's types that have a length, a precision or a scale, and of pgvector's; none is a function's. */
+const sized = /^(varchar|varying|char|character|nchar|bpchar|numeric|decimal|dec|bit|varbit|float|time|timetz|timestamp|timestamptz|interval|vector|halfvec|sparsevec)$/i;
 /** FCONST, SCONST, USCONST, BCONST, XCONST and ICONST of PostgreSQL 18's grammar. */
 const [literals_float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266];
 const strings = new Set([string, unicodeString, bits, hex]);
@@ -18534,6 +18579,7 @@ function unseenNote(batch) {
 
 
 
+
 /** One comment, in characters. */
 const commentLimit = { most: 65_536, sizeOf: text => text.length };
 /** The summary of one step, in bytes. */
@@ -18585,7 +18631,7 @@ function cutToFit(result, { run, standing, problem = '' }, limit, { history, kep
         ].filter(Boolean);
         const parts = [
             // The hidden plan in place of the empty line: an HTML comment needs none behind it.
-            `${marker(result.label)}\n${hidden}\n### ${icon(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+            `${marker(result.label)}\n${hidden}\n### ${signOf(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
             opening(result),
             result.failure && !isBrief && unmarked(failed(result.failure)),
             kept && otherThanPreviewed(result, kept),
@@ -20294,7 +20340,9 @@ const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
 /** The version table as SQL names it. */
 const heads_nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
 const relation = `c.oid::text AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
-  pg_catalog.row_security_active(c.oid) AS "isFiltered"
+  pg_catalog.row_security_active(c.oid) AS "isFiltered",
+  EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class heir ON heir.oid = i.inhrelid
+          WHERE heir.relpersistence = 't') AS "mayHaveTemporaryHeirs"
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`;
 /** What the name means to anybody who connects: a temporary relation, which would come first, is one session's alone. */
 async function findRelation(client, { name, schema }) {
@@ -20316,7 +20364,8 @@ async function locate(client, { oid, name }) {
 async function readRows(client, found, called = found && heads_nameOf(found)) {
     if (!found)
         return { heads: [], tableExists: false };
-    const own = isTable(found)
+    // Who may read no more than the column may not read a tableoid.
+    const own = isTable(found) && found.mayHaveTemporaryHeirs
         ? ` v WHERE (SELECT relpersistence FROM pg_catalog.pg_class WHERE oid = v.tableoid) <> 't'`
         : '';
     try {
@@ -20997,7 +21046,7 @@ async function readScripts(files, reader, inputs) {
         // A Python that needs more than `-I -S` leaves it: its scripts are learned by their import.
         if (isDemanding)
             throw error;
-        return bytes.map(() => unread);
+        return bytes.map(() => scripts_unread);
     });
     return readings.map(({ values, computed, doc }, index) => {
         const [file, source] = [files[index], bytes[index]];
@@ -21034,7 +21083,7 @@ function bytesOf(file) {
         });
     }
 }
-const unread = {
+const scripts_unread = {
     values: {},
     computed: ['revision', 'down_revision', 'branch_labels', 'depends_on'],
     doc: '',
@@ -25079,7 +25128,9 @@ async function verify(target) {
     const heads = await headsBehindScripts(target);
     if (sameHeads(heads, newHeads))
         return;
-    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' });
+    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, {
+        advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits; where it sets a search_path, name the schema of its version table in version-table-schema.',
+    });
 }
 /** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
 async function verifySegment(target, expected) {
@@ -25732,8 +25783,10 @@ const request_identifier = (name) => `"${name.replaceAll('"', '""')}"`;
  * what is INITIALLY IMMEDIATE. A real COMMIT leaves each constraint as it was declared, and so does this.
  * SET CONSTRAINTS needs USAGE on the schema, and means all constraints of a name, also those that cannot be deferred,
  * where it fails: what cannot be named alone, or not at all, is left to the check before the real COMMIT.
+ * `others`: oids of the tables that other clients have changed and not committed, where their constraints may well be
+ * broken yet. Those are left out, and while there are others, what is INITIALLY IMMEDIATE stays as they have set it.
  */
-const checkDeferredConstraints = `DO LANGUAGE plpgsql $$
+const checkDeferredConstraints = (others) => `DO LANGUAGE plpgsql $$
 DECLARE every text; deferred text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable) THEN RETURN; END IF;
@@ -25744,7 +25797,9 @@ BEGIN
           WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE')
             AND (n.nspname OPERATOR(pg_catalog.!~) '^pg_temp_' OR n.oid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())
           GROUP BY n.nspname, c.conname
-          HAVING pg_catalog.bool_and(c.condeferrable)
+          HAVING pg_catalog.bool_and(${others ? 'c.condeferred' : 'c.condeferrable'})
+             AND NOT pg_catalog.bool_or(ARRAY[c.conrelid, c.confrelid]
+               OPERATOR(pg_catalog.&&) '{${[...(others ?? [])].join(',')}}'::pg_catalog.oid[])
              AND pg_catalog.bool_and(c.condeferred) OPERATOR(pg_catalog.=) pg_catalog.bool_or(c.condeferred)) AS found;
   IF every IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) every OPERATOR(pg_catalog.||) ' IMMEDIATE'; END IF;
   IF deferred IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' OPERATOR(pg_catalog.||) deferred OPERATOR(pg_catalog.||) ' DEFERRED'; END IF;
@@ -26360,8 +26415,9 @@ class Layers {
     /** What was found at a survey: only so many layers of the stack have an id, and with it anything written. */
     keep(written) {
         this.isSurveyed = true;
-        const isOurs = (layer) => layer.owner === this.top?.owner && layer.isBlank && !layer.carries;
-        let height = Math.min(written, this.height);
+        const isOurs = (layer) => layer.owner === this.top?.owner && layer.isBlank && !layer.carries && !layer.locks;
+        const locked = this.#stack.findLastIndex(({ locks }) => locks) + 1;
+        let height = Math.max(Math.min(written, this.height), locked);
         for (let top = this.#stack[height - 1]; top && isOurs(top); top = this.#stack[height - 1])
             height--;
         const dropped = this.#stack.splice(height);
@@ -26473,6 +26529,8 @@ class Upstream {
     doom;
     /** What the last ReadyForQuery said: `T` inside the transaction, `E` when it has failed, `I` between two. */
     status = 'T';
+    /** Whose the unnamed prepared statement is: the server has one, and each client thinks that it has its own. */
+    unnamedOf;
     constructor(client, listener) {
         this.listener = listener;
         this.#socket = client.connection.stream;
@@ -26484,6 +26542,7 @@ class Upstream {
     /** Takes the socket from pg, whose client is idle; `status` is what the server has told it last. */
     take(status) {
         this.status = status;
+        this.unnamedOf = undefined;
         this.#socket.removeAllListeners('data');
         this.#socket.on('data', this.#onData);
         this.#socket.on('close', this.#onClose);
@@ -26697,6 +26756,8 @@ const cannotUndo = (undone, written, revision) => conflict(`${phrase(undone)} wa
 const readsUncommitted = (reader, writer, table, revision) => conflict(`${phrase(reader)} has to do with rows of ${table} that ${phrase(writer)} has changed and not committed. Two connections of their own would not see that of each other; in the one transaction of the batch they do.`, [reader, writer], revision);
 /** A thread has waited for the open transaction of another one. */
 const waitedInVain = (waiting, open, milliseconds, revision) => conflict(`${phrase(waiting)} waited for the transaction of another thread, ${phrase(open)}, which is still open and has sent nothing for ${milliseconds / 1_000} s. In the one transaction of the batch, threads that write take turns.`, [waiting, open], revision, 'Let each thread end its transaction before it waits for another one, or raise lock-timeout.');
+/** A COPY waits for data that will not come before another connection has its answer. */
+const waitedForCopy = (waiting, copy, milliseconds, revision) => conflict(`${phrase(waiting)} waited for ${phrase(copy)}, whose COPY has got no data for ${milliseconds / 1_000} s. In the one transaction of the batch, nothing else can run during a COPY.`, [waiting, copy], revision, 'Read what is to be copied before the COPY begins, or raise lock-timeout.');
 /** What is told when a connection looks into the catalog, where no counter tells what it has seen. */
 const seesUncommitted = (reader, writer) => `${phrase(reader)} looks into the catalog while ${phrase(writer)} is not committed, and sees it; two connections of their own would not.`;
 function conflict(message, deeds, revision, advice = oneConnection) {
@@ -26894,6 +26955,7 @@ class TransactionViews {
 
 
 
+const locksRows = /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b/i;
 const aborted = 'current transaction is aborted, commands ignored until end of transaction block';
 /** The client's transaction as savepoints upstream: BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO. */
 class NestedTransaction {
@@ -26927,6 +26989,8 @@ class NestedTransaction {
     /** What the client is about to do, for people, should it stand in another's way. */
     note({ text: sql }) {
         const layer = this.views.ahead.layers.at(-1);
+        if (layer)
+            layer.locks ||= locksRows.test(sql);
         if (!layer || layer.deed?.writes)
             return;
         const writes = !/^\s*(select|fetch|declare|show|set|with)\b/i.test(sql);
@@ -26944,7 +27008,7 @@ class NestedTransaction {
     #push({ asksBefore = false } = {}) {
         const { owner } = this.nest;
         const savepoint = this.savepoints.newName();
-        const nothing = { deed: undefined, carries: undefined, writtenBefore: undefined, isBlank: false };
+        const nothing = { deed: undefined, carries: undefined, writtenBefore: undefined, isBlank: false, locks: false };
         const layer = { savepoint, owner, status: 'open', ...nothing };
         const ask = (found) => {
             layer.writtenBefore = found.written;
@@ -27165,9 +27229,11 @@ class NestedTransaction {
     /** What else a COMMIT does: checks, and what ends with it. */
     #asACommitDoes({ layers, fleeting }) {
         const { owner, canCheckConstraints } = this.nest;
-        const checks = layers.length > 0 && canCheckConstraints && this.nest.layers.othersOpen(owner).length === 0;
+        const checks = layers.length > 0 && canCheckConstraints;
+        const others = this.nest.layers.othersOpen(owner);
+        const changed = others.length > 0 ? new Set(others.flatMap(other => [...other.changed.keys()])) : undefined;
         const sql = [
-            ...(checks ? [checkDeferredConstraints] : []),
+            ...(checks ? [checkDeferredConstraints(changed)] : []),
             ...fleeting.filter(({ kind }) => kind === 'table').map(dropTable),
         ];
         return join(afterwards(() => {
@@ -27528,6 +27594,8 @@ class ExtendedProtocol {
     transaction;
     statements;
     closed;
+    /** The Parse message of the client's unnamed statement. */
+    #unnamed;
     constructor(unit, execution, transaction, statements, 
     /** Told of each portal that the client closes. */
     closed) {
@@ -27576,8 +27644,13 @@ class ExtendedProtocol {
         this.transaction.enter(finish);
         // A name that is taken is for the server to refuse.
         const done = taken ? undefined : statements.add(name.text, understood);
+        const parse = wire_parse(statements.upstreamName(name.text), understood.bytes, body.subarray(sql.next));
+        if (!name.text) {
+            this.#unnamed = Buffer.from(parse);
+            unit.takeUnnamed(true);
+        }
         unit.send({
-            bytes: wire_parse(statements.upstreamName(name.text), understood.bytes, body.subarray(sql.next)),
+            bytes: parse,
             expected: [{ ends: '1', deliver: unit.deliverTo(finish), ...(done && { done }) }],
         });
     }
@@ -27600,6 +27673,7 @@ class ExtendedProtocol {
             const cursor = { kind: 'cursor', name: upstreamPortal, hold: false };
             this.transaction.views.change(({ fleeting }) => void fleeting.push(cursor));
         }
+        this.#restoreUnnamed(name.text);
         unit.send({
             bytes: wire_frame('B', cstring(upstreamPortal), cstring(statements.upstreamName(name.text)), rest),
             expected: [{ ends: '2', deliver: unit.deliverTo(finish) }],
@@ -27613,12 +27687,26 @@ class ExtendedProtocol {
         if (statement && isControl(statement))
             return unit.answer(ofStatement ? Buffer.concat([noParameters, noData]) : noData);
         this.transaction.open();
+        if (ofStatement)
+            this.#restoreUnnamed(name);
         unit.send({
             bytes: ofStatement
                 ? wire_describeStatement(statements.upstreamName(name))
                 : describePortal(statements.upstreamPortal(name)),
             expected: [{ ends: 'Tn', deliver: unit.deliver }],
         });
+    }
+    /** Another client has had the turn since the Parse, and the unnamed statement may be its: ours is parsed once more. */
+    #restoreUnnamed(name) {
+        const { unit } = this;
+        if (name || !this.#unnamed || unit.hasUnnamed)
+            return;
+        unit.takeUnnamed(true);
+        const deliver = (message) => {
+            if (message.type === 'E')
+                unit.deliver(message);
+        };
+        unit.send({ bytes: this.#unnamed, expected: [{ ends: '1', deliver }] });
     }
     #execute({ body }) {
         const name = readCString(body);
@@ -27891,6 +27979,7 @@ class SimpleProtocol {
     /** As it came, which is less for everybody than five messages. */
     #pass(statement, frame) {
         this.#rest = [];
+        this.unit.takeUnnamed(false);
         this.execution.pass(statement, frame, this.unit.record(statement.text));
         this.endUnit({ sync: false });
     }
@@ -27917,6 +28006,7 @@ class SimpleProtocol {
                     { ends: 'Tn', deliver: (message) => message.type !== 'n' && deliver(message) },
                 ],
             };
+            this.unit.takeUnnamed(false);
             this.execution.run(piece, ahead, execute(''), finish);
         }
         if (this.copy.state === 'no')
@@ -28074,6 +28164,15 @@ class Unit {
         if (!this.failed)
             this.upstream.send(request);
     }
+    /** The unnamed prepared statement is this client's from here on, or nobody's. */
+    takeUnnamed(isOurs) {
+        if (!this.failed)
+            this.upstream.unnamedOf = isOurs ? this : undefined;
+    }
+    /** Whether what stands upstream as the unnamed prepared statement is this client's. */
+    get hasUnnamed() {
+        return this.upstream.unnamedOf === this;
+    }
     /** Puts the statement on the tape. */
     record(sql, parameters = () => []) {
         return this.tape.start(sql, parameters);
@@ -28120,6 +28219,8 @@ class Unit {
     }
     #fail() {
         this.failed = true;
+        // A Parse behind the error was skipped.
+        this.upstream.unnamedOf = undefined;
         this.onFailure();
     }
 }
@@ -28224,8 +28325,10 @@ class Session {
         const { type } = message;
         if (type === 'X')
             return this.end();
-        if (this.#copy.state === 'data')
+        if (this.#copy.state === 'data') {
+            this.quietSince = performance.now();
             return this.#copy.pass(message);
+        }
         if (isCopyData(type))
             return; // left over from a COPY that failed: PostgreSQL ignores them as well
         const state = this.#state;
@@ -28326,6 +28429,9 @@ class Session {
     get heldStatement() {
         return this.#held?.text ?? '';
     }
+    get owesData() {
+        return this.#copy.state === 'data';
+    }
     /** Between a Flush and its Sync. */
     offerTurn() {
         const { turns, upstream } = this.shared;
@@ -28369,6 +28475,7 @@ class Session {
             this.#hasFlushed();
     }
     #copyData() {
+        this.quietSince = performance.now();
         if (this.#client.ended)
             this.#copy.giveUp();
         else
@@ -28579,6 +28686,8 @@ class Turns {
     }
     #next() {
         const { upstream, layers } = this.places;
+        if (this.holder && this.#waiting[0])
+            this.#watchCopy(this.holder, this.#waiting[0]);
         if (this.holder || this.#isSurveying || upstream.lost || this.#cancelling > 0)
             return;
         // A statement_timeout of a millisecond or a cancellation may hit even a SAVEPOINT; without one there is no way back.
@@ -28662,6 +28771,18 @@ class Turns {
             return undefined;
         const blocker = [...sessions].find(other => others.includes(other) && speakers.areConcurrent(session, other));
         return blocker && !session.onlyBeginsOrEnds ? blocker : undefined;
+    }
+    /** A COPY may wait for what its client wants to read on the connection that waits for the COPY. */
+    #watchCopy(holder, { who, place, heldStatement: sql }) {
+        const { patience, upstream, layers, tape } = this.places;
+        clearTimeout(this.#alarm);
+        if (patience === 0 || upstream.lost)
+            return;
+        const left = holder.quietSince + patience - performance.now();
+        if (!holder.owesData || left > 0)
+            this.#alarm = setTimeout(() => this.#next(), Math.max(left, 100)).unref();
+        else
+            upstream.abandon(waitedForCopy({ who, place, sql }, layers.deedOf(holder), patience, tape.revision));
     }
     /** Those who wait for a thread that sends nothing do so for a while only. */
     #watchPatience() {
@@ -29662,8 +29783,8 @@ const main_grace = 10_000;
 /** The only place that sets outputs and fails the step. */
 async function main() {
     const stopped = new AbortController();
-    // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills.
-    for (const signal of ['SIGINT', 'SIGTERM'])
+    // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills; a terminal that goes away sends SIGHUP.
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
         process.on(signal, () => stopped.abort());
     const faults = watchFaults(stopped);
     const result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] };

@@ -16,8 +16,8 @@ const grace = 10_000
 /** The only place that sets outputs and fails the step. */
 async function main(): Promise<void> {
   const stopped = new AbortController()
-  // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stopped.abort())
+  // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills; a terminal that goes away sends SIGHUP.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stopped.abort())
   const faults = watchFaults(stopped)
   const result: Result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] }
   let hidesLiterals = false

@@ -18,7 +18,10 @@ export async function verify(target: Target): Promise<void> {
   throw new Failure(
     'migration-failed',
     `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`,
-    { advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits.' },
+    {
+      advice:
+        'Check that env.py runs the migrations, on a connection whose transaction it commits; where it sets a search_path, name the schema of its version table in version-table-schema.',
+    },
   )
 }
 

@@ -112,6 +112,16 @@ class Gates:
             record.info[told] = now
             tell(number, now)
 
+    def spoken(self, connection, cursor, statement, parameters, context, executemany):
+        """SQLAlchemy's before_cursor_execute event: who has taken a connection may hand it to another thread or task."""
+        if not self.addresses:
+            return
+        info = connection.info
+        number, was, now = info.get(numbered), info.get(told), talker()
+        if number is not None and (was is None or was[:2] != now):
+            info[told] = (*now, was and was[2])
+            tell(number, info[told])
+
     def guard(self, connect):
         """Wraps a driver's own connect(), which a script may call past SQLAlchemy."""
 
@@ -137,12 +147,21 @@ def tell(number, now):
     channel.ask(speaker={"connection": number, "thread": thread, "task": task, "place": place})
 
 
-def speaker():
-    """The thread, the task of an event loop, and the place in the user's code."""
-    task = None
+def current_task():
     # Not imported where nobody else did: it takes a twentieth of a second.
     with contextlib.suppress(KeyError, RuntimeError):
-        task = sys.modules["asyncio"].current_task()
+        return sys.modules["asyncio"].current_task()
+
+
+def talker():
+    """The thread, and the task of an event loop."""
+    task = current_task()
+    return str(threading.get_ident()), task and str(id(task))
+
+
+def speaker():
+    """The same, and the place in the user's code."""
+    task = current_task()
     frame = sys._getframe(1)
     while frame is not None and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
@@ -150,7 +169,7 @@ def speaker():
         # SQLAlchemy's greenlet does not know who awaits it.
         frame = next((each for each in reversed(task.get_stack()) if is_users(each.f_code.co_filename)), None)
     place = frame and {"file": frame.f_code.co_filename, "line": frame.f_lineno}
-    return str(threading.get_ident()), task and str(id(task)), place
+    return (*talker(), place)
 
 
 def refused_in_dry_run(connect):
@@ -172,6 +191,7 @@ def watch_connections():
     event.listen(Engine, "do_connect", gates.reroute)
     event.listen(Pool, "connect", gates.check)
     event.listen(Pool, "checkout", gates.taken)
+    event.listen(Engine, "before_cursor_execute", gates.spoken)
 
 
 def guard_drivers():

@@ -104,7 +104,7 @@ test('a deferred constraint violated in an earlier revision is blamed on that on
   expect(step.log).not.toContain('✓')
 })
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   test(`cancelled by ${signal} in the middle of a statement: the statement is cancelled and everything rolled back`, async () => {
     const url = await createDatabase()
     const before = await contents(url)
