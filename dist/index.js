@@ -26137,12 +26137,16 @@ function survey_read(json) {
     return { written, tables: new Map(counted) };
 }
 const nothing = { written: 0, tables: new Map() };
-/** What has grown between two surveys, by oid with the tables' names. */
-function grown(before, after, what) {
+/**
+ * What differs between two surveys, by oid with the tables' names: of reads what has grown, of changes also what has
+ * shrunk, for a TRUNCATE begins to count anew.
+ */
+function difference(before, after, what) {
     const found = new Map();
-    for (const [oid, counters] of after.tables) {
-        if (counters[what] > (before.tables.get(oid)?.[what] ?? 0))
-            found.set(oid, counters.name);
+    for (const [oid, { name }] of [...before.tables, ...after.tables]) {
+        const [was, is] = [before, after].map(({ tables }) => tables.get(oid)?.[what] ?? 0);
+        if (is > was || (what === 'changes' && is < was))
+            found.set(oid, name);
     }
     return found;
 }
@@ -26271,7 +26275,7 @@ class Isolation {
     }
     /** What has been changed since the survey before is the owner's. */
     attribute(owner, survey) {
-        for (const [oid, name] of grown(this.#changes, survey, 'changes'))
+        for (const [oid, name] of difference(this.#changes, survey, 'changes'))
             owner.changed.set(oid, name);
         this.#changes = this.#reads = survey;
     }
@@ -26281,7 +26285,7 @@ class Isolation {
     }
     /** What has been read since the survey before, and is `dirty`. */
     firstOf(dirty, survey) {
-        const read = grown(this.#reads, survey, 'reads');
+        const read = difference(this.#reads, survey, 'reads');
         return [...dirty].find(([oid]) => read.has(oid))?.[1];
     }
     /** What the owner must not read now, by oid. */
@@ -26652,6 +26656,8 @@ class Upstream {
 
 /** Bytes that are taken in from a client that has to wait. */
 const client_patience = 1_000_000;
+/** Bytes of an answer that are taken in for a client that does not read it. */
+const mostTakenIn = 256_000_000;
 /** A client's socket. Who writes faster than the other side reads is held back, client and server alike. */
 class ClientSocket {
     socket;
@@ -26664,6 +26670,8 @@ class ClientSocket {
     #congested = false;
     /** What the client may not have yet. */
     #held;
+    /** Whoever waits for the turn waits for the end of this answer: it is taken in though the client does not read it. */
+    #takesIn = false;
     constructor(socket, reader, upstream, hearer) {
         this.socket = socket;
         this.reader = reader;
@@ -26728,9 +26736,20 @@ class ClientSocket {
             return;
         if (writeTogether(this.socket, bytes) || this.#clogged)
             return;
+        if (this.#takesIn && this.socket.writableLength < mostTakenIn)
+            return;
         this.#clogged = true;
         this.upstream.pause();
         this.socket.once('drain', this.#unclog);
+    }
+    /** From now on, until the end of the answer, PostgreSQL is not held back for a client that does not read. */
+    takeIn() {
+        this.#takesIn = true;
+        this.#unclog();
+    }
+    /** The answer has ended. */
+    takenIn() {
+        this.#takesIn = false;
     }
     #unclog = () => {
         if (!this.#clogged)
@@ -26758,6 +26777,10 @@ const readsUncommitted = (reader, writer, table, revision) => conflict(`${phrase
 const waitedInVain = (waiting, open, milliseconds, revision) => conflict(`${phrase(waiting)} waited for the transaction of another thread, ${phrase(open)}, which is still open and has sent nothing for ${milliseconds / 1_000} s. In the one transaction of the batch, threads that write take turns.`, [waiting, open], revision, 'Let each thread end its transaction before it waits for another one, or raise lock-timeout.');
 /** A COPY waits for data that will not come before another connection has its answer. */
 const waitedForCopy = (waiting, copy, milliseconds, revision) => conflict(`${phrase(waiting)} waited for ${phrase(copy)}, whose COPY has got no data for ${milliseconds / 1_000} s. In the one transaction of the batch, nothing else can run during a COPY.`, [waiting, copy], revision, 'Read what is to be copied before the COPY begins, or raise lock-timeout.');
+/** A statement names a table of which another connection has a temporary one: to all of them it is that one. */
+const meetsTemporaryTable = (reader, owner, table, revision) => conflict(`${phrase(reader)} names ${table}, and ${owner.who} has a temporary table of that name. In the one session of the batch all connections would mean the temporary one.`, [reader, owner], revision, 'Give the temporary table a name of its own, or drop it before another connection is used.');
+/** currval() and lastval() are what the session has drawn last. */
+const sharesSequence = (reader, other, revision) => conflict(`${phrase(reader)} asks for the value that its session has drawn last, and ${other.who} has written as well. In the one session of the batch that may be the other one's value.`, [reader, other], revision, 'Use RETURNING in place of currval() and lastval().');
 /** What is told when a connection looks into the catalog, where no counter tells what it has seen. */
 const seesUncommitted = (reader, writer) => `${phrase(reader)} looks into the catalog while ${phrase(writer)} is not committed, and sees it; two connections of their own would not.`;
 function conflict(message, deeds, revision, advice = oneConnection) {
@@ -26955,7 +26978,7 @@ class TransactionViews {
 
 
 
-const locksRows = /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b/i;
+const locksRows = /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b|^\s*lock\b/i;
 const aborted = 'current transaction is aborted, commands ignored until end of transaction block';
 /** The client's transaction as savepoints upstream: BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO. */
 class NestedTransaction {
@@ -27859,6 +27882,7 @@ class PreparedStatements {
 
 /** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
 const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i;
+const escaped = (text) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
 const portalNamed = (name) => ({ name, hold: false });
 /** What a session sees of what others have changed and not committed. */
 class Sight {
@@ -27906,6 +27930,7 @@ class Sight {
             layers.closed(this.owner, closes);
         if (looksIntoCatalog.test(text))
             this.#tellOfCatalog();
+        this.#refuseWhatIsOneSessions(text);
         const cursor = fetches ?? portal;
         const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty;
         for (const [oid, dirty] of seen)
@@ -27918,13 +27943,13 @@ class Sight {
     }
     /** Whether nothing was seen that another has not committed; otherwise the batch has failed. `refusal`: the unit's error. */
     isClean(found, refusal) {
-        const { isolation, layers, tape, upstream } = this.view;
+        const { isolation, tape, upstream } = this.view;
         const seen = isolation.firstOf(this.#visible, found) ?? this.#stumbledOver(refusal);
         isolation.attribute(this.owner, found);
         if (!seen)
             return true;
         const { table, changedBy } = seen;
-        upstream.abandon(readsUncommitted(this.#deed, layers.deedOf(changedBy), table, tape.revision));
+        upstream.abandon(readsUncommitted(this.#deed, changedBy.deedOn(table), table, tape.revision));
         return false;
     }
     /** A row that is not committed was in the way of one to be inserted: no counter tells, and PostgreSQL would have waited. */
@@ -27935,6 +27960,22 @@ class Sight {
             const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '');
             return (isDuplicate && table === name) || (resolves && this.#statement.includes(name));
         });
+    }
+    /** Temporary tables and the last value of a sequence are one session's; here all of them are one. */
+    #refuseWhatIsOneSessions(text) {
+        const { sessions, tape, upstream } = this.view;
+        if (sessions.size < 2)
+            return;
+        for (const other of sessions) {
+            if (other === this.owner)
+                continue;
+            const table = other.temporaryTables.find(name => new RegExp(`(?<![\\w.])"?${escaped(name)}\\b`, 'i').test(text));
+            if (table)
+                return upstream.abandon(meetsTemporaryTable(this.#deed, other.deedOn(table), table, tape.revision));
+            if (other.hasWritten && /\b(currval|lastval)\s*\(/i.test(text)) {
+                return upstream.abandon(sharesSequence(this.#deed, { who: other.who, place: other.place, sql: '' }, tape.revision));
+            }
+        }
     }
     #tellOfCatalog() {
         const { layers, onCatalogRead } = this.view;
@@ -28242,6 +28283,12 @@ class Unit {
 
 
 
+/** How many statements of a transaction are remembered, to say which one is in the way. */
+const mostDeeds = 200;
+/** By its looks. */
+const session_isRead = ({ text }) => /^\s*(select|fetch|move|close|declare|show|set|reset|with)\b/i.test(text);
+/** Without its schema and quotes. */
+const bareName = (table) => table.replace(/^.*\./, '').replaceAll('"', '');
 /**
  * One client connection inside the gate, past its startup.
  *
@@ -28253,6 +28300,9 @@ class Session {
     shared;
     changed = new Map();
     definition = '';
+    hasWritten = false;
+    /** What its open transaction has done, the first words of it. */
+    #deeds = [];
     quietSince = performance.now();
     saved;
     /** Who knows it may cancel the session's statement. */
@@ -28279,6 +28329,7 @@ class Session {
             begins: (before) => isolation.begins(before),
             ended: () => {
                 this.changed.clear();
+                this.#deeds = [];
                 this.definition = '';
                 layers.ended(this);
             },
@@ -28309,6 +28360,11 @@ class Session {
     }
     get place() {
         return this.shared.speakers.placeOf(this);
+    }
+    deedOn(table) {
+        const { who, place } = this;
+        const sql = this.#deeds.find(each => each.includes(bareName(table)));
+        return sql === undefined ? this.shared.layers.deedOf(this) : { who, place, sql };
     }
     dropped(layers) {
         this.transaction.dropped(layers);
@@ -28422,9 +28478,14 @@ class Session {
         const statement = this.transaction.now.status === 'I' ? this.#held : undefined;
         return statement?.alone ? statement.text : undefined;
     }
-    get onlyBeginsOrEnds() {
-        const { kind } = this.#held?.effect ?? {};
-        return kind === 'begin' || kind === 'commit' || kind === 'rollback';
+    get isHarmless() {
+        const { effect, fetches, closes } = this.#held ?? {};
+        const { kind } = effect ?? {};
+        return kind === 'begin' || kind === 'commit' || kind === 'rollback' || (fetches ?? closes) !== undefined;
+    }
+    get temporaryTables() {
+        const untilCommit = this.transaction.now.fleeting.filter(({ kind }) => kind === 'table');
+        return [...this.statements.leftTables, ...untilCommit].map(({ name }) => name);
     }
     get heldStatement() {
         return this.#held?.text ?? '';
@@ -28432,9 +28493,10 @@ class Session {
     get owesData() {
         return this.#copy.state === 'data';
     }
-    /** Between a Flush and its Sync. */
+    /** Between a Flush and its Sync; and an answer that the client does not read, since it waits for the other one, is taken in. */
     offerTurn() {
         const { turns, upstream } = this.shared;
+        this.#client.takeIn();
         const state = this.#state;
         if (state.name !== 'running' || state.flushed !== 'yes' || !turns.areWanted)
             return;
@@ -28466,6 +28528,9 @@ class Session {
         const { upstream } = this.shared;
         if (upstream.doom)
             return upstream.abandon(upstream.doom);
+        if (!session_isRead(statement) && this.#deeds.length < mostDeeds)
+            this.#deeds.push(statement.text.slice(0, 500));
+        this.hasWritten ||= !session_isRead(statement);
         this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : '';
         this.#sight.watch(statement, portal);
     }
@@ -28570,6 +28635,7 @@ class Session {
             layers.isSurveyed = false;
         this.quietSince = performance.now();
         this.#state = next;
+        this.#client.takenIn();
         if (next.name === 'idle')
             this.write(readyForQuery(status));
         if (this.#client.ended)
@@ -28770,7 +28836,7 @@ class Turns {
         if (others.length === 0 || layers.owners.includes(session))
             return undefined;
         const blocker = [...sessions].find(other => others.includes(other) && speakers.areConcurrent(session, other));
-        return blocker && !session.onlyBeginsOrEnds ? blocker : undefined;
+        return blocker && !session.isHarmless ? blocker : undefined;
     }
     /** A COPY may wait for what its client wants to read on the connection that waits for the COPY. */
     #watchCopy(holder, { who, place, heldStatement: sql }) {
@@ -28843,6 +28909,7 @@ class Gate {
     #parameters;
     #pid;
     #sessions = new Set();
+    #onLost;
     #sockets = new Set();
     /** Those that have not said the password, the oldest first. */
     #strangers = new Set();
@@ -28870,7 +28937,7 @@ class Gate {
             throw error;
         }
     }
-    constructor({ client, tape, settings: own, cancel, segmenting, patience = 0, onCatalogRead = () => { } }, server, known) {
+    constructor({ client, tape, settings: own, cancel, segmenting, patience = 0, onCatalogRead = () => { }, onLost = () => { }, }, server, known) {
         this.#pid = Number(known.get('atomic_upgrade.pid'));
         this.#parameters = [...known].filter(([name]) => !name.startsWith('atomic_upgrade.'));
         this.#server = server;
@@ -28900,6 +28967,7 @@ class Gate {
             cancelStatement: cancel,
         });
         this.#boundary = boundary;
+        this.#onLost = onLost;
         this.#upstream = upstream;
         this.#shared = {
             ...shared,
@@ -29015,6 +29083,7 @@ class Gate {
         for (const socket of this.#sockets)
             socket.destroySoon();
         this.#turns.lose();
+        this.#onLost();
     }
 }
 
@@ -29164,9 +29233,12 @@ async function runThroughGates(step, run) {
         throw doom;
 }
 async function through_gates_open(step, target, run) {
+    const { driver } = step;
     const { log } = step.surroundings;
     const { client, pid, settings, lockTimeout } = target.transaction;
     const cancel = () => cancelStatement(pid, () => target.connect());
+    // A script's threads may wait for each other, and so for an answer that none of them will get any more.
+    const onLost = () => void setTimeout(() => driver.kill(), graceOfLost).unref();
     const tape = new Tape(target.versionTable.name);
     run?.begins(tape);
     const gate = await Gate.open({
@@ -29176,7 +29248,8 @@ async function through_gates_open(step, target, run) {
         cancel,
         segmenting: run,
         patience: lockTimeout,
-        onCatalogRead: log.info,
+        onCatalogRead: words => log.info(words),
+        onLost,
     });
     const watch = new LockWatch({
         pid,
@@ -29189,6 +29262,8 @@ async function through_gates_open(step, target, run) {
     const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.rest);
     return { target, tape, gate, watch, progress, cancel };
 }
+/** How long Python may go on when its connection to the database is gone, in milliseconds. */
+const graceOfLost = 10_000;
 /** All of them, or none is left open. */
 async function openAll(step, run) {
     const opened = [];

@@ -90,9 +90,12 @@ export async function runThroughGates(step: Step, run?: SegmentedRun): Promise<v
 }
 
 async function open(step: Step, target: Target, run: SegmentedRun | undefined): Promise<Passage> {
+  const { driver } = step
   const { log } = step.surroundings
   const { client, pid, settings, lockTimeout } = target.transaction
   const cancel = () => cancelStatement(pid, () => target.connect())
+  // A script's threads may wait for each other, and so for an answer that none of them will get any more.
+  const onLost = () => void setTimeout(() => driver.kill(), graceOfLost).unref()
   const tape = new Tape(target.versionTable.name)
   run?.begins(tape)
   const gate = await Gate.open({
@@ -102,7 +105,8 @@ async function open(step: Step, target: Target, run: SegmentedRun | undefined): 
     cancel,
     segmenting: run,
     patience: lockTimeout,
-    onCatalogRead: log.info,
+    onCatalogRead: words => log.info(words),
+    onLost,
   })
   const watch = new LockWatch({
     pid,
@@ -115,6 +119,9 @@ async function open(step: Step, target: Target, run: SegmentedRun | undefined): 
   const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.rest)
   return { target, tape, gate, watch, progress, cancel }
 }
+
+/** How long Python may go on when its connection to the database is gone, in milliseconds. */
+const graceOfLost = 10_000
 
 /** All of them, or none is left open. */
 async function openAll(step: Step, run: SegmentedRun | undefined): Promise<Passage[]> {

@@ -12,6 +12,7 @@ CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT i FROM generate_series(1, 40) i;
 CREATE TABLE u (id int PRIMARY KEY);
 CREATE TABLE log (line text);
+CREATE SEQUENCE s;
 CREATE TABLE child (t int REFERENCES t DEFERRABLE INITIALLY DEFERRED);
 CREATE FUNCTION notes(text) RETURNS text LANGUAGE sql AS 'INSERT INTO log VALUES ($1) RETURNING line'`
 
@@ -115,6 +116,31 @@ with db.engine.connect() as work, db.engine.connect() as other:
         other.commit()
     work.execute(sa.text("INSERT INTO t VALUES (999)"))
     work.commit()`,
+  'a large answer that is read beside a writer': `
+with db.engine.connect().execution_options(yield_per=1) as reader, db.engine.connect() as writer:
+    source = reader.connection.cursor()
+    source.execute("SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i")
+    writer.execute(sa.text("INSERT INTO log VALUES ('beside')"))
+    writer.commit()
+    writer.execute(sa.text("INSERT INTO log VALUES (:n)"), {"n": str(len(source.fetchall()))})
+    writer.commit()`,
+  'a reader in one thread, and its writer in another': `
+import queue, threading
+lines = queue.Queue(2)
+engine = db.engine
+def write():
+    with engine.begin() as c:
+        while (line := lines.get()) is not None:
+            c.execute(sa.text("INSERT INTO log VALUES (:l)"), {"l": line})
+with engine.connect().execution_options(yield_per=2) as reader:
+    rows = reader.execute(sa.text("SELECT id FROM t WHERE id < 20 ORDER BY id"))
+    first = next(rows)
+    writer = threading.Thread(target=write)
+    writer.start()
+    for row in rows:
+        lines.put("row %d" % row[0])
+    lines.put(None)
+    writer.join()`,
   'one that looks at the catalog': `
 op.execute("CREATE TABLE made (id int)")
 sa.inspect(db.engine).has_table("t")`,
@@ -237,6 +263,27 @@ with db.engine.connect().execution_options(yield_per=7) as reader:
       says: [
         /“FETCH .*” by .*bbb2\.py:12 waited for “COPY u FROM STDIN” by .*bbb2\.py:14, whose COPY has got no data for 0\.7 s/,
       ],
+    },
+    'a temporary table of another': {
+      body: `
+with db.engine.connect() as one, db.engine.connect() as two:
+    one.execute(sa.text("CREATE TEMPORARY TABLE u (id int)"))
+    one.commit()
+    two.execute(sa.text("INSERT INTO u VALUES (1)"))
+    two.commit()`,
+      says: [
+        /“INSERT INTO u VALUES \(1\)” by .*bbb2\.py:12 names u, and .*bbb2\.py:12 has a temporary table of that name/,
+      ],
+    },
+    'the value of a sequence that another has drawn': {
+      body: `
+with db.engine.connect() as one, db.engine.connect() as two:
+    one.execute(sa.text("INSERT INTO log VALUES (nextval('s')::text)"))
+    two.execute(sa.text("INSERT INTO log VALUES (nextval('s')::text)"))
+    two.commit()
+    one.execute(sa.text("INSERT INTO u VALUES (currval('s'))"))
+    one.commit()`,
+      says: [/asks for the value that its session has drawn last, and .* has written as well/],
     },
     'a thread that waits for a transaction which nobody ends': {
       body: `

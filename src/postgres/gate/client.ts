@@ -14,6 +14,9 @@ export interface Hearer {
 /** Bytes that are taken in from a client that has to wait. */
 const patience = 1_000_000
 
+/** Bytes of an answer that are taken in for a client that does not read it. */
+const mostTakenIn = 256_000_000
+
 /** A client's socket. Who writes faster than the other side reads is held back, client and server alike. */
 export class ClientSocket {
   ended = false
@@ -22,6 +25,8 @@ export class ClientSocket {
   #congested = false
   /** What the client may not have yet. */
   #held: Buffer[] | undefined
+  /** Whoever waits for the turn waits for the end of this answer: it is taken in though the client does not read it. */
+  #takesIn = false
 
   constructor(
     private readonly socket: Socket,
@@ -82,9 +87,21 @@ export class ClientSocket {
     if (this.#held) return void this.#held.push(bytes)
     if (this.ended || this.socket.destroyed) return
     if (writeTogether(this.socket, bytes) || this.#clogged) return
+    if (this.#takesIn && this.socket.writableLength < mostTakenIn) return
     this.#clogged = true
     this.upstream.pause()
     this.socket.once('drain', this.#unclog)
+  }
+
+  /** From now on, until the end of the answer, PostgreSQL is not held back for a client that does not read. */
+  takeIn(): void {
+    this.#takesIn = true
+    this.#unclog()
+  }
+
+  /** The answer has ended. */
+  takenIn(): void {
+    this.#takesIn = false
   }
 
   #unclog = (): void => {

@@ -39,6 +39,24 @@ export const waitedForCopy = (waiting: Deed, copy: Deed, milliseconds: number, r
     'Read what is to be copied before the COPY begins, or raise lock-timeout.',
   )
 
+/** A statement names a table of which another connection has a temporary one: to all of them it is that one. */
+export const meetsTemporaryTable = (reader: Deed, owner: Deed, table: string, revision: string | null): Failure =>
+  conflict(
+    `${phrase(reader)} names ${table}, and ${owner.who} has a temporary table of that name. In the one session of the batch all connections would mean the temporary one.`,
+    [reader, owner],
+    revision,
+    'Give the temporary table a name of its own, or drop it before another connection is used.',
+  )
+
+/** currval() and lastval() are what the session has drawn last. */
+export const sharesSequence = (reader: Deed, other: Deed, revision: string | null): Failure =>
+  conflict(
+    `${phrase(reader)} asks for the value that its session has drawn last, and ${other.who} has written as well. In the one session of the batch that may be the other one's value.`,
+    [reader, other],
+    revision,
+    'Use RETURNING in place of currval() and lastval().',
+  )
+
 /** What is told when a connection looks into the catalog, where no counter tells what it has seen. */
 export const seesUncommitted = (reader: Deed, writer: Deed): string =>
   `${phrase(reader)} looks into the catalog while ${phrase(writer)} is not committed, and sees it; two connections of their own would not.`

@@ -28,6 +28,8 @@ export interface GateOptions {
   segmenting?: Segmenting | undefined
   /** How long a thread waits for another one that has written and sends nothing, in milliseconds; 0 is no limit. */
   patience?: number
+  /** Told when the connection to PostgreSQL is lost, or given up. */
+  onLost?: () => void
   /** Told when a client sees the catalog as another has changed it and not committed. */
   onCatalogRead?: (words: string) => void
 }
@@ -59,6 +61,7 @@ export class Gate {
   readonly #parameters: [string, string][]
   readonly #pid: number
   readonly #sessions = new Set<Session>()
+  readonly #onLost: () => void
   readonly #sockets = new Set<Socket>()
   /** Those that have not said the password, the oldest first. */
   readonly #strangers = new Set<Socket>()
@@ -91,7 +94,16 @@ export class Gate {
   }
 
   private constructor(
-    { client, tape, settings: own, cancel, segmenting, patience = 0, onCatalogRead = () => {} }: GateOptions,
+    {
+      client,
+      tape,
+      settings: own,
+      cancel,
+      segmenting,
+      patience = 0,
+      onCatalogRead = () => {},
+      onLost = () => {},
+    }: GateOptions,
     server: net.Server,
     known: Map<string, string>,
   ) {
@@ -124,6 +136,7 @@ export class Gate {
       cancelStatement: cancel,
     })
     this.#boundary = boundary
+    this.#onLost = onLost
     this.#upstream = upstream
     this.#shared = {
       ...shared,
@@ -244,5 +257,6 @@ export class Gate {
     for (const session of this.#sessions) session.lastWord(lastWord)
     for (const socket of this.#sockets) socket.destroySoon()
     this.#turns.lose()
+    this.#onLost()
   }
 }

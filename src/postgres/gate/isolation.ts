@@ -1,5 +1,5 @@
 import type { Layers, Owner } from './layers'
-import { grown, nothing, type Survey } from './survey'
+import { difference, nothing, type Survey } from './survey'
 
 /** A table of which another's open transaction has changed rows. */
 export interface Dirty {
@@ -24,7 +24,7 @@ export class Isolation {
 
   /** What has been changed since the survey before is the owner's. */
   attribute(owner: Owner, survey: Survey): void {
-    for (const [oid, name] of grown(this.#changes, survey, 'changes')) owner.changed.set(oid, name)
+    for (const [oid, name] of difference(this.#changes, survey, 'changes')) owner.changed.set(oid, name)
     this.#changes = this.#reads = survey
   }
 
@@ -35,7 +35,7 @@ export class Isolation {
 
   /** What has been read since the survey before, and is `dirty`. */
   firstOf(dirty: Map<string, Dirty>, survey: Survey): Dirty | undefined {
-    const read = grown(this.#reads, survey, 'reads')
+    const read = difference(this.#reads, survey, 'reads')
     return [...dirty].find(([oid]) => read.has(oid))?.[1]
   }
 

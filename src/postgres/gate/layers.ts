@@ -12,6 +12,8 @@ export interface Owner {
   dropped(layers: Layer[]): void
   /** The tables of which the owner's open transaction has changed rows, by oid, with their names. */
   readonly changed: Map<string, string>
+  /** What of its open transaction has to do with that table, for people. */
+  deedOn(table: string): Deed
   /** The first statement of its open transaction that changes the catalog; empty where there is none. */
   readonly definition: string
 }

@@ -27,7 +27,7 @@ export interface Nest {
   cannotUndo(layer: Layer): void
 }
 
-const locksRows = /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b/i
+const locksRows = /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b|^\s*lock\b/i
 
 export const aborted = 'current transaction is aborted, commands ignored until end of transaction block'
 

@@ -27,8 +27,12 @@ export interface Participant extends Owner {
   readonly owesData: boolean
   /** The statement of the message that waits for the turn, if it is one that runs outside of a transaction only. */
   readonly standsAlone: string | undefined
-  /** Whether the message that waits for the turn needs nothing of PostgreSQL. */
-  readonly onlyBeginsOrEnds: boolean
+  /** Whether what waits for the turn neither writes nor sees what others have written: BEGIN and its ends, a FETCH. */
+  readonly isHarmless: boolean
+  /** The names of its temporary tables, which others must not meet. */
+  readonly temporaryTables: string[]
+  /** Whether it has carried out anything that may have written, however long ago. */
+  readonly hasWritten: boolean
   /** What waits for the turn, for people. */
   readonly heldStatement: string
   /** The turn is the session's. */

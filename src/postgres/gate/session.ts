@@ -7,7 +7,7 @@ import { CopyIn, isCopyData } from './copy'
 import { CoveredSettings } from './covered'
 import { Execution } from './execution'
 import { ExtendedProtocol } from './extended'
-import type { Layer } from './layers'
+import type { Deed, Layer } from './layers'
 import { statementOf, withSql } from './messages'
 import { NestedTransaction } from './nested'
 import type { Participant, Start } from './participant'
@@ -67,6 +67,16 @@ interface Running {
   isOutside: boolean
 }
 
+/** How many statements of a transaction are remembered, to say which one is in the way. */
+const mostDeeds = 200
+
+/** By its looks. */
+const isRead = ({ text }: Understood): boolean =>
+  /^\s*(select|fetch|move|close|declare|show|set|reset|with)\b/i.test(text)
+
+/** Without its schema and quotes. */
+const bareName = (table: string): string => table.replace(/^.*\./, '').replaceAll('"', '')
+
 /**
  * One client connection inside the gate, past its startup.
  *
@@ -76,6 +86,9 @@ interface Running {
 export class Session implements Participant {
   readonly changed = new Map<string, string>()
   definition = ''
+  hasWritten = false
+  /** What its open transaction has done, the first words of it. */
+  #deeds: string[] = []
   quietSince = performance.now()
   saved: Values
   /** Who knows it may cancel the session's statement. */
@@ -108,6 +121,7 @@ export class Session implements Participant {
       begins: (before: Survey) => isolation.begins(before),
       ended: () => {
         this.changed.clear()
+        this.#deeds = []
         this.definition = ''
         layers.ended(this)
       },
@@ -146,6 +160,12 @@ export class Session implements Participant {
 
   get place(): Place | undefined {
     return this.shared.speakers.placeOf(this)
+  }
+
+  deedOn(table: string): Deed {
+    const { who, place } = this
+    const sql = this.#deeds.find(each => each.includes(bareName(table)))
+    return sql === undefined ? this.shared.layers.deedOf(this) : { who, place, sql }
   }
 
   dropped(layers: Layer[]): void {
@@ -257,9 +277,15 @@ export class Session implements Participant {
     return statement?.alone ? statement.text : undefined
   }
 
-  get onlyBeginsOrEnds(): boolean {
-    const { kind } = this.#held?.effect ?? {}
-    return kind === 'begin' || kind === 'commit' || kind === 'rollback'
+  get isHarmless(): boolean {
+    const { effect, fetches, closes } = this.#held ?? {}
+    const { kind } = effect ?? {}
+    return kind === 'begin' || kind === 'commit' || kind === 'rollback' || (fetches ?? closes) !== undefined
+  }
+
+  get temporaryTables(): string[] {
+    const untilCommit = this.transaction.now.fleeting.filter(({ kind }) => kind === 'table')
+    return [...this.statements.leftTables, ...untilCommit].map(({ name }) => name)
   }
 
   get heldStatement(): string {
@@ -270,9 +296,10 @@ export class Session implements Participant {
     return this.#copy.state === 'data'
   }
 
-  /** Between a Flush and its Sync. */
+  /** Between a Flush and its Sync; and an answer that the client does not read, since it waits for the other one, is taken in. */
   offerTurn(): void {
     const { turns, upstream } = this.shared
+    this.#client.takeIn()
     const state = this.#state
     if (state.name !== 'running' || state.flushed !== 'yes' || !turns.areWanted) return
     this.#state = { name: 'yielding' }
@@ -302,6 +329,8 @@ export class Session implements Participant {
   #watch(statement: Understood, portal: string | undefined): void {
     const { upstream } = this.shared
     if (upstream.doom) return upstream.abandon(upstream.doom)
+    if (!isRead(statement) && this.#deeds.length < mostDeeds) this.#deeds.push(statement.text.slice(0, 500))
+    this.hasWritten ||= !isRead(statement)
     this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : ''
     this.#sight.watch(statement, portal)
   }
@@ -402,6 +431,7 @@ export class Session implements Participant {
     if (layers.top?.owner === this) layers.isSurveyed = false
     this.quietSince = performance.now()
     this.#state = next
+    this.#client.takenIn()
     if (next.name === 'idle') this.write(wire.readyForQuery(status))
     if (this.#client.ended) turns.ended(this)
     turns.end(this)

@@ -1,6 +1,7 @@
-import { readsUncommitted, seesUncommitted } from './conflict'
+import { meetsTemporaryTable, readsUncommitted, seesUncommitted, sharesSequence } from './conflict'
 import type { Dirty, Isolation } from './isolation'
 import type { Deed, Layers, Owner } from './layers'
+import type { Participant } from './participant'
 import type { Survey } from './survey'
 import type { ServerError, Tape } from './tape'
 import type { Understood } from './understand'
@@ -12,12 +13,16 @@ export interface View {
   readonly tape: Tape
   readonly layers: Layers
   readonly isolation: Isolation
+  /** All that are connected. */
+  readonly sessions: ReadonlySet<Participant>
   /** Told when a client sees the catalog as another has changed it and not committed. */
   onCatalogRead(words: string): void
 }
 
 /** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
 const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i
+
+const escaped = (text: string): string => text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
 
 const portalNamed = (name: string) => ({ name, hold: false })
 
@@ -66,6 +71,7 @@ export class Sight {
     this.#statement = text
     if (closes !== undefined) layers.closed(this.owner, closes)
     if (looksIntoCatalog.test(text)) this.#tellOfCatalog()
+    this.#refuseWhatIsOneSessions(text)
     const cursor = fetches ?? portal
     const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty
     for (const [oid, dirty] of seen) this.#visible.set(oid, dirty)
@@ -78,12 +84,12 @@ export class Sight {
 
   /** Whether nothing was seen that another has not committed; otherwise the batch has failed. `refusal`: the unit's error. */
   isClean(found: Survey, refusal: ServerError | undefined): boolean {
-    const { isolation, layers, tape, upstream } = this.view
+    const { isolation, tape, upstream } = this.view
     const seen = isolation.firstOf(this.#visible, found) ?? this.#stumbledOver(refusal)
     isolation.attribute(this.owner, found)
     if (!seen) return true
     const { table, changedBy } = seen
-    upstream.abandon(readsUncommitted(this.#deed, layers.deedOf(changedBy), table, tape.revision))
+    upstream.abandon(readsUncommitted(this.#deed, changedBy.deedOn(table), table, tape.revision))
     return false
   }
 
@@ -95,6 +101,22 @@ export class Sight {
       const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '')
       return (isDuplicate && table === name) || (resolves && this.#statement.includes(name))
     })
+  }
+
+  /** Temporary tables and the last value of a sequence are one session's; here all of them are one. */
+  #refuseWhatIsOneSessions(text: string): void {
+    const { sessions, tape, upstream } = this.view
+    if (sessions.size < 2) return
+    for (const other of sessions) {
+      if (other === this.owner) continue
+      const table = other.temporaryTables.find(name => new RegExp(`(?<![\\w.])"?${escaped(name)}\\b`, 'i').test(text))
+      if (table) return upstream.abandon(meetsTemporaryTable(this.#deed, other.deedOn(table), table, tape.revision))
+      if (other.hasWritten && /\b(currval|lastval)\s*\(/i.test(text)) {
+        return upstream.abandon(
+          sharesSequence(this.#deed, { who: other.who, place: other.place, sql: '' }, tape.revision),
+        )
+      }
+    }
   }
 
   #tellOfCatalog(): void {

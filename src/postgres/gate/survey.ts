@@ -64,11 +64,15 @@ function read(json: string): Survey {
 
 export const nothing: Survey = { written: 0, tables: new Map() }
 
-/** What has grown between two surveys, by oid with the tables' names. */
-export function grown(before: Survey, after: Survey, what: 'changes' | 'reads'): Map<string, string> {
+/**
+ * What differs between two surveys, by oid with the tables' names: of reads what has grown, of changes also what has
+ * shrunk, for a TRUNCATE begins to count anew.
+ */
+export function difference(before: Survey, after: Survey, what: 'changes' | 'reads'): Map<string, string> {
   const found = new Map<string, string>()
-  for (const [oid, counters] of after.tables) {
-    if (counters[what] > (before.tables.get(oid)?.[what] ?? 0)) found.set(oid, counters.name)
+  for (const [oid, { name }] of [...before.tables, ...after.tables]) {
+    const [was, is] = [before, after].map(({ tables }) => tables.get(oid)?.[what] ?? 0) as [number, number]
+    if (is > was || (what === 'changes' && is < was)) found.set(oid, name)
   }
   return found
 }

@@ -181,7 +181,7 @@ export class Turns {
     const others = layers.othersOpen(session)
     if (others.length === 0 || layers.owners.includes(session)) return undefined
     const blocker = [...sessions].find(other => others.includes(other) && speakers.areConcurrent(session, other))
-    return blocker && !session.onlyBeginsOrEnds ? blocker : undefined
+    return blocker && !session.isHarmless ? blocker : undefined
   }
 
   /** A COPY may wait for what its client wants to read on the connection that waits for the COPY. */
