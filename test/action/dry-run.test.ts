@@ -4,6 +4,7 @@ import { createDatabase, start } from '../support/action.mts'
 import { contents } from '../support/database.mts'
 import { query } from '../support/postgres.mts'
 import { writeProject } from '../support/project.mts'
+import type { Step } from '../support/runner.mts'
 
 /**
  * What stock `--sql` gets wrong without a word. Each script is either shown faithfully, so that its SQL leaves what the
@@ -142,41 +143,80 @@ op.create_table("t", sa.Column("id", sa.Integer, primary_key=True), sa.Column("n
 op.execute("INSERT INTO t (name) VALUES ('a'), ('ab'), ('c')")`,
 }
 
-describe('The dry run tells the truth about', () => {
-  /** At the first revision. */
-  let begun: string
+/** At the first revision. */
+let begun: string
+beforeAll(async () => {
+  begun = await createDatabase()
+  const step = await start(writeProject({ scripts: [base] }), begun, { mode: 'apply' })
+  expect(step.outputs.outcome, step.log).toBe('applied')
+})
+
+/** One batch with a revision for each of the scripts, by their names. */
+function batchOf(names: string[]) {
+  const revisions = new Map(names.map((name, at) => [`b${at}`, scripts[name]!]))
+  const bodies = [...revisions].map(([id, { upgrade }]) => ({
+    id,
+    upgrade: upgrade.includes('names')
+      ? `names = sa.table("t", sa.column("name", sa.Text))\n${upgrade.trim()}`
+      : upgrade,
+  }))
+  return { revisions, project: writeProject({ scripts: [base, ...bodies] }) }
+}
+
+async function previewOf(project: string, url: string, ids: Iterable<string>): Promise<Step> {
+  const preview = await start(project, url, {})
+  expect(preview.outputs, preview.log).toMatchObject({ outcome: 'previewed', revisions: JSON.stringify([...ids]) })
+  expect(preview.exitCode).toBe(0)
+  return preview
+}
+
+const apart = 'a value that only the online run has'
+const faithful = Object.keys(scripts).filter(name => !scripts[name]!.not)
+const others = Object.keys(scripts).filter(name => scripts[name]!.not && name !== apart)
+
+test(`The SQL of the dry run leaves what the online run leaves: ${faithful.join(', ')}`, async () => {
+  const { project, revisions } = batchOf(faithful)
+  const online = await createDatabase(begun)
+  const preview = await previewOf(project, online, revisions.keys())
+  const applied = await start(project, online, { mode: 'apply' })
+  expect(applied.outputs.outcome, applied.log).toBe('applied')
+  const sql = readFileSync(preview.outputs['sql-file']!, 'utf8')
+  const rendered = await createDatabase(begun)
+  await query(rendered, sql)
+  expect(await contents(rendered), sql).toBe(await contents(online))
+})
+
+describe('The dry run tells that it cannot show', () => {
+  let url: string
+  let project: string
+  let preview: Step
+  const ids = new Map(others.map((name, at) => [name, `b${at}`]))
   beforeAll(async () => {
-    begun = await createDatabase()
-    const step = await start(writeProject({ scripts: [base] }), begun, { mode: 'apply' })
-    expect(step.outputs.outcome, step.log).toBe('applied')
+    url = await createDatabase(begun)
+    const batch = batchOf(others)
+    project = batch.project
+    preview = await previewOf(project, url, batch.revisions.keys())
   })
 
-  for (const [name, { upgrade, not, line }] of Object.entries(scripts)) {
-    test(name, async () => {
-      const body = upgrade.includes('names')
-        ? `names = sa.table("t", sa.column("name", sa.Text))\n${upgrade.trim()}`
-        : upgrade
-      const project = writeProject({ scripts: [base, { id: 'b2', upgrade: body }] })
-      const online = await createDatabase(begun)
+  test.each(others)('%s', name => expectTold(preview, name, ids.get(name)!))
 
-      const preview = await start(project, online, {})
-      expect(preview.outputs, preview.log).toMatchObject({ outcome: 'previewed', revisions: '["b2"]' })
-      expect(preview.exitCode).toBe(0)
-      const applied = await start(project, online, { mode: 'apply' })
-      if (!not) {
-        expect(applied.outputs.outcome, applied.log).toBe('applied')
-        const sql = readFileSync(preview.outputs['sql-file']!, 'utf8')
-        const rendered = await createDatabase(begun)
-        await query(rendered, sql)
-        expect(await contents(rendered), sql).toBe(await contents(online))
-        return
-      }
-      expect(preview.outputs['sql-file']).toBe('')
-      expect(preview.summary).toContain('not rendered')
-      const [told = ''] = /No SQL can be shown for this script: .*/.exec(preview.summary) ?? []
-      expect(told.replaceAll('\\', '')).toMatch(not)
-      expect(told).toMatch(line === undefined ? /b2\.py:\d+`/ : new RegExp(`b2\\.py:${line}\``))
-      if (name !== 'a value that only the online run has') expect(applied.outputs.outcome, applied.log).toBe('applied')
-    })
+  test(`${apart}, which the online run has not either`, async () => {
+    const { project, revisions } = batchOf([apart])
+    expectTold(await previewOf(project, url, revisions.keys()), apart, 'b0')
+  })
+
+  test('any of these, and the online run applies all of them', async () => {
+    const applied = await start(project, url, { mode: 'apply' })
+    expect(applied.outputs.outcome, applied.log).toBe('applied')
+  })
+
+  function expectTold(preview: Step, name: string, id: string): void {
+    const { not, line } = scripts[name]!
+    expect(preview.outputs['sql-file']).toBe('')
+    expect(preview.summary).toContain('not rendered')
+    const all = preview.summary.match(/No SQL can be shown for this script: .*/g) ?? []
+    const told = all.find(each => each.includes(`${id}.py:`)) ?? ''
+    expect(told.replaceAll('\\', ''), preview.summary).toMatch(not!)
+    expect(told).toMatch(line === undefined ? new RegExp(`/${id}\\.py:\\d+\``) : new RegExp(`/${id}\\.py:${line}\``))
   }
 })

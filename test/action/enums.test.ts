@@ -38,17 +38,20 @@ describe('A new value of an enum that the batch itself makes cannot be used in o
       },
     ],
   }
-  test.each(Object.entries(batches))('%s', async (_, scripts) => {
+  test.each(Object.entries(batches))('%s', async (how, scripts) => {
     const url = await createDatabase()
     const before = await contents(url)
     const project = writeProject({ scripts })
     const last = scripts.at(-1)!.id
-    const preview = await start(project, url, {})
-    expect(warned(preview)).toEqual([
-      expect.stringMatching(
-        new RegExp(`An apply will refuse revision ${last}: .* it must be committed before it can be used`),
-      ),
-    ])
+    // A preview asks the same.
+    if (how === 'added in a transaction') {
+      const preview = await start(project, url, {})
+      expect(warned(preview)).toEqual([
+        expect.stringMatching(
+          new RegExp(`An apply will refuse revision ${last}: .* it must be committed before it can be used`),
+        ),
+      ])
+    }
     const apply = await start(project, url, { mode: 'apply' })
     expect(apply.outputs, apply.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'not-transactional' })
     expect(await contents(url)).toBe(before)

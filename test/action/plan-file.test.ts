@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { createDatabase, secondProject, seedProject, start } from '../support/action.mts'
 import { contents } from '../support/database.mts'
-import { altered, apply, planOf } from '../support/plan-file.mts'
+import { altered, apply, forged, planOf } from '../support/plan-file.mts'
 import { query } from '../support/postgres.mts'
 import { type Script, writeProject } from '../support/project.mts'
 import type { Step } from '../support/runner.mts'
@@ -100,15 +100,17 @@ describe('A plan file', () => {
 })
 
 describe('A plan file that does not fit is refused, and the database is untouched', () => {
-  let folder: string
+  let asPlanned: string
   let url: string
   let planFile: string
   let untouched: string
-  beforeEach(async () => {
-    folder = writeProject({ scripts })
-    url = await createDatabase()
-    planFile = await planOf(folder, url)
-    untouched = await contents(url)
+  beforeAll(async () => {
+    asPlanned = await createDatabase()
+    planFile = await planOf(writeProject({ scripts }), asPlanned)
+    untouched = await contents(asPlanned)
+  })
+  beforeEach(() => {
+    url = asPlanned
   })
 
   async function expectRefused(step: Step, words: string, reason = 'plan-changed'): Promise<void> {
@@ -144,28 +146,27 @@ describe('A plan file that does not fit is refused, and the database is untouche
     await expectRefused(await apply(url, 'nowhere.json'), 'The plan file nowhere.json cannot be read', 'invalid-input')
   })
 
-  test('for other heads: a migration was run in between', async () => {
-    expect((await start(folder, url, { mode: 'apply', revision: 'a1', comment: 'false' })).outputs.outcome).toBe(
-      'applied',
-    )
-    untouched = await contents(url)
-    const step = await apply(url, planFile)
-    await expectRefused(step, 'The plan file starts from base, and the database is at a1.')
-    expect(step.outputs).toMatchObject({ 'prior-head': 'a1', 'new-head': 'a1' })
-  })
-
   test('for another database', async () => {
     url = await createDatabase()
     await expectRefused(await apply(url, planFile), 'The plan file is for the database t_')
   })
 
-  test('for a database whose version table has come in the meantime', async () => {
-    await query(url, 'CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)')
-    untouched = await contents(url)
-    await expectRefused(
-      await apply(url, planFile),
-      'creates the version table alembic_version, and the database has it',
-    )
+  test('for a database whose version table has come in the meantime, or whose heads have moved', async () => {
+    const unmoved = untouched
+    try {
+      await query(url, 'CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)')
+      untouched = await contents(url)
+      const come = 'creates the version table alembic_version, and the database has it'
+      await expectRefused(await apply(url, planFile), come)
+      await query(url, "INSERT INTO alembic_version VALUES ('a1')")
+      untouched = await contents(url)
+      const step = await apply(url, planFile)
+      await expectRefused(step, 'The plan file starts from base, and the database is at a1.')
+      expect(step.outputs).toMatchObject({ 'prior-head': 'a1', 'new-head': 'a1' })
+    } finally {
+      await query(url, 'DROP TABLE alembic_version')
+      untouched = unmoved
+    }
   })
 
   test('of another repository, or another label', async () => {
@@ -227,7 +228,7 @@ describe('With plan-key', () => {
   test('any other is refused, and the database untouched', async () => {
     const untouched = await contents(url)
     const unsigned = await planOf(folder, url, { label: 'production' })
-    const foreign = await planOf(folder, url, { 'plan-key': 'another key', label: 'production' })
+    const foreign = forged(signed, () => {}, 'another key')
     const staging = await planOf(folder, url, { ...key, label: 'staging' })
     const cases: [string, string, string][] = [
       [unsigned, 'The plan file is not signed, and this step has a plan-key.', 'acme/shop'],
@@ -289,21 +290,12 @@ describe('In an event that has secrets and a stranger’s artifacts', () => {
 describe('There is no plan file, and the log says which revision is why', () => {
   test.each([
     ['a script that reads the database', 'op.get_bind().execute(sa.text("SELECT 1")).scalar()', 'it reads the result'],
-    ['a COMMIT', 'op.execute("CREATE TABLE t (id int)")\nop.execute("COMMIT")', 'it holds a COMMIT'],
     [
       'an autocommit block',
       'with op.get_context().autocommit_block():\n    op.execute("SELECT 1")',
       'it holds a COMMIT',
     ],
-    ['a COMMIT among others', 'op.execute("SELECT 1; /* ; */ END")', 'it holds a COMMIT'],
     ['what cannot be in a transaction', 'op.execute("VACUUM")', 'VACUUM cannot run inside a transaction block'],
-    ['COPY from nowhere', 'op.execute("COPY t FROM STDIN")', 'COPY FROM STDIN needs its data'],
-    [
-      'what changes how strings are read',
-      'op.execute("SET standard_conforming_strings = off")',
-      'it sets standard_conf',
-    ],
-    ['what is no SQL', 'op.execute("MAKE TABLE; t")', 'PostgreSQL 18’s parser does not read it'],
   ])('%s', async (_, upgrade, why) => {
     const folder = writeProject({ scripts: [first, { id: 'b2', upgrade }] })
     const inputs = { 'from-revision': 'base', comment: 'false' }

@@ -1,37 +1,75 @@
 import { describe, expect, test } from 'vitest'
 import { createDatabase, start } from '../support/action.mts'
 import { contents, leftovers } from '../support/database.mts'
-import { shapes, withDriver } from '../support/shapes.mts'
+import { type Shape, shapes, withDriver } from '../support/shapes.mts'
 
-/** Each shape is previewed, rehearsed, applied and downgraded, and compared with a raw run on a twin database. */
+/** What a raw run of a shape's history leaves, at its heads and back at its base. */
+interface Twin {
+  up: string
+  down: string
+}
+
+async function raw({ raw }: Shape): Promise<Twin> {
+  const url = await createDatabase()
+  await raw(url, 'upgrade', 'heads')
+  const up = await contents(url)
+  await raw(url, 'downgrade', 'base')
+  return { up, down: await contents(url) }
+}
+
+/** The shapes that leave something of their own; all the others leave the same. */
+const ownTwin =
+  /version table|two heads|branches|plain Alembic, template async, asyncpg|revisions that commit by themselves/
+let common: Promise<Twin> | undefined
+const twinOf = (name: string, shape: Shape): Promise<Twin> => {
+  if (ownTwin.test(name)) return raw(shape)
+  common ??= raw(shape)
+  return common
+}
+
+const ways = ['preview', 'rehearse', 'downgrade'] as const
+/** Those that go each way; the others take turns, and every driver and kind of project goes each way all the same. */
+const inFull = /Flask-Migrate with psycopg2|template async, asyncpg|in env\.py|branches/
+
+/** Each shape is applied, previewed, rehearsed or downgraded, and compared with what a raw run leaves. */
 describe('The same as without the action, for', () => {
-  for (const [name, make] of Object.entries(shapes)) {
+  for (const [at, [name, make]] of Object.entries(shapes).entries()) {
+    const goes = (way: (typeof ways)[number]) => inFull.test(name) || ways[at % ways.length] === way
     test(name, async () => {
-      const { folder, inputs, driver, raw, environment = {} } = make()
-      const [ours, twin] = [await createDatabase(), await createDatabase()]
+      const shape = make()
+      const { folder, inputs, driver, environment = {} } = shape
+      const ours = await createDatabase()
       const empty = await contents(ours)
       const run = (more: Record<string, string>) =>
         start(folder, withDriver(ours, driver), { ...inputs, revision: 'heads', ...more }, { environment })
 
-      const preview = await run({})
-      expect(preview.outputs, preview.log).toMatchObject({ outcome: 'previewed', 'prior-head': '' })
-      const rehearsal = await run({ mode: 'rehearse' })
-      expect(rehearsal.outputs, rehearsal.log).toMatchObject({ outcome: 'rehearsed' })
+      const beforehand = []
+      if (goes('preview')) {
+        const preview = await run({})
+        expect(preview.outputs, preview.log).toMatchObject({ outcome: 'previewed', 'prior-head': '' })
+        beforehand.push(preview)
+      }
+      if (goes('rehearse')) {
+        const rehearsal = await run({ mode: 'rehearse' })
+        expect(rehearsal.outputs, rehearsal.log).toMatchObject({ outcome: 'rehearsed' })
+        beforehand.push(rehearsal)
+      }
       expect(await contents(ours)).toBe(empty)
 
       const applied = await run({ mode: 'apply' })
       expect(applied.outputs, applied.log).toMatchObject({ outcome: 'applied' })
-      for (const step of [preview, rehearsal]) {
+      for (const step of beforehand) {
         expect(step.outputs['new-head']).toBe(applied.outputs['new-head'])
         expect(step.outputs.revisions).toBe(applied.outputs.revisions)
       }
-      await raw(twin, 'upgrade', 'heads')
-      expect(await contents(ours)).toBe(await contents(twin))
+      const twin = await twinOf(name, shape)
+      expect(await contents(ours)).toBe(twin.up)
 
-      const down = await run({ mode: 'apply', direction: 'downgrade', revision: 'base' })
-      expect(down.outputs, down.log).toMatchObject({ outcome: 'applied', 'new-head': '' })
-      await raw(twin, 'downgrade', 'base')
-      expect(await contents(ours)).toBe(await contents(twin))
+      if (goes('downgrade')) {
+        const down = await run({ mode: 'apply', direction: 'downgrade', revision: 'base' })
+        expect(down.outputs, down.log).toMatchObject({ outcome: 'applied', 'new-head': '' })
+        expect(await contents(ours)).toBe(twin.down)
+      }
       expect(await leftovers(ours)).toEqual([])
     })
   }

@@ -2,15 +2,16 @@ import { execFileSync } from 'node:child_process'
 import { appendFileSync, cpSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { createDatabase, start } from '../support/action.mts'
 import { contents } from '../support/database.mts'
 import { type GitHub, pullRequest, type Review, startGitHub } from '../support/github.mts'
+import { query } from '../support/postgres.mts'
 import { writeProject } from '../support/project.mts'
 import type { Step } from '../support/runner.mts'
 
-const scripts = ['a1', 'b2', 'c3'].map(id => ({ id, upgrade: `op.execute("CREATE TABLE t_${id} (id int)")` }))
-const number = 7
+const written = (ids: string[]) => ids.map(id => ({ id, upgrade: `op.execute("CREATE TABLE t_${id} (id int)")` }))
+const scripts = written(['a1', 'b2', 'c3'])
 const path = (id: string) => `migrations/versions/${id}.py`
 
 let folder: string
@@ -24,11 +25,10 @@ const git = (...args: string[]): string => {
 }
 
 /** Brings scripts to main by a pull request, as the button that was pressed on GitHub does. */
-function merge(how: 'merge' | 'squash' | 'rebase', ids = ['b2']): void {
-  const all = writeProject({ scripts })
-  git('checkout', '-q', '-b', 'change')
+function merge(how: 'merge' | 'squash' | 'rebase', ids = ['b2'], all = writeProject({ scripts }), number = 7): void {
+  git('checkout', '-q', '-B', 'change')
   for (const id of ids) cpSync(join(all, path(id)), join(folder, path(id)))
-  git('add', '.')
+  git('add', ...ids.map(path))
   git('commit', '-q', '-m', 'change')
   head = git('rev-parse', 'HEAD')
   git('checkout', '-q', 'main')
@@ -75,15 +75,24 @@ async function expectRefused(step: Step, words: string): Promise<void> {
   expect(await contents(url)).not.toContain('t_b2')
 }
 
+/** At the first revision. */
+let begun: string
+beforeAll(async () => {
+  begun = await createDatabase()
+  await query(
+    begun,
+    `CREATE TABLE t_a1 (id int); CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+     INSERT INTO alembic_version VALUES ('a1')`,
+  )
+})
 beforeEach(async () => {
   github = await startGitHub()
-  url = await createDatabase()
+  url = await createDatabase(begun)
   folder = writeProject({ scripts: scripts.slice(0, 1) })
   writeFileSync(join(folder, '.gitignore'), '__pycache__/\n')
   git('init', '-q', '-b', 'main')
   git('add', '.')
   git('commit', '-q', '-m', 'base')
-  await start(folder, url, { mode: 'apply' })
 })
 afterEach(() => github.stop())
 
@@ -96,68 +105,105 @@ test.each(['merge', 'squash', 'rebase'] as const)('a script that was reviewed ru
 test('in a private repository whoever could review it has a role, also one that is concealed from the token', async () => {
   merge('squash')
   for (const pull of [...github.pulls.values()].flat()) pull.base.repo.private = true
-  github.reviews.set(number, [review({ author_association: 'NONE' })])
+  github.reviews.set(7, [review({ author_association: 'NONE' })])
   const step = await apply()
   expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': 'b2' })
 })
 
-describe('refused, the database untouched', () => {
-  beforeEach(() => merge('squash'))
-  const other = { login: 'author', id: 1, type: 'User' }
-  test.each<[string, () => void, string]>([
-    ['no approval', () => github.reviews.delete(number), 'pull request #7: it has no approval'],
-    [
-      'only a comment',
-      () => github.reviews.set(number, [review({ state: 'COMMENTED' })]),
-      'pull request #7: it has no approval',
-    ],
-    [
-      'an approval that was dismissed',
-      () => github.reviews.set(number, [review({ state: 'DISMISSED' })]),
-      'it has no approval',
-    ],
-    [
-      'an approval that was taken back',
-      () => github.reviews.set(number, [review(), review({ id: 2, state: 'CHANGES_REQUESTED' })]),
-      'it has no approval',
-    ],
-    ['the author’s own', () => github.reviews.set(number, [review({ user: other })]), 'nobody but its author'],
-    [
-      'a passer-by’s',
-      () => github.reviews.set(number, [review({ author_association: 'NONE' })]),
-      'only by people without a role',
-    ],
-    [
-      'an approval of an earlier commit: somebody pushed behind it',
-      () => github.reviews.set(number, [review({ commit_id: 'c'.repeat(40) })]),
-      'its approval is not of its final head commit',
-    ],
-    [
-      'a script that is not as it was approved',
-      () => {
-        appendFileSync(join(folder, path('b2')), '\n# one more line\n')
-        git('commit', '-q', '-a', '-m', 'straight to main')
-        github.pulls.set(git('rev-parse', 'HEAD'), github.pulls.values().next().value!)
-      },
-      'another version of this script than will run',
-    ],
-    [
-      'a script changed in the checkout alone',
-      () => appendFileSync(join(folder, path('b2')), '\n# one more line\n'),
-      'another version of this script than will run',
-    ],
-    ['a commit that came without a pull request', () => github.pulls.clear(), 'no merged pull request has brought it'],
-    [
-      'a pull request that is not merged',
-      () => github.pulls.set(git('rev-parse', 'HEAD'), [pullRequest(number)]),
-      'no merged pull request has brought it',
-    ],
-    ['a script that is not committed', () => void git('rm', '-q', '--cached', path('b2')), 'is not committed'],
-  ])('%s', async (_, arrange, words) => {
-    arrange()
-    if (words === 'is not committed') git('commit', '-q', '-m', 'forgotten')
-    await expectRefused(await apply(), words)
-  })
+interface Fault {
+  /** Done when the pull request that brought the script has been approved and merged. */
+  arrange: (change: { file: string; number: number; merged: string }) => void
+  /** Where nothing is asked about a pull request, or none is known. */
+  of?: 'no pull request'
+  words: string
+}
+
+const edit = (file: string) => appendFileSync(join(folder, file), '\n# one more line\n')
+const author = { login: 'author', id: 1, type: 'User' }
+const faults: Record<string, Fault> = {
+  'no approval': { arrange: ({ number }) => github.reviews.delete(number), words: 'it has no approval' },
+  'only a comment': {
+    arrange: ({ number }) => github.reviews.set(number, [review({ state: 'COMMENTED' })]),
+    words: 'it has no approval',
+  },
+  'an approval that was dismissed': {
+    arrange: ({ number }) => github.reviews.set(number, [review({ state: 'DISMISSED' })]),
+    words: 'it has no approval',
+  },
+  'an approval that was taken back': {
+    arrange: ({ number }) => github.reviews.set(number, [review(), review({ id: 2, state: 'CHANGES_REQUESTED' })]),
+    words: 'it has no approval',
+  },
+  'the author’s own': {
+    arrange: ({ number }) => github.reviews.set(number, [review({ user: author })]),
+    words: 'nobody but its author',
+  },
+  'a passer-by’s': {
+    arrange: ({ number }) => github.reviews.set(number, [review({ author_association: 'NONE' })]),
+    words: 'only by people without a role',
+  },
+  'an approval of an earlier commit: somebody pushed behind it': {
+    arrange: ({ number }) => github.reviews.set(number, [review({ commit_id: 'c'.repeat(40) })]),
+    words: 'its approval is not of its final head commit',
+  },
+  'a script that is not as it was approved': {
+    arrange: ({ file, merged }) => {
+      edit(file)
+      git('commit', '-q', '-a', '-m', 'straight to main')
+      github.pulls.set(git('rev-parse', 'HEAD'), github.pulls.get(merged)!)
+    },
+    words: 'another version of this script than will run',
+  },
+  'a commit that came without a pull request': {
+    arrange: ({ merged }) => github.pulls.delete(merged),
+    of: 'no pull request',
+    words: 'no merged pull request has brought it',
+  },
+  'a pull request that is not merged': {
+    arrange: ({ number, merged }) => github.pulls.set(merged, [pullRequest(number)]),
+    of: 'no pull request',
+    words: 'no merged pull request has brought it',
+  },
+  'a script that is not committed': {
+    arrange: ({ file }) => {
+      git('rm', '-q', '--cached', file)
+      git('commit', '-q', '-m', 'forgotten')
+    },
+    of: 'no pull request',
+    words: 'is not committed',
+  },
+  // The last one, since another one commits all that is changed.
+  'a script changed in the checkout alone': {
+    arrange: ({ file }) => edit(file),
+    of: 'no pull request',
+    words: 'another version of this script than will run',
+  },
+}
+
+/** GitHub shows so much of an error. */
+const halves = [Object.keys(faults).slice(0, 6), Object.keys(faults).slice(6)]
+
+test.each(halves)('refused, the database untouched, and each script told: %s, %s, %s, %s, %s, %s', async (...names) => {
+  const ids = ['a1', 'b2', ...names.map((_, at) => `fault${at}`)]
+  const all = writeProject({ scripts: written(ids) })
+  merge('squash', ['b2'], all)
+  for (const [at, name] of names.entries()) {
+    const [id, number] = [`fault${at}`, 20 + at]
+    merge('squash', [id], all, number)
+    faults[name]!.arrange({ file: path(id), number, merged: git('rev-parse', 'HEAD') })
+  }
+  const step = await apply()
+  const lines = step.commands.find(({ name }) => name === 'error')!.text.split('\n')
+  for (const [at, name] of names.entries()) {
+    const { of, words } = faults[name]!
+    const by = of ? '' : `pull request #${20 + at}: `
+    const told = `Revision fault${at} (fault${at}), ${path(`fault${at}`)}: ${by}`
+    const line = lines.find(each => each.includes(`Revision fault${at} `))
+    expect(line, `${name}\n${step.log}`).toContain(told)
+    expect(line, name).toContain(words)
+  }
+  expect(step.log).not.toContain('Revision b2 (b2), migrations')
+  await expectRefused(step, 'Revision fault0')
 })
 
 test('every revision of the batch needs it: one that came without is named', async () => {
@@ -173,7 +219,7 @@ test('every revision of the batch needs it: one that came without is named', asy
 
 test('scripts older than the adoption of the rule are exempt, and no others', async () => {
   merge('squash', ['b2', 'c3'])
-  github.files.set(number, github.files.get(number)!.slice(1))
+  github.files.set(7, github.files.get(7)!.slice(1))
   await expectRefused(await apply('true'), 'Revision b2')
   await expectRefused(await apply('since:b2'), 'Revision b2')
   const unknown = await apply('since:zz')

@@ -127,12 +127,18 @@ beforeEach(async () => {
 })
 afterEach(() => github.stop())
 
-/** Everything up to the merge and staging, as it should be. */
-async function upToStaging(): Promise<Record<string, string>> {
+/** Everything up to the merge, as it should be. */
+async function upToMerge(): Promise<Record<string, string>> {
   const { outputs, log } = await preview()
   expect(outputs, log).toMatchObject({ outcome: 'previewed', pending: '2', 'prior-head': 'a1', 'new-head': 'c3' })
   github.reviews.set(number, [approval()])
   merge()
+  return outputs
+}
+
+/** And staging. */
+async function upToStaging(): Promise<Record<string, string>> {
+  const outputs = await upToMerge()
   const deployed = await deploy(staging, { label: 'staging' })
   expect(deployed.outputs, deployed.log).toMatchObject({ outcome: 'applied', 'new-head': 'c3' })
   wanted = await contents(staging)
@@ -165,7 +171,7 @@ describe.each(Object.entries(gates))('Production %s', (name, gate) => {
   }
 
   test('refuses one byte of one script that changed after it was approved', async () => {
-    const given = await upToStaging()
+    const given = await (name === 'by the plan file' ? upToStaging() : upToMerge())
     const script = join(checkout, pathOf('c3'))
     writeFileSync(script, readFileSync(script, 'utf8').replace('Ada', 'Eve'))
     const sha = commit('straight to main')
@@ -186,7 +192,7 @@ describe.each(Object.entries(gates))('Production %s', (name, gate) => {
   })
 
   test('refuses what a raw migration has overtaken', async () => {
-    const given = await upToStaging()
+    const given = await (name === 'by review' ? upToStaging() : upToMerge())
     git('checkout', '-q', 'change')
     const { host, port, username, password, pathname } = new URL(production)
     expect(host && port).toBeTruthy()
@@ -225,7 +231,7 @@ describe('Production by review refuses', () => {
   })
 
   test('an approval that was dismissed', async () => {
-    await upToStaging()
+    await upToMerge()
     github.reviews.set(number, [approval({ state: 'DISMISSED' })])
     await expectNotReviewed('it has no approval')
   })
@@ -253,7 +259,7 @@ test('A forged comment proves nothing: the digest is what counts', async () => {
 })
 
 test('A plan file of another repository, or without the key, is refused', async () => {
-  const given = await upToStaging()
+  const given = await upToMerge()
   const unsigned = (await preview({ 'plan-key': '', comment: 'false' })).outputs['plan-file']!
   const elsewhere = mkdtempSync(join(tmpdir(), 'atomic-upgrade-elsewhere-'))
   const inputs = { mode: 'apply', 'database-url': production, label: 'production', comment: 'false', ...key }

@@ -48,11 +48,9 @@ function nth(n: number, pattern: RegExp, after?: RegExp): () => (passing: Passin
 /** What the database holds after a fault at a moment; a plain second run finishes from there. */
 const short: [fault: string, moment: keyof typeof moments, holds: Verdict['holds'], stop?: string][] = [
   ['connection cut, request lost', 'in the first segment', 'old'],
-  ['user’s Python gets SIGKILL', 'in the first segment', 'old'],
   ['connection cut, answer lost', 'as the lock is looked at', 'old'],
   ['server crashes, request lost', 'at the first COMMIT', 'old'],
   ['server crashes, answer lost', 'at the first COMMIT', 'new'],
-  ['connection cut, answer lost', 'at the first COMMIT', 'new'],
   ['action gets SIGTERM', 'at the first COMMIT', 'between', 'first'],
   ['action gets SIGKILL', 'at the first COMMIT', 'between', 'first'],
   ['connection reset, request lost', 'behind the first COMMIT', 'between', 'first'],
@@ -61,7 +59,6 @@ const short: [fault: string, moment: keyof typeof moments, holds: Verdict['holds
   ['server crashes behind an answer', 'at the index', 'between'],
   ['action gets SIGKILL', 'at the index', 'between'],
   ['connection cut, request lost', 'as the last segment begins', 'between', 'second'],
-  ['connection cut, request lost', 'in the last segment', 'between', 'second'],
   ['action gets SIGINT, as GitHub cancels', 'in the last segment', 'between', 'second'],
   ['user’s Python gets SIGKILL', 'in the last segment', 'between', 'second'],
   ['server crashes, request lost', 'at the last COMMIT', 'between', 'second'],

@@ -22,7 +22,10 @@ const moments = {
   'at the COMMIT': /^COMMIT$/,
 }
 
-/** What the database holds after a fault at a moment; `script/faults` walks every point. */
+/**
+ * What the database holds after a fault at a moment; `script/faults` walks every point. Crashes of the server at the
+ * COMMIT are in test/action/lost-commit.test.ts.
+ */
 const short: [fault: string, moment: keyof typeof moments, holds: 'old' | 'new', repeats?: number][] = [
   ['connection cut, request lost', 'while the heads are read', 'old'],
   ['server crashes behind an answer', 'as the gate opens', 'old'],
@@ -37,8 +40,6 @@ const short: [fault: string, moment: keyof typeof moments, holds: 'old' | 'new',
   ['action gets SIGKILL', 'in the third revision', 'old'],
   ['action gets SIGKILL', 'at the COMMIT', 'new'],
   ['user’s Python gets SIGKILL', 'in the third revision', 'old'],
-  ['server crashes, request lost', 'at the COMMIT', 'old'],
-  ['server crashes, answer lost', 'at the COMMIT', 'new'],
 ]
 
 for (const [fault, moment, holds, repeats = 0] of short) {

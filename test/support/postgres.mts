@@ -1,19 +1,10 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import {
-  appendFileSync,
-  chmodSync,
-  chownSync,
-  cpSync,
-  existsSync,
-  mkdtempSync,
-  rmSync,
-  statfsSync,
-  writeFileSync,
-} from 'node:fs'
+import { appendFileSync, chmodSync, chownSync, cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import pg from 'pg'
+import { storage } from './scratch.mts'
 
 /** A real PostgreSQL server in a temporary directory, on a free port of 127.0.0.1. */
 export interface Server {
@@ -140,14 +131,6 @@ export async function query(url: string, sql: string): Promise<pg.QueryResult> {
   } finally {
     await client.end()
   }
-}
-
-/** In memory where there is room: a new database is a thousand files, and of those the tests make two thousand. */
-function storage(): string {
-  const memory = '/dev/shm'
-  if (!existsSync(memory)) return tmpdir()
-  const { bavail, bsize } = statfsSync(memory)
-  return bavail * bsize > 6 * 2 ** 30 ? memory : tmpdir()
 }
 
 async function nativeDirectory(): Promise<string> {

@@ -80,6 +80,7 @@ export async function runStep(options: StepOptions): Promise<Step> {
     GITHUB_PATH: file('path'),
     GITHUB_STATE: file('state'),
     RUNNER_TEMP: folder,
+    TMPDIR: tmpdir(),
     ACTIONS_RUNTIME_TOKEN: 'runtime-token-standin',
     ...inputs,
     ...options.environment,

@@ -1,5 +1,6 @@
 import type { TestProject } from 'vitest/node'
 import { startServer } from './postgres.mts'
+import { useScratch } from './scratch.mts'
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -8,10 +9,14 @@ declare module 'vitest' {
   }
 }
 
-/** One PostgreSQL server for all tests; every test has databases of its own on it. */
+/** One PostgreSQL server for all tests, where every test has databases of its own; and one folder for all they write. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const tidy = useScratch()
   const server = await startServer(['max_prepared_transactions = 20'])
   console.log(`PostgreSQL ${server.version}`)
   project.provide('postgres', server.url('postgres'))
-  return () => server.stop()
+  return async () => {
+    await server.stop()
+    tidy()
+  }
 }
