@@ -27882,6 +27882,8 @@ class PreparedStatements {
 
 /** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
 const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i;
+/** Where SQL has the name of a table, without a schema. */
+const namesTable = (name) => new RegExp(`\\b(from|join|into|update|table|only|using|copy|truncate|exists)\\s+"?${escaped(name)}\\b(?!\\s*\\.)`, 'i');
 const escaped = (text) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
 const portalNamed = (name) => ({ name, hold: false });
 /** What a session sees of what others have changed and not committed. */
@@ -27930,7 +27932,9 @@ class Sight {
             layers.closed(this.owner, closes);
         if (looksIntoCatalog.test(text))
             this.#tellOfCatalog();
-        this.#refuseWhatIsOneSessions(text);
+        // Of two temporary tables of one name PostgreSQL refuses the second.
+        if (!/^\s*create\b/i.test(text))
+            this.#refuseWhatIsOneSessions(text);
         const cursor = fetches ?? portal;
         const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty;
         for (const [oid, dirty] of seen)
@@ -27969,7 +27973,7 @@ class Sight {
         for (const other of sessions) {
             if (other === this.owner)
                 continue;
-            const table = other.temporaryTables.find(name => new RegExp(`(?<![\\w.])"?${escaped(name)}\\b`, 'i').test(text));
+            const table = other.temporaryTables.find(name => namesTable(name).test(text));
             if (table)
                 return upstream.abandon(meetsTemporaryTable(this.#deed, other.deedOn(table), table, tape.revision));
             if (other.hasWritten && /\b(currval|lastval)\s*\(/i.test(text)) {

@@ -22,6 +22,13 @@ export interface View {
 /** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
 const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i
 
+/** Where SQL has the name of a table, without a schema. */
+const namesTable = (name: string): RegExp =>
+  new RegExp(
+    `\\b(from|join|into|update|table|only|using|copy|truncate|exists)\\s+"?${escaped(name)}\\b(?!\\s*\\.)`,
+    'i',
+  )
+
 const escaped = (text: string): string => text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
 
 const portalNamed = (name: string) => ({ name, hold: false })
@@ -71,7 +78,8 @@ export class Sight {
     this.#statement = text
     if (closes !== undefined) layers.closed(this.owner, closes)
     if (looksIntoCatalog.test(text)) this.#tellOfCatalog()
-    this.#refuseWhatIsOneSessions(text)
+    // Of two temporary tables of one name PostgreSQL refuses the second.
+    if (!/^\s*create\b/i.test(text)) this.#refuseWhatIsOneSessions(text)
     const cursor = fetches ?? portal
     const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty
     for (const [oid, dirty] of seen) this.#visible.set(oid, dirty)
@@ -109,7 +117,7 @@ export class Sight {
     if (sessions.size < 2) return
     for (const other of sessions) {
       if (other === this.owner) continue
-      const table = other.temporaryTables.find(name => new RegExp(`(?<![\\w.])"?${escaped(name)}\\b`, 'i').test(text))
+      const table = other.temporaryTables.find(name => namesTable(name).test(text))
       if (table) return upstream.abandon(meetsTemporaryTable(this.#deed, other.deedOn(table), table, tape.revision))
       if (other.hasWritten && /\b(currval|lastval)\s*\(/i.test(text)) {
         return upstream.abandon(
