@@ -8,6 +8,6 @@ export default defineConfig({
     // A step starts Node and Python; a machine under load takes its time.
     testTimeout: 120_000,
     hookTimeout: 120_000,
-    maxWorkers: 3,
+    maxWorkers: 4,
   },
 })

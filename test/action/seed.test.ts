@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { createDatabase, seedProject, start } from '../support/action.mts'
 import { contents, leftovers } from '../support/database.mts'
 import { query } from '../support/postgres.mts'
@@ -16,6 +16,15 @@ const tables = async (): Promise<string[]> =>
     )
   ).rows.map(row => row.relname)
 
+/** Databases at the first two revisions, made as any other. */
+let atFirst: string
+let atSecond: string
+beforeAll(async () => {
+  url = atFirst = await createDatabase()
+  await upgrade(first!)
+  url = atSecond = await createDatabase(atFirst)
+  await upgrade(second!)
+})
 beforeEach(async () => {
   url = await createDatabase()
 })
@@ -43,8 +52,7 @@ describe('Scenario: single migration in set succeeds', () => {
 
 describe('Scenario: single migration in set fails', () => {
   test('Given a migration set of [X], when X fails, then X is rolled back', async () => {
-    await upgrade(first!)
-    await upgrade(second!)
+    url = await createDatabase(atSecond)
     const before = await contents(url)
 
     const step = await upgrade(broken!)
@@ -62,7 +70,7 @@ describe('Scenario: single migration in set fails', () => {
 
 describe('Scenario: multiple migrations in set, one fails in the set', () => {
   test('Given a set of [X, Y, Z], when Y fails, then X and Y are rolled back and Z is never applied', async () => {
-    await upgrade(first!)
+    url = await createDatabase(atFirst)
     const before = await contents(url)
 
     const step = await upgrade('head')
@@ -102,13 +110,12 @@ describe('Command reference', () => {
   })
 
   test('flask db downgrade: one revision back; flask db downgrade REVISION: to it', async () => {
-    await upgrade(first!)
-    const atFirst = await contents(url)
-    await upgrade(second!)
+    const before = await contents(atFirst)
+    url = await createDatabase(atSecond)
 
     const down = await start(seedProject, url, { mode: 'apply', direction: 'downgrade' })
     expect(down.outputs).toMatchObject({ outcome: 'applied', 'prior-head': second, 'new-head': first })
-    expect(await contents(url)).toBe(atFirst)
+    expect(await contents(url)).toBe(before)
 
     await upgrade(second!)
     const toFirst = await start(seedProject, url, { mode: 'apply', direction: 'downgrade', revision: first! })
@@ -117,11 +124,11 @@ describe('Command reference', () => {
       'new-head': first,
       revisions: JSON.stringify([second]),
     })
-    expect(await contents(url)).toBe(atFirst)
+    expect(await contents(url)).toBe(before)
   })
 
   test('flask db upgrade --sql: the SQL is shown, and nothing is written', async () => {
-    await upgrade(first!)
+    url = await createDatabase(atFirst)
     const before = await contents(url)
     const step = await start(seedProject, url, {})
     expect(step.outputs).toMatchObject({ outcome: 'previewed', 'prior-head': first, 'new-head': last, pending: '3' })
@@ -151,7 +158,7 @@ describe('Command reference', () => {
 })
 
 test('A failure names the revision, the script and its line, the statement and its place, and the database’s state', async () => {
-  await upgrade(first!)
+  url = await createDatabase(atFirst)
   const step = await upgrade('head')
   const errors = step.commands.filter(({ name }) => name === 'error')
   expect(errors).toHaveLength(1)

@@ -13,7 +13,7 @@ export async function createDatabase(template = ''): Promise<string> {
   const name = `t_${randomBytes(6).toString('hex')}`
   const { pathname } = new URL(template || server)
   created.push(name)
-  await query(server, `CREATE DATABASE ${name}${template && ` TEMPLATE ${pathname.slice(1)}`}`)
+  await query(server, `CREATE DATABASE ${name} ${inject('strategy')} ${template && `TEMPLATE ${pathname.slice(1)}`}`)
   return server.replace(/\/postgres$/, `/${name}`)
 }
 
