@@ -208,8 +208,7 @@ describe('whatever several clients do, the transaction stays and the gate closes
       }
       await open.gate.close()
       // What one transaction cannot say ends the connection, and nothing else does.
-      if (open.gate.lost)
-        expect(String(open.gate.failure)).toMatch(/the one (transaction|session) of the batch/)
+      if (open.gate.lost) expect(String(open.gate.failure)).toMatch(/the one (transaction|session) of the batch/)
       else await open.finish('ROLLBACK')
       expect(await open.read(contents)).toBe('0  0')
       expect(
