@@ -23374,12 +23374,14 @@ function moveIn(sql, table) {
     const [tree] = trees;
     if (!tree || trees.length > 1)
         return undefined;
-    if ('CreateStmt' in tree)
-        return version_rows_isTable(tree.CreateStmt.relation, table) ? {} : undefined;
-    if ('DropStmt' in tree)
-        return dropsOnly(tree.DropStmt, table) ? {} : undefined;
     if (callsMore(tree))
         return undefined;
+    if ('CreateStmt' in tree) {
+        const { relation } = tree.CreateStmt;
+        return version_rows_isTable(relation, table) && relation?.relpersistence === 'p' ? {} : undefined;
+    }
+    if ('DropStmt' in tree)
+        return dropsOnly(tree.DropStmt, table) ? {} : undefined;
     if ('InsertStmt' in tree && version_rows_isTable(tree.InsertStmt.relation, table)) {
         const { cols = [], selectStmt } = tree.InsertStmt;
         const at = cols.findIndex(isVersion);
@@ -23432,6 +23434,8 @@ function callsMore(tree) {
     JSON.stringify(tree, (key, value) => {
         if (key === 'SubLink' || key === 'withClause' || key === 'fromClause' || key === 'usingClause')
             calls = true;
+        if (key === 'A_Expr')
+            calls ||= (value.name ?? []).map(version_rows_nameOf).join('.') !== '=';
         if (key === 'FuncCall')
             calls ||= !version_rows_harmless.has((value.funcname ?? []).map(version_rows_nameOf).join('.'));
         return value;

@@ -21,9 +21,12 @@ export function moveIn(sql: string, table: TableName): Move | undefined {
   const trees = treesOf(sql)
   const [tree] = trees
   if (!tree || trees.length > 1) return undefined
-  if ('CreateStmt' in tree) return isTable(tree.CreateStmt.relation, table) ? {} : undefined
-  if ('DropStmt' in tree) return dropsOnly(tree.DropStmt, table) ? {} : undefined
   if (callsMore(tree)) return undefined
+  if ('CreateStmt' in tree) {
+    const { relation } = tree.CreateStmt
+    return isTable(relation, table) && relation?.relpersistence === 'p' ? {} : undefined
+  }
+  if ('DropStmt' in tree) return dropsOnly(tree.DropStmt, table) ? {} : undefined
   if ('InsertStmt' in tree && isTable(tree.InsertStmt.relation, table)) {
     const { cols = [], selectStmt } = tree.InsertStmt
     const at = cols.findIndex(isVersion)
@@ -81,6 +84,7 @@ function callsMore(tree: Node): boolean {
   let calls = false
   JSON.stringify(tree, (key, value) => {
     if (key === 'SubLink' || key === 'withClause' || key === 'fromClause' || key === 'usingClause') calls = true
+    if (key === 'A_Expr') calls ||= (value.name ?? []).map(nameOf).join('.') !== '='
     if (key === 'FuncCall') calls ||= !harmless.has((value.funcname ?? []).map(nameOf).join('.'))
     return value
   })

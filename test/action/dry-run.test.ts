@@ -29,6 +29,13 @@ op.execute("INSERT INTO t (name) SELECT '7'::int::text")
 op.execute("DO $$ BEGIN INSERT INTO t (name) VALUES ('50%'); END $$")
 op.execute(sa.text("INSERT INTO t (name) VALUES (:name)").bindparams(name="a:b"))`,
   },
+  'what a parameter is for PostgreSQL': {
+    upgrade: `
+op.execute("CREATE EXTENSION citext; ALTER TABLE t ALTER COLUMN name TYPE citext")
+op.execute(names.update().where(names.c.name == "A").values(name="one"))
+op.execute(names.update().where(names.c.name.in_(["AB", "c"])).values(name="several"))
+op.execute(sa.text("INSERT INTO t (name) SELECT pg_typeof(:value)::text").bindparams(value="x"))`,
+  },
   'statements on the connection, without parameters and unread': {
     upgrade: `
 op.get_bind().execute(sa.text("UPDATE t SET name = upper(name)"))
@@ -113,6 +120,14 @@ if not context.is_offline_mode():
   as_sql: {
     upgrade: `op.execute("INSERT INTO t (name) VALUES ('%s')" % op.get_context().as_sql)`,
     not: /asks whether it runs offline/,
+  },
+  'the option as_sql': {
+    upgrade: `op.execute("INSERT INTO t (name) VALUES ('%s')" % op.get_context().opts.get("as_sql"))`,
+    not: /asks whether it runs offline/,
+  },
+  'the isolation level of the server': {
+    upgrade: `op.execute("INSERT INTO t (name) VALUES ('%s')" % op.get_bind().dialect.default_isolation_level)`,
+    not: /reads the database/,
   },
   checkfirst: {
     upgrade: `

@@ -150,6 +150,21 @@ describe('A plan file is read by the rules by which it was written', () => {
       'said to be Alembic’s own',
     ],
     [
+      'a default in Alembic’s own table',
+      hidden('CREATE TABLE alembic_version (version_num varchar(32), x text DEFAULT f())'),
+      'said to be Alembic’s own',
+    ],
+    [
+      'a temporary table in its place',
+      hidden('CREATE TEMPORARY TABLE alembic_version (version_num varchar(32))'),
+      'said to be Alembic’s own',
+    ],
+    [
+      'an operator in Alembic’s own',
+      hidden("INSERT INTO alembic_version (version_num) VALUES ('b2') RETURNING 1 OPERATOR(public.+) 1"),
+      'said to be Alembic’s own',
+    ],
+    [
       'a row of Alembic’s own too many',
       hidden("INSERT INTO alembic_version (version_num) VALUES ('x')"),
       'do not follow',

@@ -42,6 +42,7 @@ class Asked:
 asked = Asked()
 
 reads = "it reads the database, and a dry run has none"
+offline = "it asks whether it runs offline, so its SQL is not what the online run does"
 connects = "it connects to the database, which is not possible in a dry run"
 
 
@@ -69,6 +70,22 @@ def watch(thing, reason, *names):
     thing.__class__ = type(kind.__name__, (kind,), {name: watched(name) for name in names})
 
 
+class Options(dict):
+    """What a context was configured with; to a script it is not said that offline mode was."""
+
+    def __getitem__(self, name):
+        self.refuse(name, sys._getframe(1))
+        return super().__getitem__(name)
+
+    def get(self, name, default=None):
+        self.refuse(name, sys._getframe(1))
+        return super().get(name, default)
+
+    def refuse(self, name, frame):
+        if name == "as_sql" and is_asking(frame):
+            raise asked.refuse(offline)
+
+
 def watch_dialect(dialect):
     """What it knows of a server, and what it asks when it is handed a connection."""
 
@@ -77,7 +94,7 @@ def watch_dialect(dialect):
         return inspect.isfunction(method) and "connection" in list(inspect.signature(method).parameters)[1:2]
 
     watch(dialect, "it asks for the version of the server, and a dry run has none", "server_version_info")
-    watch(dialect, reads, "default_schema_name", *filter(takes_connection, dir(type(dialect))))
+    watch(dialect, reads, "default_schema_name", "default_isolation_level", *filter(takes_connection, dir(type(dialect))))
 
 
 class Unreadable:

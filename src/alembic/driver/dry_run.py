@@ -4,7 +4,7 @@ import functools
 import json
 import sys
 
-from atomic_upgrade.asked import Unreadable, asked, unconnected, watch, watch_dialect
+from atomic_upgrade.asked import Options, Unreadable, asked, offline, unconnected, watch, watch_dialect
 from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, NotRenderable, line_in, one_line
 from atomic_upgrade.forbidden import look_into
@@ -51,14 +51,14 @@ class Renderer:
     def hide_offline_mode(self, context):
         """A script that asks whether it runs offline would show what the online run does not do."""
 
-        told = "it asks whether it runs offline, so its SQL is not what the online run does"
-        watch(context, told, "as_sql")
-        watch(context.impl, told, "as_sql")
+        watch(context, offline, "as_sql")
+        watch(context.impl, offline, "as_sql")
+        context.opts = Options(context.opts)
         heads = context.get_current_heads
 
         def is_offline_mode():
             if self.path:
-                raise asked.refuse(told)
+                raise asked.refuse(offline)
             return True
 
         def current_heads():

@@ -12,11 +12,31 @@ import uuid
 
 def with_literals(dialect):
     """A copy of the dialect that compiles values so; SQLAlchemy's own way is right for some types only."""
+    from alembic.util.sqla_compat import _literal_bindparam
 
     class Compiler(dialect.statement_compiler):
+        # Whether it renders what online is a parameter with its type, and not just the value of a column.
+        is_typed = False
+
+        def render_literal_bindparam(self, bindparam, *args, **options):
+            before = self.is_typed
+            self.is_typed = not (isinstance(bindparam, _literal_bindparam) or getattr(bindparam, "_is_crud", False))
+            try:
+                return super().render_literal_bindparam(bindparam, *args, **options)
+            finally:
+                self.is_typed = before
+
         def render_literal_value(self, value, type_):
             literal = literal_of(value, type_, dialect)
-            return super().render_literal_value(value, type_) if literal is None else literal
+            if literal is None:
+                literal = super().render_literal_value(value, type_)
+            return self.typed(literal, type_) if self.is_typed else literal
+
+        def typed(self, literal, type_):
+            """A quoted value alone is what PostgreSQL takes it for: a citext beside one, for example."""
+            impl = type_._unwrapped_dialect_impl(dialect)
+            is_cast = getattr(dialect, "_bind_typing_render_casts", False) and impl.render_bind_cast
+            return self.render_bind_cast(type_, impl, literal) if is_cast and literal[-1:] == "'" else literal
 
     copied = copy.copy(dialect)
     copied.statement_compiler = Compiler
