@@ -26262,6 +26262,8 @@ const discard = ['CLOSE ALL', 'DEALLOCATE ALL', 'UNLISTEN *', 'SELECT pg_catalog
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/isolation.ts
 
+/** A table's name as regclass writes it, without its schema and quotes. */
+const bareName = (table) => table.replace(/^.*\./, '').replaceAll('"', '');
 /**
  * Which tables each client's open transaction has changed, and who reads of them. One transaction cannot keep a client
  * from seeing what another has not committed; but PostgreSQL counts what is read, functions and triggers included.
@@ -27884,6 +27886,7 @@ class PreparedStatements {
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/sight.ts
 
+
 /** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
 const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i;
 /** Where SQL has the name of a table, without a schema. */
@@ -27965,7 +27968,7 @@ class Sight {
         const isDuplicate = code === '23505' || code === '23P01';
         const resolves = /\bon\s+conflict\b/i.test(this.#statement);
         return [...this.#visible.values()].find(dirty => {
-            const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '');
+            const name = bareName(dirty.table);
             return (isDuplicate && table === name) || (resolves && this.#statement.includes(name));
         });
     }
@@ -28291,12 +28294,11 @@ class Unit {
 
 
 
+
 /** How many statements of a transaction are remembered, to say which one is in the way. */
 const mostDeeds = 200;
 /** By its looks. */
 const session_isRead = ({ text }) => /^\s*(select|fetch|move|close|declare|show|set|reset|with)\b/i.test(text);
-/** Without its schema and quotes. */
-const bareName = (table) => table.replace(/^.*\./, '').replaceAll('"', '');
 /**
  * One client connection inside the gate, past its startup.
  *
@@ -28536,9 +28538,11 @@ class Session {
         const { upstream } = this.shared;
         if (upstream.doom)
             return upstream.abandon(upstream.doom);
-        if (!session_isRead(statement) && this.#deeds.length < mostDeeds)
-            this.#deeds.push(statement.text.slice(0, 500));
-        this.hasWritten ||= !session_isRead(statement);
+        if (!session_isRead(statement)) {
+            this.hasWritten = true;
+            if (this.#deeds.length < mostDeeds)
+                this.#deeds.push(statement.text.slice(0, 500));
+        }
         this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : '';
         this.#sight.watch(statement, portal);
     }

@@ -7,6 +7,9 @@ export interface Dirty {
   changedBy: Owner
 }
 
+/** A table's name as regclass writes it, without its schema and quotes. */
+export const bareName = (table: string): string => table.replace(/^.*\./, '').replaceAll('"', '')
+
 /**
  * Which tables each client's open transaction has changed, and who reads of them. One transaction cannot keep a client
  * from seeing what another has not committed; but PostgreSQL counts what is read, functions and triggers included.

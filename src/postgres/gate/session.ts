@@ -7,6 +7,7 @@ import { CopyIn, isCopyData } from './copy'
 import { CoveredSettings } from './covered'
 import { Execution } from './execution'
 import { ExtendedProtocol } from './extended'
+import { bareName } from './isolation'
 import type { Deed, Layer } from './layers'
 import { statementOf, withSql } from './messages'
 import { NestedTransaction } from './nested'
@@ -73,9 +74,6 @@ const mostDeeds = 200
 /** By its looks. */
 const isRead = ({ text }: Understood): boolean =>
   /^\s*(select|fetch|move|close|declare|show|set|reset|with)\b/i.test(text)
-
-/** Without its schema and quotes. */
-const bareName = (table: string): string => table.replace(/^.*\./, '').replaceAll('"', '')
 
 /**
  * One client connection inside the gate, past its startup.
@@ -329,8 +327,10 @@ export class Session implements Participant {
   #watch(statement: Understood, portal: string | undefined): void {
     const { upstream } = this.shared
     if (upstream.doom) return upstream.abandon(upstream.doom)
-    if (!isRead(statement) && this.#deeds.length < mostDeeds) this.#deeds.push(statement.text.slice(0, 500))
-    this.hasWritten ||= !isRead(statement)
+    if (!isRead(statement)) {
+      this.hasWritten = true
+      if (this.#deeds.length < mostDeeds) this.#deeds.push(statement.text.slice(0, 500))
+    }
     this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : ''
     this.#sight.watch(statement, portal)
   }

@@ -1,5 +1,5 @@
 import { meetsTemporaryTable, readsUncommitted, seesUncommitted, sharesSequence } from './conflict'
-import type { Dirty, Isolation } from './isolation'
+import { bareName, type Dirty, type Isolation } from './isolation'
 import type { Deed, Layers, Owner } from './layers'
 import type { Participant } from './participant'
 import type { Survey } from './survey'
@@ -106,7 +106,7 @@ export class Sight {
     const isDuplicate = code === '23505' || code === '23P01'
     const resolves = /\bon\s+conflict\b/i.test(this.#statement)
     return [...this.#visible.values()].find(dirty => {
-      const name = dirty.table.replace(/^.*\./, '').replaceAll('"', '')
+      const name = bareName(dirty.table)
       return (isDuplicate && table === name) || (resolves && this.#statement.includes(name))
     })
   }
