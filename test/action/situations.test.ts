@@ -260,7 +260,7 @@ const situations: Record<string, Situation> = {
     apply: rolledBack('not-transactional', 'ERROR 25001', 'without `CONCURRENTLY`', asBefore),
   },
   'a COMMIT inside of a DO block': {
-    project: then('op.execute("DO $$ BEGIN COMMIT; END $$")'),
+    project: then('op.execute("DO $$ BEGIN CREATE TABLE second (id int); COMMIT; END $$")'),
     apply: rolledBack('not-transactional', 'ERROR 2D000', asBefore),
   },
   'a new value of an enum, used in the same batch': {
@@ -380,8 +380,10 @@ const situations: Record<string, Situation> = {
     ),
   },
   'a server session that is ended': {
-    project: then('op.execute("SELECT pg_terminate_backend(pg_backend_pid())")'),
-    apply: rolledBack('connection-failed', 'connection to PostgreSQL was lost', asBefore),
+    project: then(
+      'op.execute("CREATE TABLE second (id int)")\nop.execute("SELECT pg_terminate_backend(pg_backend_pid())")',
+    ),
+    apply: rolledBack('connection-failed', /connection to PostgreSQL was lost[\s\S]*terminating connection/, asBefore),
   },
   'a database that is gone when something has failed': {
     project: then('op.execute("CREATE TABLE second (id int)")\nop.execute("SELECT \'goodbye\'")'),
