@@ -16907,6 +16907,7 @@ async function openLog(secrets) {
         words(core);
     return core;
 }
+const warned = new Set();
 /** The step's log. Whatever is passed in is shown, and never taken for a workflow command. */
 const log = {
     /** Further lines are indented, so that none of them can be taken for a line of ours. */
@@ -16923,6 +16924,12 @@ const log = {
     },
     warning(text) {
         say(core => core.warning(printable(clip(text, log_longest))));
+    },
+    /** The same words are said once. */
+    warningOnce(text) {
+        if (!warned.has(text))
+            log.warning(text);
+        warned.add(text);
     },
     error(text, title, place) {
         say(core => core.error(printable(clip(text, log_longest)), {
@@ -16966,223 +16973,70 @@ class PrintOut {
         if (this.#dropped > 0)
             this.#lines.push(`… ${this.#dropped} more lines`);
         log.group(title, this.#lines);
+        this.forget();
+    }
+    forget() {
         this.#lines = [];
         this.#dropped = 0;
     }
 }
 
-// EXTERNAL MODULE: external "node:crypto"
-var external_node_crypto_ = __nccwpck_require__(7598);
-;// CONCATENATED MODULE: ./src/plan/digest.ts
-
-/** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
-function digestedOf({ direction, databases }) {
-    const planned = databases.flatMap(({ bind, plan }) => {
-        if (!plan)
-            return [];
-        const revisions = plan.revisions.map(({ id, digest }) => [id, digest]);
-        return [{ bind, 'prior-heads': plan.priorHeads, 'new-heads': plan.newHeads, revisions }];
-    });
-    const sorted = planned.sort((a, b) => (a.bind < b.bind ? -1 : 1));
-    return { format: 'atomic-upgrade/digest', version: 1, direction, databases: sorted };
-}
-/** `sha256:` and the hexadecimal digest of the JSON without white space, in UTF-8. */
-const digestOf = (digested) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(JSON.stringify(digested)).digest('hex')}`;
-/** SHA-256 of a script's bytes, hexadecimal. Line ends may differ from checkout to checkout: they are taken as LF. */
-function scriptDigest(bytes) {
-    const text = bytes.toString('latin1').replaceAll(/\r\n?/g, '\n');
-    return (0,external_node_crypto_.createHash)('sha256').update(text, 'latin1').digest('hex');
-}
-
-;// CONCATENATED MODULE: ./src/plan/result.ts
-/** Heads for people. */
-const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
-/** A segment that has not run. */
-const beforeItRuns = ({ revisions, alone }, outcome) => {
-    return { revisions, ...(alone && { statement: alone.text }), outcome };
-};
-/** Whether something of a batch in segments is there to stay. */
-const stands = ({ segments = [] }) => segments.some(({ outcome }) => outcome === 'applied' || outcome === 'failed' || outcome === 'in-doubt');
-/** What became of one database. */
-const outcomeOf = (database, result) => database.outcome ?? result.outcome;
-/** The ids of the batch, in the order they run, each once. */
-function revisionsOf({ databases }) {
-    return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))];
-}
-
-;// CONCATENATED MODULE: ./src/outputs.ts
-
-
-
-/** The step's outputs by name, as GitHub gets them. */
-function outputsOf(result) {
-    const { databases } = result;
-    const revisions = revisionsOf(result);
-    const heads = (which) => {
-        const lines = databases.map(each => (databases.length > 1 ? `${each.bind}=` : '') + idsOf(each[which]));
-        return lines.join('\n');
-    };
-    return {
-        outcome: result.outcome ?? 'refused',
-        'failure-reason': result.failure?.reason ?? '',
-        'prior-head': heads('priorHeads'),
-        'new-head': heads('newHeads'),
-        revisions: JSON.stringify(revisions),
-        pending: String(revisions.length),
-        digest: result.digested ? digestOf(result.digested) : '',
-        'sql-file': result.sqlFile ?? '',
-        'plan-file': result.planFile ?? '',
-        'comment-url': result.commentUrl ?? '',
-        segments: JSON.stringify(databases.flatMap(({ segments = [] }) => segments.map(each => segmentOutput(each, result)))),
-        databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
-    };
-}
-/** On one line: whoever writes it into a file of GitHub's, or reads it line by line, shall not get another one's. */
-const idsOf = (heads = []) => printable(heads.join(',')).replaceAll('\n', '\ufffd');
-/** What was planned is not run where the step has failed before. */
-const segmentOutput = (segment, { failure }) => failure && segment.outcome === 'planned' ? { ...segment, outcome: 'not-run' } : segment;
-function databaseOutput(database, result) {
-    const { priorHeads, newHeads, plan } = database;
-    const revisions = plan?.revisions ?? [];
-    return {
-        'prior-head': idsOf(priorHeads),
-        'new-head': idsOf(newHeads),
-        revisions: revisions.map(({ id }) => id),
-        outcome: outcomeOf(database, result) ?? 'refused',
-        digests: Object.fromEntries(revisions.map(({ id, digest }) => [id, digest])),
-    };
-}
-
-;// CONCATENATED MODULE: ./src/github/client.ts
-
-/** How long one look-up or one change may take before the step goes on without it, in milliseconds. */
-const patience = 15_000;
-/** The same once the step is cancelled: the runner kills it ten seconds later. */
-const haste = 3_000;
-/**
- * A client of GitHub's API. It tries once more after a second, and no longer: a deploy has better things to wait for.
- * Octokit and its HTTP client take long to load, so that is done when what was begun before has been started: Python.
- */
-async function client(token) {
-    await (0,promises_namespaceObject.setImmediate)();
-    const [{ getOctokit }, { retry }] = await Promise.all([Promise.all(/* import() */[__nccwpck_require__.e(119), __nccwpck_require__.e(758)]).then(__nccwpck_require__.bind(__nccwpck_require__, 1758)), __nccwpck_require__.e(/* import() */ 735).then(__nccwpck_require__.bind(__nccwpck_require__, 9735))]);
-    return getOctokit(token, { retry: { retries: 1 } }, retry);
-}
-/** Aborts what takes too long. */
-function deadline(cancelled) {
-    if (cancelled.aborted)
-        return AbortSignal.timeout(haste);
-    const hurried = new AbortController();
-    const hurry = () => setTimeout(() => hurried.abort(), haste).unref();
-    cancelled.addEventListener('abort', hurry, { once: true });
-    return AbortSignal.any([AbortSignal.timeout(patience), hurried.signal]);
-}
-
-;// CONCATENATED MODULE: ./src/github/pull-request.ts
-/** The pull request's number; undefined where there is none, such as for a commit that was pushed without one. */
-async function numberOf(pullRequest, octokit, repository, signal) {
-    if ('number' in pullRequest)
-        return pullRequest.number;
-    const request = { signal };
-    const sha = 'head' in pullRequest ? pullRequest.head : pullRequest.mergedAs;
-    const { data: known } = await octokit.rest.repos.listPullRequestsAssociatedWithCommit({
-        ...repository,
-        commit_sha: sha,
-        request,
-    });
-    if ('mergedAs' in pullRequest) {
-        const merged = known.filter(each => each.merged_at);
-        return (merged.find(each => each.merge_commit_sha === sha) ?? merged[0])?.number;
-    }
-    const proposed = known.find(each => each.head.sha === sha);
-    if (proposed || !pullRequest.from)
-        return proposed?.number;
-    // GitHub does not always know a fork's commits in the repository that they are proposed to.
-    const { data: fromFork } = await octokit.rest.pulls.list({
-        ...repository,
-        head: pullRequest.from,
-        state: 'all',
-        request,
-    });
-    return fromFork.find(each => each.head.sha === sha)?.number;
-}
-
-;// CONCATENATED MODULE: ./src/github/comments.ts
-
-
+// EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
+var wasm = __nccwpck_require__(2627);
+;// CONCATENATED MODULE: ./src/plan/literals.ts
 
 /**
- * Finds the comment of this marker: by the marker and by its author, over all pages, for anybody can write a marker.
- * Returns undefined where there is no such pull request. Throws what GitHub answers.
+ * A statement with its constants replaced by `$1`, `$2` and so on. Lengths and scales of types, which tell nothing of
+ * anybody, stay. Comments go. Needs the parser to be loaded.
  */
-async function findComment(event, { pullRequest, token, marker, cancelled }) {
-    const octokit = await client(token);
-    const [owner = '', repo = ''] = event.repository.split('/');
-    const signal = deadline(cancelled);
-    const number = await numberOf(pullRequest, octokit, { owner, repo }, signal);
-    if (number === undefined)
-        return undefined;
-    const { viewer } = await octokit.graphql('query { viewer { login } }', {
-        request: { signal },
-    });
-    const comments = await octokit.paginate(octokit.rest.issues.listComments, {
-        owner,
-        repo,
-        issue_number: number,
-        per_page: 100,
-        request: { signal },
-    });
-    let existing = comments.find(comment => comment.user?.login === viewer.login && comment.body?.startsWith(marker));
-    return {
-        get body() {
-            return existing && (existing.body ?? '');
-        },
-        async write(body) {
-            if (existing?.body && normalized(existing.body) === normalized(body))
-                return existing.html_url;
-            const request = { signal: deadline(cancelled) };
-            const { data } = existing
-                ? await octokit.rest.issues.updateComment({ owner, repo, body, comment_id: existing.id, request })
-                : // Without a second try: GitHub may have taken the first one, and there shall be one comment.
-                    await octokit.rest.issues.createComment({
-                        owner,
-                        repo,
-                        body,
-                        issue_number: number,
-                        request: { ...request, retries: 0 },
-                    });
-            existing = data;
-            return data.html_url;
-        },
-    };
-}
-/** GitHub stores line ends and a last empty line its own way. */
-const normalized = (body) => body.replaceAll('\r\n', '\n').trimEnd();
-/** Why the comment could not be written, and what would help, in words. */
-function commentProblem(error) {
-    const { status, response } = error;
-    const message = messageOf(error);
-    // A server that cannot be reached has status 500 with Octokit, and no response.
-    const problem = `The comment on the pull request could not be written (${response ? `${status}: ` : ''}${message}).`;
-    if (status === 404 || (status === 403 && /not accessible/i.test(message))) {
-        return `${problem} The job needs \`permissions: { contents: read, pull-requests: write }\`; on a pull request from a fork the token is read-only whatever the workflow says.`;
+function hideLiterals(sql) {
+    if (sql.length > literals_longest)
+        return '/* not shown: it is too long for its constants to be told from the rest */';
+    // A call of Python's, where a script has no SQL.
+    const call = /^[\w.]+\.\w+\(/.exec(sql)?.[0];
+    if (call)
+        return `${call}…)`;
+    let tokens;
+    try {
+        tokens = (0,wasm.scanSync)(sql.replaceAll('\0', '')).tokens;
     }
-    return problem;
+    catch {
+        return '/* not shown: its constants cannot be told from the rest */';
+    }
+    const bytes = Buffer.from(sql.replaceAll('\0', ''));
+    const pieces = [];
+    let [at, count] = [0, 0];
+    // Of a type, the parenthesis behind its name, and what was read in it, up to now.
+    let [word, isOfType] = ['', false];
+    for (const { start, end, tokenType, text } of tokens) {
+        const comment = comments.has(tokenType);
+        if (!comment) {
+            if (text === '(')
+                isOfType = sized.test(word);
+            else if (text !== ',' && tokenType !== integer)
+                isOfType = false;
+            word = text;
+        }
+        if (!comment && !strings.has(tokenType) && (!numbers.has(tokenType) || isOfType))
+            continue;
+        pieces.push(bytes.toString('utf8', at, start), comment ? '' : `$${++count}`);
+        at = end;
+    }
+    return [...pieces, bytes.toString('utf8', at)].join('').trim();
 }
-
-;// CONCATENATED MODULE: ./src/report/batch.ts
-/** The revisions of all databases, in the order they are shown. */
-function batchOf({ databases }) {
-    return databases.flatMap(database => {
-        const bind = databases.length > 1 ? database.bind : '';
-        return (database.plan?.revisions ?? []).map(revision => ({ bind, database, revision }));
-    });
-}
+/** In characters. */
+const literals_longest = 4_000_000;
+/** The last word of PostgreSQL's types that have a length, a precision or a scale, and of pgvector's; none is a function's. */
+const sized = /^(varchar|varying|char|character|nchar|bpchar|numeric|decimal|dec|bit|varbit|float|time|timetz|timestamp|timestamptz|interval|vector|halfvec|sparsevec)$/i;
+/** FCONST, SCONST, USCONST, BCONST, XCONST and ICONST of PostgreSQL 18's grammar. */
+const [literals_float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266];
+const strings = new Set([string, unicodeString, bits, hex]);
+const numbers = new Set([literals_float, integer]);
+/** Its SQL_COMMENT and C_COMMENT. */
+const comments = new Set([275, 276]);
 
 ;// CONCATENATED MODULE: external "node:v8"
 const external_node_v8_namespaceObject = require("node:v8");
-// EXTERNAL MODULE: ./node_modules/libpg-query/wasm/index.cjs
-var wasm = __nccwpck_require__(2627);
 ;// CONCATENATED MODULE: ./src/plan/statements.ts
 
 
@@ -17747,943 +17601,6 @@ function canRunAgain(sql) {
         }));
 }
 
-;// CONCATENATED MODULE: ./src/report/standing.ts
-/** For the log. */
-const plain = { id: text => text, sql: text => text.replaceAll(/\s+/g, ' ').trim() };
-/** What is there besides the heads, in sentences; empty where there is nothing. */
-function besidesHeads({ standing, invalidIndex, segments = [] }, { id, sql } = plain) {
-    const unanswered = segments.find(({ outcome, statement }) => outcome === 'in-doubt' && statement !== undefined);
-    return [
-        standing &&
-            `Outside of any revision, this of ${id(standing.revision)} stands: ${standing.statements.map(sql).join('; ')}.`,
-        invalidIndex && `The index ${id(invalidIndex)} was left invalid.`,
-        unanswered && `Whether this was carried out is not known: ${sql(unanswered.statement)}.`,
-    ]
-        .filter(Boolean)
-        .join(' ');
-}
-
-;// CONCATENATED MODULE: ./src/report/segments.ts
-
-
-
-
-
-/** Whether the batch of a database is more than one transaction. */
-const segments_isDivided = ({ segments = [] }) => segments.length > 1 || segments[0]?.statement !== undefined;
-/** The segments, a line for each: what runs in it, and what became of it or where the batch can stop behind it. */
-function segmentLines(database, { id, sql } = plain) {
-    const { segments = [], plan } = database;
-    return segments.map((segment, index) => {
-        const { revisions, statement, outcome } = segment;
-        const [first = '', last = first] = [revisions[0], revisions.at(-1)];
-        const ids = revisions.length > 1 ? `${id(first)} to ${id(last)}, ${count(revisions.length, 'revision')}` : id(first);
-        const what = statement === undefined ? `${ids} in one transaction` : `${ids}: ${sql(statement)} alone`;
-        if (outcome !== 'planned')
-            return `${what}: ${words[outcome]}`;
-        if (index === segments.length - 1)
-            return what;
-        const { heads, half } = stopBehind(plan, segments, index);
-        const then = `stops behind it at ${id(nameHeads(heads))}`;
-        return `${what}; ${then}${half === undefined ? '' : `, with a part of ${id(half)}`}`;
-    });
-}
-const words = {
-    applied: 'committed',
-    'rolled-back': 'rolled back',
-    failed: 'failed',
-    'in-doubt': 'no answer came',
-    'not-run': 'not run',
-};
-/** The same failure with what to do when a part of the batch is committed. */
-function goingOn(failure, result) {
-    const database = result.outcome === 'partly-applied' && result.databases.find(stands);
-    if (!database)
-        return failure;
-    const { standing, newHeads = [], invalidIndex } = database;
-    const { advice } = failure.details;
-    const dropped = invalidIndex ? ' It drops the invalid index before it builds it anew.' : '';
-    const again = `Run the step again: it goes on from ${nameHeads(newHeads)}.${dropped}`;
-    const half = standing?.statements.filter(sql => !canRunAgain(sql)) ?? [];
-    if (half.length > 0) {
-        const told = `Alembic runs revision ${standing.revision} from its start again, and a part of it is there already: undo that by hand, or write it so that it can run again (IF NOT EXISTS); then run the step again.`;
-        return new Failure(failure.reason, failure.message, { ...failure.details, transient: false, advice: told });
-    }
-    const first = failure.reason === 'migration-failed' ? 'Mend the script.' : keptAdvice(advice);
-    return new Failure(failure.reason, failure.message, {
-        ...failure.details,
-        advice: [first, again].filter(Boolean).join(' '),
-    });
-}
-/** Without what is said better here. */
-const keptAdvice = (advice = '') => advice.replace(/(^|\. )Run the step again[^.]*\.$/, '$1').trim();
-/** What a preview warns of: scripts of which a part may stand. */
-function halvesOf({ databases }) {
-    return databases.flatMap(({ division }) => (division?.halves ?? []).map(({ revision, line, statements }) => {
-        const [first = ''] = statements.filter(sql => !canRunAgain(sql)).map(plain.sql);
-        const at = `${revision.path}${line === null ? '' : `:${line}`}`;
-        return `Revision ${revision.id} may come to stand half (${at}): if the run stops behind “${first}”, Alembic cannot run the script again. Give everything beside what runs alone a revision of its own, or write it so that it can run again (IF NOT EXISTS, IF EXISTS).`;
-    }));
-}
-
-;// CONCATENATED MODULE: ./src/report/division.ts
-
-
-
-/** How ids and SQL are written in Markdown. */
-const markdown = {
-    id: text => code(clip(text, nameLength)),
-    sql: text => code(clip(text, messageLength)),
-};
-/** The most segments that are listed. */
-const mostSegments = 12;
-/** Where a batch can stop half-way, or has; nothing where it cannot. */
-function inSegments({ databases, outcome }) {
-    const [database] = databases;
-    if (!database || !segments_isDivided(database) || outcome === 'up-to-date')
-        return '';
-    const planned = database.segments.some(segment => segment.outcome === 'planned');
-    const all = segmentLines(database, markdown).map((line, index) => `> ${index + 1}. ${line}`);
-    const lines = all.length > mostSegments
-        ? [...all.slice(0, mostSegments), `>\n> … ${count(all.length - mostSegments, 'more segment')}`]
-        : all;
-    const told = planned
-        ? 'PostgreSQL does not run this batch in one transaction. If it fails between two segments, it stops there:'
-        : 'PostgreSQL does not run this batch in one transaction:';
-    return [planned ? '> [!WARNING]' : '> [!NOTE]', `> ${told}`, ...lines].join('\n');
-}
-
-;// CONCATENATED MODULE: ./src/report/failed.ts
-
-
-/** What went wrong, where, and what to do. */
-function failed({ message, details }) {
-    const { place, advice, revision, statement } = details;
-    const [first, rest] = firstSentence(clip(message, paragraphLength)).map(prose);
-    const named = revision && !message.includes(revision) && `revision ${code(clip(revision, nameLength))}`;
-    // A message that names the file needs no more than that.
-    const where = place && (place.line !== null || !message.includes(place.file)) && placeOf(place);
-    const script = [named, where].filter(Boolean).join(', ');
-    const told = [first && `**${first}**`, rest, script && `In ${script}.`];
-    const lines = [
-        told.filter(Boolean).join(' '),
-        statement && fenced(describeStatement(statement), 'text'),
-        advice && proseWithCode(clip(advice, paragraphLength)),
-    ];
-    return lines.filter(Boolean).join('\n\n');
-}
-/** The first sentence and what follows it. */
-function firstSentence(text) {
-    const end = /[.!?]\s+(?=[A-Z“])/.exec(text);
-    return end ? [text.slice(0, end.index + 1), text.slice(end.index + 1)] : [text];
-}
-/** A line of a script, as code. */
-function placeOf({ file, line }) {
-    return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`);
-}
-
-;// CONCATENATED MODULE: ./src/report/hidden.ts
-
-const hidden_name = 'atomic-upgrade-plan';
-/** What a comment keeps of a plan, for a later run to compare with: one line that GitHub does not show. */
-const hiddenPlan = (digested) => `<!-- ${hidden_name} ${inComment(JSON.stringify(digested))} -->`;
-/** The plan of that digest, if the comment keeps it. Nobody can forge it: it is hashed anew. */
-function planHiddenIn(body, digest) {
-    const json = new RegExp(`^<!-- ${hidden_name} (.*) -->\\s*$`, 'm').exec(body)?.[1];
-    try {
-        const digested = JSON.parse(json ?? '');
-        return digestOf(digested) === digest ? digested : undefined;
-    }
-    catch {
-        return undefined;
-    }
-}
-/** None of these is part of JSON's own syntax, so each stands in a string, where it can be escaped. */
-const inComment = (json) => json.replaceAll(/[^\x20-\x7e]|[<>@#&]|(?<=-)-/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
-
-;// CONCATENATED MODULE: ./src/plan/plan.ts
-/** Whether the whole batch could be rendered. */
-const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
-const sameHeads = (a, b) => a.length === b.length && a.every((head, index) => head === b[index]);
-
-;// CONCATENATED MODULE: ./src/report/changes.ts
-
-
-/** What differs between the plan that was expected and the one at hand, a clause each; and the revisions whose scripts do. */
-function changesBetween(expected, now) {
-    const [was, is] = [byBind(expected), byBind(now)];
-    const several = was.size > 1 || is.size > 1;
-    const clauses = [];
-    const changed = new Set();
-    if (expected.direction !== now.direction)
-        clauses.push(now.direction === 'upgrade' ? 'it is an upgrade and not a downgrade' : 'it is a downgrade and not an upgrade');
-    for (const bind of new Set([...was.keys(), ...is.keys()])) {
-        const [before, after] = [was.get(bind), is.get(bind)];
-        if (!before || !after) {
-            clauses.push(`the database ${bind} ${after ? 'has come to it' : 'is no part of it any more'}`);
-            continue;
-        }
-        const scripts = changedScripts(before, after);
-        for (const id of scripts)
-            changed.add(id);
-        clauses.push(...clausesOf(before, after, scripts).map(clause => (several ? `in ${bind} ${clause}` : clause)));
-    }
-    return { clauses, changed: [...changed] };
-}
-const byBind = ({ databases }) => new Map(databases.map(database => [database.bind, database]));
-function changedScripts(before, after) {
-    const digests = new Map(before.revisions);
-    return after.revisions.flatMap(([id, digest]) => ((digests.get(id) ?? digest) === digest ? [] : [id]));
-}
-function clausesOf(before, after, changed) {
-    const [was, is] = [before, after].map(({ revisions }) => revisions.map(([id]) => id));
-    const [removed, added] = [was.filter(id => !is.includes(id)), is.filter(id => !was.includes(id))];
-    const heads = (which) => !sameHeads(before[which], after[which]) && `${nameHeads(after[which])} and not ${nameHeads(before[which])}`;
-    const [prior, target] = [heads('prior-heads'), heads('new-heads')];
-    const clauses = [
-        changed.length > 0 && `the ${changed.length === 1 ? 'script' : 'scripts'} of ${listed(changed)} changed`,
-        added.length > 0 && `${listed(added)} came to it`,
-        removed.length > 0 && `${listed(removed)} went from it`,
-        prior && `it starts from ${prior}`,
-        target && `it leads to ${target}`,
-    ].filter(clause => clause !== false);
-    return clauses.length === 0 && was.join() !== is.join() ? ['the revisions run in another order'] : clauses;
-}
-/** The most revisions that are named. */
-const most = 20;
-/** Revisions for people, in words. */
-function listed(ids) {
-    const named = ids.length > most ? [...ids.slice(0, most), `${ids.length - most} more`] : ids;
-    const words = named.length > 1 ? `${named.slice(0, -1).join(', ')} and ${named.at(-1)}` : named.join();
-    return `revision${ids.length === 1 ? '' : 's'} ${words}`;
-}
-
-;// CONCATENATED MODULE: ./src/report/outcomes.ts
-
-
-
-
-const toldOf = (outcome) => outcome ?? 'under-way';
-const wasCancelled = ({ failure }) => failure?.reason === 'cancelled';
-const stopped = (result) => (wasCancelled(result) ? '⏹️' : '❌');
-const targeted = (state, { target }) => `${state} The target was ${target}.`.trimStart();
-const seeLog = (run) => run && `See the [log of the run](${run}).`;
-const notRead = ' (not re-read: it could not be reached)';
-const unread = ({ reread }) => (reread === false ? notRead : '');
-const at = ({ the, name, state }) => `${the} is at ${name(state.newHeads ?? [])}`;
-const before = ({ name, state }) => name(state.priorHeads ?? []);
-const sentences = (...all) => all.filter(Boolean).join(' ');
-/** `upgrading by 2 revisions`. */
-const outcomes_batchOf = (result) => {
-    const on = result.databases.length > 1 ? ` on ${count(result.databases.length, 'database')}` : '';
-    return `by ${count(revisionsOf(result).length, 'revision')}${on}`;
-};
-/** The heads after a step that has changed nothing, or what is known of them. */
-function unchanged(spoken, untouched) {
-    const { state, the } = spoken;
-    const { newHeads, priorHeads, name, reread } = state;
-    if (!newHeads)
-        return `${the} ${untouched}.`;
-    if (!name)
-        return '';
-    return priorHeads && sameHeads(newHeads, priorHeads)
-        ? `${at(spoken)}, as before${reread ? '' : notRead}.`
-        : `${the} is now at ${spoken.name(newHeads)}; this step changed nothing in it.`;
-}
-/** Each outcome, in every place where it is told. */
-const outcomes = {
-    'under-way': {
-        sign: () => '⏳',
-        headline: result => {
-            const doing = result.direction === 'downgrade' ? 'downgrading' : 'upgrading';
-            return result.mode === 'rehearse'
-                ? `rehearsing the ${result.direction} ${outcomes_batchOf(result)}`
-                : `${doing} ${outcomes_batchOf(result)}`;
-        },
-        state: spoken => `${spoken.the} is at ${before(spoken)}.`,
-        opening: (state, { target, whole }, { result }) => result.mode === 'rehearse'
-            ? `${state} This run takes it to ${target} in one transaction, and then rolls that back.`
-            : `${state} This run brings it to ${target} ${whole}.`,
-        next: run => `It is running now${run && `: see the [log of the run](${run})`}.`,
-    },
-    'up-to-date': {
-        sign: () => '✅',
-        headline: () => 'nothing to do',
-        state: spoken => spoken.state.name ? `${at(spoken)}.` : `No database was asked; the batch from ${before(spoken)} is empty.`,
-        next: () => '',
-    },
-    previewed: {
-        sign: () => '📋',
-        headline: result => `${result.direction} ${outcomes_batchOf(result)}`,
-        state: spoken => spoken.state.name
-            ? `${spoken.the} is at ${before(spoken)}; nothing was written to it.`
-            : 'No database was asked.',
-        opening: (state, { prior, target, whole }, spoken) => spoken.state.name
-            ? `${state} An apply brings it to ${target} ${whole}.`
-            : `From ${prior} to ${target} ${whole}. ${state}`,
-        next: () => 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.',
-    },
-    rehearsed: {
-        sign: () => '✅',
-        headline: result => `${result.direction} ${outcomes_batchOf(result)} rehearsed, nothing of it kept`,
-        state: spoken => `${spoken.the} is at ${before(spoken)}, as before.`,
-        opening: (state, { prior, target }) => `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`,
-        next: () => 'To apply it, run this action with `mode: apply`.',
-    },
-    applied: {
-        sign: ({ failure }) => (failure ? '⚠️' : '✅'),
-        headline: result => {
-            const done = result.direction === 'downgrade' ? 'downgraded' : 'upgraded';
-            return result.failure ? 'committed, and not at its target' : `${done} ${outcomes_batchOf(result)}`;
-        },
-        state: spoken => `${at(spoken)}${unread(spoken.state)}.`,
-        opening: (state, { prior, target, isThere, one }, { result, state: { reread } }) => {
-            if (!isThere)
-                return `${state} The target was ${target}.`;
-            const isAlone = result.databases.length === 1 && reread !== false;
-            return isAlone ? `The database went from ${prior} to ${target} ${one}.` : `${state} It was at ${prior}.`;
-        },
-        next: (run, { failure }) => (failure ? seeLog(run) : ''),
-    },
-    'rolled-back': {
-        sign: stopped,
-        headline: result => `${wasCancelled(result) ? 'cancelled' : 'failed'}, everything rolled back`,
-        state: spoken => unchanged(spoken, 'is as it was before'),
-        opening: targeted,
-        next: seeLog,
-    },
-    refused: {
-        sign: stopped,
-        headline: result => (wasCancelled(result) ? 'cancelled before anything ran' : 'refused, nothing ran'),
-        state: spoken => unchanged(spoken, 'was not touched'),
-        opening: targeted,
-        next: seeLog,
-    },
-    'in-doubt': {
-        sign: () => '⚠️',
-        headline: () => 'in doubt, no answer to the COMMIT',
-        state: ({ state, the, name, style }) => {
-            if (state.leftPrepared)
-                return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`;
-            const { from, to } = state.doubt ?? { from: state.priorHeads ?? [], to: state.plan?.newHeads ?? [] };
-            const where = sameHeads(from, to) ? `at ${name(from)}` : `wholly at ${name(from)} or wholly at ${name(to)}`;
-            return sentences(`${the} is ${where}.`, besidesHeads(state, style));
-        },
-        next: seeLog,
-    },
-    'partly-applied': {
-        sign: () => '⚠️',
-        headline: result => {
-            const segments = result.databases[0]?.segments ?? [];
-            if (segments.length === 0)
-                return 'partly applied, some databases have moved and others have not';
-            const there = segments.filter(({ outcome }) => outcome === 'applied').length;
-            const why = wasCancelled(result) ? 'cancelled' : 'failed';
-            return `${why}, ${there} of ${count(segments.length, 'segment')} committed`;
-        },
-        state: spoken => {
-            return sentences(`${at(spoken)}${unread(spoken.state)}.`, besidesHeads(spoken.state, spoken.style));
-        },
-        opening: targeted,
-        next: seeLog,
-    },
-};
-/** The sign of an outcome. */
-const signOf = (result) => outcomes[toldOf(result.outcome)].sign(result);
-/** One line that says what will happen, or what has. */
-const headline = (result) => outcomes[toldOf(result.outcome)].headline(result);
-/** The last line: where to look, or what to run next; `run` is the web page of the run, empty where there is none. */
-const howToGoOn = (result, run) => outcomes[toldOf(result.outcome)].next(run, result);
-/** The state of one database whose outcome that is, in one sentence; empty where there is none to speak of. */
-const stateSaid = (outcome, spoken) => outcomes[toldOf(outcome)].state(spoken);
-/** The same with where the batch goes, or went. */
-function openingSaid(outcome, journey, spoken) {
-    const words = outcomes[toldOf(outcome)];
-    const state = words.state(spoken);
-    return words.opening?.(state, journey, spoken) ?? state;
-}
-
-;// CONCATENATED MODULE: ./src/report/life.ts
-
-
-
-
-
-
-
-const start = (digest) => `<!-- atomic-upgrade-previewed ${digest} -->`;
-const end = '<!-- /atomic-upgrade-previewed -->';
-const beforeHistory = '<!-- atomic-upgrade-history -->';
-const aboutEarlier = '- earlier runs are not listed';
-/** A line as `lineOf` makes it. */
-const ours = /^- \S+ (\[\w+\]\([^\s()]+\)|\w+): [^[\]<>@#]*$/;
-/** The most runs that are listed. */
-const mostRuns = 10;
-/** What stands in a comment. SQL in it may hold our marks: the first start, the last end and the last history are ours. */
-function lifeOf(body) {
-    const text = body.replaceAll('\r\n', '\n');
-    const [, shown, digest = ''] = /^(<!-- atomic-upgrade-previewed (\S+) -->$.*^<!-- \/atomic-upgrade-previewed -->)$/ms.exec(text) ?? [];
-    const [, hidden = ''] = /^.*\n(<!-- atomic-upgrade-plan .*)\n/.exec(text) ?? [];
-    const tail = text.slice(text.lastIndexOf(`\n${beforeHistory}\n`)).split('\n\n')[0];
-    const history = tail.split('\n').filter(line => line === aboutEarlier || ours.test(line));
-    return { history, ...(shown && { previewed: { digest, text: shown, hidden } }) };
-}
-/** Whether the last run that has ended was an apply that went well. */
-const wasApplied = (body) => /^- ✅ \[?apply\b/.test(lifeOf(body).history.at(-1) ?? '');
-/** Whether this run shows a plan for review: then it is the one that was previewed, and takes the place of any other. */
-const isForReview = ({ outcome }) => outcome === 'previewed' || outcome === 'rehearsed';
-/** Puts the marks around a plan that is for review, so that a later run finds it. */
-const marked = (parts, digest) => [start(digest), ...parts, end];
-/** Text that nobody can take for one of our marks. */
-const unmarked = (text) => text.replaceAll(/^(\s*<!-)(?=- \/?atomic-upgrade-)/gm, '$1\u200b');
-/** The plan that was previewed, folded and word for word. */
-const keptPlan = ({ text }) => folded('The plan as it was previewed', text);
-/** Says what differs where the plan of this run is not the one that was previewed. */
-function otherThanPreviewed(result, { digest, hidden }) {
-    if (isSamePlan(result, digest))
-        return '';
-    const digested = result.digested;
-    const known = planHiddenIn(hidden, digest);
-    const clauses = known ? changesBetween(known, digested).clauses : [];
-    const what = clauses.length > 0 ? `: ${prose(clip(clauses.join('; '), paragraphLength))}` : '';
-    return `> [!IMPORTANT]\n> This is not the plan that was previewed${what}. Its digest is ${code(digestOf(digested))}, and the digest of that one is ${code(digest)}.`;
-}
-/** Whether this run has no other plan than that one. */
-const isSamePlan = (result, digest) => !result.digested || revisionsOf(result).length === 0 || digestOf(result.digested) === digest;
-/** The runs so far, this one included once it has ended; the same preview twice is one. */
-function historyWith(result, before, run) {
-    const lines = [...before];
-    const line = lineOf(result, run);
-    const last = lines.at(-1);
-    const isRepeated = result.mode === 'apply' ? last === line : last !== undefined && withoutRun(last) === withoutRun(line);
-    if (result.outcome && result.outcome !== 'up-to-date' && !isRepeated)
-        lines.push(line);
-    if (lines.length === 0)
-        return '';
-    const runs = lines.filter(each => each !== aboutEarlier);
-    const listed = runs.length < lines.length || runs.length > mostRuns ? [aboutEarlier, ...runs.slice(-mostRuns)] : runs;
-    return [beforeHistory, ...listed].join('\n');
-}
-function lineOf(result, run) {
-    const { mode, failure, digested } = result;
-    const name = run ? `[${mode}](${run})` : mode;
-    const why = failure ? ` (${failure.reason})` : '';
-    const digest = digested && revisionsOf(result).length > 0 ? `, digest ${code(`${digestOf(digested).slice(0, 19)}…`)}` : '';
-    return `- ${signOf(result)} ${name}: ${headline(result)}${why}${digest}`;
-}
-const withoutRun = (line) => line.replace(/\]\([^)]*\)/, '](');
-
-;// CONCATENATED MODULE: ./src/report/state.ts
-
-
-
-/** The state of the databases, a sentence for each; empty where there is none to speak of. */
-function stateOf(result, name) {
-    return result.databases
-        .map(database => stateSaid(outcomeOf(database, result), spokenOf(database, result, name)))
-        .filter(Boolean)
-        .join(result.databases.length > 1 ? '\n' : ' ');
-}
-/** One database as it is spoken of, its heads by `name`; `bind` stands for its own where that is written otherwise. */
-function spokenOf(state, result, name = nameHeads, { style, bind = state.bind } = {}) {
-    const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
-    return { state, result, the, name, style };
-}
-/** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
-function explain(result) {
-    const { message = '', details = {} } = result.failure ?? {};
-    const statement = details.statement && describeStatement(details.statement);
-    return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n');
-}
-
-;// CONCATENATED MODULE: ./src/report/opening.ts
-
-
-
-
-
-
-
-
-/** The state of each database, and where it goes. */
-function opening(result) {
-    const { databases } = result;
-    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
-    return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
-}
-function openingOf(database, result) {
-    const { plan, newHeads = [], bind } = database;
-    const outcome = outcomeOf(database, result);
-    const several = result.databases.length > 1;
-    const name = (heads) => code(clip(nameHeads(heads), messageLength));
-    const spoken = spokenOf(database, result, name, { style: markdown, bind: code(clip(bind, nameLength)) });
-    if (!plan || (several && plan.revisions.length === 0))
-        return stateSaid(outcome, spoken);
-    const one = segments_isDivided(database) ? `in ${count(database.segments.length, 'segment')}` : 'in one transaction';
-    const whole = several
-        ? 'together with the others: all of it or nothing'
-        : segments_isDivided(database)
-            ? `${one}, which are each committed on its own`
-            : `${one}: all of it or nothing`;
-    const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
-    return openingSaid(outcome, { prior, target, isThere: sameHeads(newHeads, plan.newHeads), one, whole }, spoken);
-}
-
-;// CONCATENATED MODULE: ./src/plan/literals.ts
-
-/**
- * A statement with its constants replaced by `$1`, `$2` and so on. Lengths and scales of types, which tell nothing of
- * anybody, stay. Comments go. Needs the parser to be loaded.
- */
-function hideLiterals(sql) {
-    if (sql.length > literals_longest)
-        return '/* not shown: it is too long for its constants to be told from the rest */';
-    // A call of Python's, where a script has no SQL.
-    const call = /^[\w.]+\.\w+\(/.exec(sql)?.[0];
-    if (call)
-        return `${call}…)`;
-    let tokens;
-    try {
-        tokens = (0,wasm.scanSync)(sql.replaceAll('\0', '')).tokens;
-    }
-    catch {
-        return '/* not shown: its constants cannot be told from the rest */';
-    }
-    const bytes = Buffer.from(sql.replaceAll('\0', ''));
-    const pieces = [];
-    let [at, count] = [0, 0];
-    // Of a type, the parenthesis behind its name, and what was read in it, up to now.
-    let [word, isOfType] = ['', false];
-    for (const { start, end, tokenType, text } of tokens) {
-        const comment = comments.has(tokenType);
-        if (!comment) {
-            if (text === '(')
-                isOfType = sized.test(word);
-            else if (text !== ',' && tokenType !== integer)
-                isOfType = false;
-            word = text;
-        }
-        if (!comment && !strings.has(tokenType) && (!numbers.has(tokenType) || isOfType))
-            continue;
-        pieces.push(bytes.toString('utf8', at, start), comment ? '' : `$${++count}`);
-        at = end;
-    }
-    return [...pieces, bytes.toString('utf8', at)].join('').trim();
-}
-/** In characters. */
-const literals_longest = 4_000_000;
-/** The last word of PostgreSQL's types that have a length, a precision or a scale, and of pgvector's; none is a function's. */
-const sized = /^(varchar|varying|char|character|nchar|bpchar|numeric|decimal|dec|bit|varbit|float|time|timetz|timestamp|timestamptz|interval|vector|halfvec|sparsevec)$/i;
-/** FCONST, SCONST, USCONST, BCONST, XCONST and ICONST of PostgreSQL 18's grammar. */
-const [literals_float, string, unicodeString, bits, hex, integer] = [260, 261, 262, 263, 264, 266];
-const strings = new Set([string, unicodeString, bits, hex]);
-const numbers = new Set([literals_float, integer]);
-/** Its SQL_COMMENT and C_COMMENT. */
-const comments = new Set([275, 276]);
-
-;// CONCATENATED MODULE: ./src/plan/sql.ts
-
-/** One statement with its terminator, which a trailing line comment must not swallow. */
-function terminated(sql) {
-    const lastLine = sql.slice(sql.lastIndexOf('\n') + 1);
-    return lastLine.includes('--') ? `${sql}\n;` : `${sql};`;
-}
-const sqlOf = (statements) => statements.map(statement => terminated(statement.sql)).join('\n\n');
-/** What a person reads of a revision: its script's statements, without Alembic's bookkeeping. */
-const ownStatements = (revision) => (revision.statements ?? []).filter(statement => !statement.own);
-/** The whole batch as one SQL script, as `--sql` would print it; throws when a revision is not rendered. */
-function sqlScript(plan) {
-    const parts = plan.revisions.map(({ id, message, statements }) => {
-        if (!statements)
-            throw new Error(`revision ${id} is not rendered`);
-        return `${sqlComment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`;
-    });
-    const heads = sqlComment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`);
-    return [heads, 'BEGIN;', ...parts, 'COMMIT;', ''].join('\n\n');
-}
-/** A comment ends at its line's end; what follows it would run. */
-const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
-
-;// CONCATENATED MODULE: ./src/plan/abridged.ts
-
-
-
-
-/** How many rows stand for the rest. */
-const mostRows = 5;
-/** Lines, and characters of a line. */
-const screen = { height: 40, width: 100 };
-/**
- * The statements of a revision as people read them, each with its terminator. Rows that would fill more than a screen
- * are shown by the first few and a count: those of one INSERT, and those of INSERTs into one table that follow each
- * other, as `op.bulk_insert` renders them. What is left out differs from what is shown in constants only: a row that
- * does something else is never hidden. Needs the parser to be loaded.
- */
-function abridged(statements) {
-    if (!fillsAScreen(statements))
-        return statements.map(terminated);
-    const shown = [];
-    for (let at = 0; at < statements.length;) {
-        const insert = insertOf(statements[at]);
-        let end = at + 1;
-        if (insert?.rows === 1)
-            while (end < statements.length && isAnotherRow(statements[end], insert))
-                end++;
-        const run = statements.slice(at, end);
-        at = end;
-        const isLong = fillsAScreen(run);
-        if (isLong && run.length > mostRows) {
-            shown.push(...run.slice(0, mostRows).map(terminated), remark(run.length));
-        }
-        else if (isLong && insert?.isUniform && insert.rows > mostRows) {
-            shown.push(terminated(firstRows(run[0], insert.rows)));
-        }
-        else
-            shown.push(...run.map(terminated));
-    }
-    return shown;
-}
-function fillsAScreen(statements) {
-    let height = 0;
-    for (const statement of statements) {
-        for (const line of statement.split('\n'))
-            height += Math.ceil(line.length / screen.width) || 1;
-        if (height > screen.height)
-            return true;
-    }
-    return false;
-}
-/** A statement of more characters than these is not parsed to be shown: it is cut anyway. */
-const abridged_longest = 4_000_000;
-/** By their text: the log, the comment and the summary show the same statements. */
-const known = new Map();
-/** What an INSERT … VALUES inserts; undefined for anything else. */
-function insertOf(sql) {
-    if (!known.has(sql))
-        known.set(sql, readInsert(sql));
-    return known.get(sql);
-}
-function readInsert(sql) {
-    if (sql.length > abridged_longest || !/\binsert\b/i.test(sql))
-        return undefined;
-    const [statement, more] = statementsOf(sql);
-    if (!statement || more || !('InsertStmt' in statement))
-        return undefined;
-    const { selectStmt } = statement.InsertStmt;
-    const rows = (selectStmt && 'SelectStmt' in selectStmt && selectStmt.SelectStmt.valuesLists) || [];
-    if (rows.length === 0)
-        return undefined;
-    const forms = rows.map(formOf);
-    const first = new Set(forms.slice(0, mostRows));
-    return { form: formOf(statement), rows: rows.length, isUniform: forms.every(form => first.has(form)) };
-}
-const isAnotherRow = (sql, { form }) => insertOf(sql)?.form === form;
-const formOf = (tree) => JSON.stringify(tree, (key, value) => (key === 'location' ? undefined : isConstant(value) ? '?' : value));
-/** Also with a cast, a DEFAULT, and the parameter that stands for a hidden constant. */
-function isConstant(value) {
-    if (typeof value !== 'object' || value === null)
-        return false;
-    if ('TypeCast' in value)
-        return isConstant(value.TypeCast.arg);
-    return 'A_Const' in value || 'SetToDefault' in value || 'ParamRef' in value;
-}
-function statementsOf(sql) {
-    try {
-        return splitStatements(sql).map(({ tree }) => tree);
-    }
-    catch {
-        // Not in our parser's grammar: it is shown as it is.
-        return [];
-    }
-}
-/** The parse tree does not say where a row ends, so the parentheses behind VALUES are counted. */
-function firstRows(sql, rows) {
-    const ends = [];
-    let [depth, isBehind] = [0, false];
-    for (const { text, end, tokenType } of (0,wasm.scanSync)(sql).tokens) {
-        if (comments.has(tokenType))
-            continue;
-        if (depth === 0 && /^values$/i.test(text)) {
-            // The first one may be the name of the table.
-            isBehind = true;
-            ends.length = 0;
-        }
-        else if (text === '(')
-            depth++;
-        else if (text === ')') {
-            depth--;
-            if (depth === 0 && isBehind)
-                ends.push(end);
-        }
-        else if (depth === 0 && isBehind && text !== ',')
-            break;
-    }
-    if (ends.length !== rows)
-        return sql;
-    const bytes = Buffer.from(sql);
-    const [first, rest] = [bytes.toString('utf8', 0, ends[mostRows - 1]), bytes.toString('utf8', ends.at(-1)).trim()];
-    return `${first}\n${remark(rows)}${rest && `\n${rest}`}`;
-}
-const remark = (rows) => sqlComment(`… and ${rows - mostRows} more rows, ${rows} in all`);
-
-;// CONCATENATED MODULE: ./src/report/sections.ts
-
-
-
-
-
-/** The SQL of each revision, folded. */
-function* sectionsOf(batch) {
-    for (const entry of batch)
-        yield section(entry);
-}
-function section({ bind, revision }) {
-    const where = bind && `${html(clip(bind, nameLength))}: `;
-    const id = `<code>${html(clip(revision.id, nameLength))}</code>`;
-    const title = `${where}${id} ${html(clip(revision.message, messageLength))}`;
-    const { notRenderable } = revision;
-    if (notRenderable) {
-        const { reason, line } = notRenderable;
-        return folded(`${title} – not rendered`, `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${placeOf({ file: revision.path, line })}).`);
-    }
-    if (!revision.statements)
-        return folded(`${title} – not rendered`, 'The step ended before its SQL was known.');
-    const statements = ownStatements(revision);
-    const sql = abridged(statements.map(({ sql }) => sql));
-    const body = sql.length === 0 ? 'The script does nothing.' : fenced(sql.join('\n\n'), 'sql');
-    return folded(`${title} – ${count(statements.length, 'statement')}`, body);
-}
-
-;// CONCATENATED MODULE: ./src/report/table.ts
-
-
-
-
-/** The lines of the table; the first one brings the head along. */
-function* tableOf(result) {
-    const batch = batchOf(result);
-    const timed = result.databases.some(({ runs }) => runs.length > 0);
-    const several = result.databases.length > 1;
-    // Without the folder that they share, the names leave room for the messages.
-    const folder = sharedFolder(batch.map(({ revision }) => revision));
-    const place = folder && ` in ${code(clip(folder, nameLength))}`;
-    const head = ['', ...(several ? ['Database'] : []), 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : [])];
-    const align = ['--:', ...(several ? [':--'] : []), ':--', ':--', '--:', ...(timed ? ['--:'] : [])];
-    let before = `${line([...head, `Script${place}`])}\n${line([...align, ':--'])}\n`;
-    const failed = result.failure?.details;
-    for (const [index, { bind, database, revision }] of batch.entries()) {
-        const run = database.runs.find(({ id }) => id === revision.id);
-        const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?');
-        const mark = failed?.revision === revision.id && (failed.bind ?? bind) === bind ? '✗ ' : '';
-        const cells = [
-            index + 1,
-            ...(several ? [code(clip(bind, nameLength))] : []),
-            code(clip(revision.id, nameLength)),
-            prose(clip(revision.message, messageLength)),
-            statements,
-            ...(timed ? [run ? `${mark}${seconds(run.duration)}`.replaceAll(' ', '&nbsp;') : '–'] : []),
-            code(clip(revision.path.slice(folder.length), messageLength)),
-        ];
-        yield before + line(cells);
-        before = '';
-    }
-}
-/** The folder of all scripts with its slash; empty where they lie in several. */
-function sharedFolder(revisions) {
-    const folders = new Set(revisions.map(({ path }) => path.slice(0, path.lastIndexOf('/') + 1)));
-    const [folder = '', ...others] = folders;
-    return others.length === 0 ? folder : '';
-}
-const line = (cells) => `| ${cells.join(' | ')} |`;
-
-;// CONCATENATED MODULE: ./src/report/warnings.ts
-
-
-
-
-
-/** The most lines of one warning. */
-const mostListed = 10;
-/** What a reviewer has to see first. */
-function destroyed({ databases, outcome }) {
-    // What was done, or will not be, needs no warning any more.
-    if (outcome !== undefined && outcome !== 'previewed' && outcome !== 'rehearsed')
-        return '';
-    const found = databases.flatMap(({ bind, destructions = [] }) => destructions.map(({ revision, line, what }) => {
-        const where = databases.length > 1 ? `${prose(clip(bind, nameLength))}, ` : '';
-        const at = placeOf({ file: revision.path, line });
-        return `${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`;
-    }));
-    if (found.length === 0)
-        return '';
-    const lines = warnings_listed(found).map(line => `> - ${line}`);
-    return ['> [!CAUTION]', '> This batch destroys data or changes all of it:', ...lines].join('\n');
-}
-const warnings_changedScripts = 'Scripts that the base branch has are not the same here. Databases that ran them will not run them again:';
-/** What is said in the log of scripts that databases will not run again. */
-const editedTold = (edited) => [warnings_changedScripts, ...warnings_listed(edited.map(({ id, path, isGone }) => `${id} is ${became(isGone)} (${path})`))].join('\n');
-/** What is said of older scripts that are imported with the batch and are not what they were. */
-const olderTold = (edited) => [
-    'Scripts that have run are not what they were at every commit that added the script of the database’s head. They do not run again, but they are imported with the others:',
-    ...warnings_listed(edited.map(({ id, path }) => `${id} (${path})`)),
-].join('\n');
-/** What is said of scripts of the base, in Markdown. */
-function rewritten({ edited = [] }) {
-    if (edited.length === 0)
-        return '';
-    const lines = edited.map(({ id, path, isGone }) => {
-        return `${code(clip(id, nameLength))} is ${became(isGone)} (${placeOf({ file: path, line: null })})`;
-    });
-    return ['> [!WARNING]', `> ${warnings_changedScripts}`, ...warnings_listed(lines).map(line => `> - ${line}`)].join('\n');
-}
-const became = (isGone) => (isGone ? 'gone' : 'changed');
-/** The first of them, and how many there are besides. */
-function warnings_listed(lines) {
-    const more = lines.length - mostListed;
-    return more > 0 ? [...lines.slice(0, mostListed), `and ${more} more`] : lines;
-}
-/** What an apply will refuse, what is not covered, and what cannot be shown. */
-function warnings(result) {
-    const { databases, failure, outcome } = result;
-    const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
-    // What ran needs no rehearsal.
-    if (databases.some(({ runs }) => runs.length > 0))
-        return uncovered.join('');
-    const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(obstacle));
-    const halves = outcome === 'previewed' ? halvesOf(result).map(told => `> [!WARNING]\n> ${prose(clip(told, paragraphLength))}`) : [];
-    return [...uncovered, ...refused, ...halves, unseenNote(batchOf(result))].filter(Boolean).join('\n\n');
-}
-/** A preview says beforehand what an apply will refuse. */
-function obstacle({ revision, line, text, why }) {
-    const at = placeOf({ file: revision.path, line });
-    const statement = code(clip(text, messageLength));
-    return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`;
-}
-function unseenNote(batch) {
-    const unseen = batch.filter(({ revision }) => revision.notRenderable);
-    if (unseen.length === 0)
-        return '';
-    return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`;
-}
-
-;// CONCATENATED MODULE: ./src/report/comment.ts
-
-
-
-
-
-
-
-
-
-
-
-
-
-/** One comment, in characters. */
-const commentLimit = { most: 65_536, sizeOf: text => text.length };
-/** The summary of one step, in bytes. */
-const summaryLimit = { most: 1024 * 1024, sizeOf: text => Buffer.byteLength(text) };
-/** The hidden line by which a later run finds its comment. */
-const marker = (label) => `<!-- atomic-upgrade ${encodeURIComponent(printable(label))} -->`;
-/**
- * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
- * dropped from the end until the rest fits; first their SQL, then their lines in the table. A comment also has a line
- * for each run, and an apply leaves the plan that was previewed in it as it stands.
- */
-function renderReport(result, surroundings, limit) {
-    const { previewed, history } = lifeOf(surroundings.standing ?? '');
-    const kept = result.mode === 'apply' ? previewed : undefined;
-    const hidden = kept ? kept.hidden : hiddenOf(result, limit);
-    const attempts = [
-        { history, kept, hidden },
-        ...(kept ? [{ history, kept, hidden: '', isBrief: true }] : []),
-        { history, kept: undefined, hidden: '' },
-    ];
-    let text = '';
-    for (const past of attempts) {
-        text = cutToFit(result, surroundings, limit, past);
-        if (limit.sizeOf(text) <= limit.most)
-            break;
-    }
-    return text;
-}
-/** The hidden plan; empty where there is none, or where it would take the place of what people read. */
-function hiddenOf({ digested }, { most, sizeOf }) {
-    const hidden = digested?.databases.some(({ revisions }) => revisions.length > 0) ? hiddenPlan(digested) : '';
-    return sizeOf(hidden) <= most / 4 ? hidden : '';
-}
-function cutToFit(result, { run, standing, problem = '' }, limit, { history, kept, hidden, isBrief = false }) {
-    const batch = batchOf(result);
-    const { length } = batch;
-    const digest = result.digested && isForReview(result) ? digestOf(result.digested) : '';
-    const isComment = standing !== undefined;
-    const render = (rows, sections, note = '') => {
-        const plan = [
-            destroyed(result),
-            rewritten(result),
-            inSegments(result),
-            rows.join('\n'),
-            warnings(result),
-            ...sections,
-            note && `_${note}${whereItIs(result, run)}._`,
-            digest && `Digest: ${code(digest)}`,
-        ].filter(Boolean);
-        const parts = [
-            // The hidden plan in place of the empty line: an HTML comment needs none behind it.
-            `${marker(result.label)}\n${hidden}\n### ${signOf(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
-            opening(result),
-            result.failure && !isBrief && unmarked(failed(result.failure)),
-            kept && otherThanPreviewed(result, kept),
-            ...(isComment && digest ? marked(plan, digest) : plan.map(unmarked)),
-            kept && keptPlan(kept),
-            isComment && historyWith(result, history, run),
-            howToGoOn(result, run),
-            problem && `> [!WARNING]\n> ${proseWithCode(clip(problem, paragraphLength))}`,
-        ];
-        return `${parts.filter(Boolean).join('\n\n')}\n`;
-    };
-    const { sizeOf } = limit;
-    // The outcome of an apply will need room beside the plan that is for review.
-    const most = isComment && digest ? Math.floor((limit.most * 5) / 6) : limit.most;
-    // The longest of the notes.
-    const withNote = (rows) => most - sizeOf(render(rows, [], unlisted(length) + unshown(length, length)));
-    const rows = fitting(tableOf(result), '\n', { sizeOf, room: withNote([]) });
-    if (rows.length < length)
-        return render(rows, [], unlisted(length - rows.length));
-    // The plan that was previewed has its SQL.
-    if (kept && isSamePlan(result, kept.digest))
-        return render(rows, []);
-    const room = most - sizeOf(render(rows, []));
-    const sections = fitting(sectionsOf(batch), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
-    return render(rows, sections, unshown(length - sections.length, length));
-}
-/** The blocks that fit, from the first one on. */
-function fitting(blocks, between, { sizeOf, room, roomWithNote = room }) {
-    const kept = [];
-    let [used, enough] = [0, 0];
-    for (const block of blocks) {
-        used += sizeOf(block) + between.length;
-        if (used > room)
-            return kept.slice(0, enough);
-        kept.push(block);
-        if (used <= roomWithNote)
-            enough = kept.length;
-    }
-    return kept;
-}
-const unlisted = (missing) => `${count(missing, 'more revision')} ${missing === 1 ? 'is' : 'are'} not listed here, and no SQL is shown`;
-function unshown(missing, all) {
-    if (missing === 0)
-        return '';
-    return `The SQL of ${missing === all ? count(all, 'revision') : count(missing, 'more revision')} is not shown here`;
-}
-function whereItIs({ sqlFile }, run) {
-    const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`'];
-    const named = places.filter(Boolean).join(' and ');
-    return named && `: see ${named}`;
-}
-
 ;// CONCATENATED MODULE: ./src/report/vocabulary.ts
 /**
  * Words of PostgreSQL's error messages (its own sources, and the names of conditions in errcodes.txt) and of the gate's,
@@ -18731,30 +17648,30 @@ const vocabulary = new Set(`a access active after aggregate all allowed already 
  */
 function withoutConstants(result) {
     const { databases, failure } = result;
-    return { ...result, databases: databases.map(databaseWithout), ...(failure && { failure: failureWithout(failure) }) };
+    return { ...result, databases: databases.map(databaseWithout), failure: failure && failureWithout(failure) };
 }
 function databaseWithout(database) {
-    const { plan, obstacles, division, segments, standing } = database;
+    if (database.plan === null)
+        return database;
+    const { plan, forecast, segments, standing } = database;
+    const { obstacles, division } = forecast;
     return {
         ...database,
-        ...(plan && { plan: { ...plan, revisions: plan.revisions.map(revisionWithout) } }),
-        ...(obstacles && {
+        plan: { ...plan, revisions: plan.revisions.map(revisionWithout) },
+        forecast: {
+            ...forecast,
             obstacles: obstacles.map(each => ({ ...each, text: hideLiterals(each.text), why: whyWithout(each.why) })),
-        }),
-        ...(division && {
-            division: {
+            division: division && {
                 ...division,
                 halves: division.halves.map(half => {
                     return { ...half, statements: half.statements.filter(sql => !canRunAgain(sql)).map(hideLiterals) };
                 }),
             },
+        },
+        segments: segments.map(({ statement, ...segment }) => {
+            return { ...segment, ...(statement !== undefined && { statement: hideLiterals(statement) }) };
         }),
-        ...(segments && {
-            segments: segments.map(({ statement, ...segment }) => {
-                return { ...segment, ...(statement !== undefined && { statement: hideLiterals(statement) }) };
-            }),
-        }),
-        ...(standing && { standing: { ...standing, statements: standing.statements.map(hideLiterals) } }),
+        standing: standing && { ...standing, statements: standing.statements.map(hideLiterals) },
     };
 }
 function revisionWithout({ statements, notRenderable, ...revision }) {
@@ -18849,1266 +17766,217 @@ const whyWithout = (why) => why.replace(/'.*'/s, "'…'");
 /** Why a script cannot be shown or applied as SQL: a Python error, or our own words, in which a parameter has its name. */
 const reasonWithout = (reason) => /^[A-Za-z_][\w.]*(: |$)/.test(reason) ? typeOf(reason) : whyWithout(reason.replaceAll(/:\S+/g, ':…'));
 
-;// CONCATENATED MODULE: ./src/publish.ts
-
-
-
-
-
-
-/** Shows the result to people: on the pull request while the step runs, in the job summary at its end. */
-class Publisher {
-    event;
-    inputs;
-    log;
-    cancelled;
-    #pullRequest;
-    #comment;
-    /** Why the comment is not what it should be. */
-    #problem = '';
-    /** Starts to look for the comment; nothing here ever fails the step. */
-    constructor(event, inputs, log, cancelled) {
-        this.event = event;
-        this.inputs = inputs;
-        this.log = log;
-        this.cancelled = cancelled;
-        const { comment, pullRequest: number } = inputs;
-        if (comment && event.repository)
-            this.#pullRequest = number ? { number } : pullRequestOf(event);
-        this.#comment = this.#find();
-    }
-    /** The text of the comment as it stands there; empty where there is none, or it cannot be had. */
-    async standing() {
-        try {
-            return (await this.#comment)?.body ?? '';
-        }
-        catch {
-            return '';
-        }
-    }
-    /** Brings the comment up to date; returns its address, empty where there is none. */
-    async comment(result) {
-        if (this.#problem)
-            this.#comment = this.#find();
-        this.#problem = '';
-        try {
-            const comment = await this.#comment;
-            if (!comment) {
-                if (result.outcome && this.#pullRequest)
-                    this.log.info('No pull request was found for this commit.');
-                return '';
-            }
-            // Most pull requests have no migration, and nobody wants to be told so.
-            const isNothing = result.outcome === 'up-to-date' && !result.edited?.length;
-            const { body: standing = '' } = comment;
-            if (isNothing && comment.body === undefined)
-                return '';
-            // What was applied stays to be seen.
-            if (isNothing && wasApplied(standing))
-                return await comment.write(standing);
-            const surroundings = { run: this.event.runUrl, standing };
-            return await comment.write(renderReport(this.#shown(result), surroundings, commentLimit));
-        }
-        catch (error) {
-            this.#problem = commentProblem(error);
-            // While the step is under way there will be another chance.
-            if (result.outcome)
-                this.log.warning(this.#problem);
-            return '';
-        }
-    }
-    /** Appends to the job summary, where the runner has one. */
-    async summarize(result) {
-        if (!process.env.GITHUB_STEP_SUMMARY)
-            return;
-        try {
-            const text = renderReport(this.#shown(result), { run: '', problem: this.#problem }, summaryLimit);
-            const { summary } = await Promise.all(/* import() */[__nccwpck_require__.e(119), __nccwpck_require__.e(421)]).then(__nccwpck_require__.bind(__nccwpck_require__, 6421));
-            await summary.addRaw(text).write();
-        }
-        catch (error) {
-            this.log.warning(`The job summary could not be written: ${messageOf(error)}`);
-        }
-    }
-    #shown(result) {
-        return this.inputs.hideLiterals ? withoutConstants(result) : result;
-    }
-    #find() {
-        const { event, cancelled, inputs } = this;
-        const { githubToken: token, label } = inputs;
-        if (!this.#pullRequest)
-            return Promise.resolve(undefined);
-        const found = token
-            ? findComment(event, { pullRequest: this.#pullRequest, token, marker: marker(label), cancelled })
-            : Promise.reject(new Error('there is no github-token'));
-        // It is awaited later, if ever.
-        found.catch(() => { });
-        return found;
-    }
-}
-
-;// CONCATENATED MODULE: ./src/expected.ts
-
-
-
-
-
-/**
- * Throws a Failure `plan-changed` unless the plan has that digest. It says what differs where the comment on the pull
- * request still keeps the plan that was expected, else what the plan is now.
- */
-async function requireDigest(result, expected, comment) {
-    const now = result.digested;
-    if (digestOf(now) === expected)
-        return;
-    const known = planHiddenIn(await comment(), expected);
-    const { clauses, changed } = known ? changesBetween(known, now) : { clauses: [], changed: [] };
-    const told = clauses.length > 0 ? `: ${clauses.join('; ')}.` : `. ${nowIs(now)}`;
-    const script = result.databases.flatMap(({ plan }) => plan?.revisions ?? []).find(({ id }) => id === changed[0]);
-    throw new Failure('plan-changed', `The batch is not the one that was expected${told}`, {
-        advice: `Have the batch reviewed as it is now; its digest is ${digestOf(now)}.`,
-        ...(script && { place: { file: script.path, line: null } }),
-    });
-}
-function nowIs({ direction, databases }) {
-    const batches = databases.map(({ bind, revisions, ...heads }) => {
-        const ids = revisions.map(([id]) => id);
-        const where = databases.length > 1 ? `in ${bind} ` : '';
-        const by = ids.length > 0 ? ` by ${listed(ids)}` : '';
-        return `${where}from ${nameHeads(heads['prior-heads'])} to ${nameHeads(heads['new-heads'])}${by}`;
-    });
-    return `It is now the ${direction} ${batches.join(', ')}.`;
-}
-
-;// CONCATENATED MODULE: ./src/git/links.ts
-
-
-/** As many as Linux follows. */
-const links_most = 40;
-/** Where a path really leads, as realpath tells it, with every symbolic link on the way there. */
-function followed(path) {
-    const links = [];
-    let { root: file } = (0,external_node_path_namespaceObject.parse)(path);
-    const rest = links_namesIn(path.slice(file.length));
-    for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
-        if (name === '..')
-            file = (0,external_node_path_namespaceObject.dirname)(file);
-        else {
-            const next = (0,external_node_path_namespaceObject.join)(file, name);
-            const target = targetOf(next);
-            if (target === undefined || links.length === links_most)
-                file = next;
-            else {
-                links.push({ file: next, target });
-                if ((0,external_node_path_namespaceObject.isAbsolute)(target))
-                    file = (0,external_node_path_namespaceObject.parse)(target).root;
-                rest.unshift(...links_namesIn((0,external_node_path_namespaceObject.isAbsolute)(target) ? target.slice(file.length) : target));
-            }
-        }
-    }
-    return { file, links };
-}
-const links_namesIn = (path) => path.split(external_node_path_namespaceObject.sep === '\\' ? /[\\/]/ : '/').filter(name => name !== '' && name !== '.');
-function targetOf(file) {
-    try {
-        return (0,external_node_fs_.readlinkSync)(file);
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: external "node:child_process"
-const external_node_child_process_namespaceObject = require("node:child_process");
-;// CONCATENATED MODULE: ./src/git/repository.ts
-
-
-/** What a repository replaces on this machine alone (`git replace`, grafts) is not what was committed. */
-let environment = { ...process.env, GIT_NO_REPLACE_OBJECTS: '1', GIT_GRAFT_FILE: external_node_os_namespaceObject.devNull };
-/**
- * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
- * somebody has committed into it is not, and no program of a repository's own choice is run.
- */
-const settings = [
-    'safe.directory=*',
-    'safe.bareRepository=explicit',
-    'core.fsmonitor=false',
-    'log.showSignature=false',
-].flatMap(each => ['-c', each]);
-/** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
-function fetchNothing() {
-    environment = { ...environment, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
-}
-/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
-const git = async (directory, args) => (await gitBytes(directory, args)).toString();
-/** The same as bytes, for a git that reads `input`. */
-function gitBytes(directory, args, input = '') {
-    const options = { cwd: directory, env: environment, maxBuffer: 256 * 1024 * 1024, encoding: 'buffer' };
-    return new Promise((resolve, reject) => {
-        const child = (0,external_node_child_process_namespaceObject.execFile)('git', [...settings, ...args], options, (error, stdout, stderr) => {
-            if (error)
-                reject(Object.assign(error, { stderr: stderr.toString() }));
-            else
-                resolve(stdout);
-        });
-        child.stdin?.on('error', () => { });
-        child.stdin?.end(input);
-    });
-}
-/** Whether git can do that, whatever it prints. */
-const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
-
-;// CONCATENATED MODULE: ./src/git/history.ts
-
-
-
-
-
-
-/** Where the bytes of files came from, as git tells it. */
-class History {
-    workspace;
-    #links = new Map();
-    /** `workspace`: links outside of it are the machine's own. */
-    constructor(workspace) {
-        this.workspace = workspace;
-    }
-    /**
-     * Where the bytes of a file that is about to run came from. `file` is absolute, and the links on its way count.
-     * Throws a Failure `not-reviewed` where git does not have it so, `invalid-input` where the clone is too shallow to tell.
-     */
-    async versionOf(file, bytes) {
-        const real = await this.requireCommitted(file);
-        const root = await rootOf((0,external_node_path_namespaceObject.dirname)(real));
-        if (root === undefined) {
-            throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
-        }
-        const path = pathIn(root, external_node_fs_.realpathSync.native(real));
-        const entry = await entryAt(root, path);
-        if (!entry?.mode.startsWith('100')) {
-            throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
-        }
-        const blobs = blobsOf(bytes);
-        if (!blobs.includes(entry.blob)) {
-            const told = `${path}: the commit that is checked out has another version of this script than will run.`;
-            throw new Failure('not-reviewed', told);
-        }
-        const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
-        if ((await shallowCommits(root)).has(commit)) {
-            throw tooShallow(`which commit has changed ${path} last`);
-        }
-        return { path, commit, blobs };
-    }
-    /**
-     * Where a path really leads. Throws a Failure `not-reviewed` where a link on its way inside of the workspace is not
-     * committed as it is.
-     */
-    async requireCommitted(path) {
-        const { file, links } = followed(path);
-        const inside = `${(0,external_node_fs_.realpathSync)(this.workspace)}${external_node_path_namespaceObject.sep}`;
-        for (const link of links.filter(each => each.file.startsWith(inside))) {
-            const known = this.#links.get(link.file) ?? requireCommittedLink(link);
-            this.#links.set(link.file, known);
-            await known;
-        }
-        return file;
-    }
-}
-async function requireCommittedLink({ file, target }) {
-    const root = await rootOf((0,external_node_path_namespaceObject.dirname)(file));
-    const path = root && pathIn(root, `${external_node_fs_.realpathSync.native((0,external_node_path_namespaceObject.dirname)(file))}${external_node_path_namespaceObject.sep}${(0,external_node_path_namespaceObject.basename)(file)}`);
-    const entry = root && path ? await entryAt(root, path) : undefined;
-    if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target)))
-        return;
-    const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`;
-    throw new Failure('not-reviewed', told);
-}
-const pathIn = (root, file) => (0,external_node_path_namespaceObject.relative)(root, file).replaceAll('\\', '/');
-/** The root of the checkout that a folder is in. */
-const rootOf = (directory) => git(directory, ['rev-parse', '--show-toplevel']).then(text => external_node_fs_.realpathSync.native(text.trim()), () => undefined);
-/** What the commit that is checked out has at a path. */
-async function entryAt(root, path) {
-    // Each entry is `MODE TYPE NAME<tab>PATH`.
-    const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '');
-    const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`));
-    const [mode, , blob] = entry.split(/[ \t]/);
-    return mode && blob ? { mode, blob } : undefined;
-}
-/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
-async function shallowCommits(root) {
-    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
-    try {
-        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
-    }
-    catch {
-        return new Set();
-    }
-}
-const tooShallow = (what) => new Failure('invalid-input', `The clone is too shallow to tell ${what}.`, {
-    advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
-});
-/**
- * Every Python file that is added by a commit of the history, under whichever path; a moved one is added once more.
- * Throws a Failure `invalid-input` where the clone is too shallow to tell.
- */
-async function addedFiles(root) {
-    if ((await shallowCommits(root)).size > 0)
-        throw tooShallow('which older scripts have changed');
-    const shown = ['--format=%H', '--raw', '--no-abbrev', '--no-renames', '--diff-filter=A', '--full-history'];
-    const printed = await git(root, ['log', ...shown, 'HEAD', '--', ':(top)*.py', ':(top)*.pyc']);
-    const added = [];
-    let commit = '';
-    for (const line of printed.split('\n')) {
-        const [, mode, , blob] = line.split(' ');
-        if (!line.startsWith(':'))
-            commit = line || commit;
-        else if (blob && mode?.startsWith('100'))
-            added.push({ commit, blob });
-    }
-    return added;
-}
-/** The contents of those blobs that hold one of these texts. */
-async function blobsWith(root, blobs, texts) {
-    const found = [];
-    const atOnce = 1000;
-    for (let from = 0; from < blobs.length; from += atOnce) {
-        const names = blobs.slice(from, from + atOnce);
-        const printed = await gitBytes(root, ['cat-file', '--batch'], names.map(name => `${name}\n`).join(''));
-        // Each is `NAME TYPE SIZE<LF>BYTES<LF>`; source: the page of git-cat-file.
-        for (let at = 0; at < printed.length;) {
-            const end = printed.indexOf(10, at);
-            const [name = '', , size] = printed.toString('latin1', at, end).split(' ');
-            const bytes = printed.subarray(end + 1, end + 1 + Number(size ?? 0));
-            if (texts.some(text => bytes.includes(text)))
-                found.push([name, bytes]);
-            at = end + 1 + (size === undefined ? 0 : Number(size) + 1);
-        }
-    }
-    return found;
-}
-/** The names of all files' bytes in a commit. */
-async function blobsIn(root, commit) {
-    const entries = (await git(root, ['ls-tree', '-r', commit])).split('\n').filter(Boolean);
-    return new Set(entries.map(entry => entry.split(/[ \t]/)[2] ?? ''));
-}
-/** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
-function blobsOf(bytes) {
-    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
-    return [blobOf(bytes), blobOf(stored)];
-}
-/** The name of a blob object; source: the page "Git Objects" of the Git book. */
-const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
-
-;// CONCATENATED MODULE: ./src/plan/heads.ts
-/**
- * The heads that a database has when all of these scripts have run, sorted. As in Alembic's version table, a revision
- * that another one depends on is not among them.
- */
-function headsOf(nodes) {
-    const byLabel = new Map(nodes.flatMap(node => node.labels.map(label => [label, node.id])));
-    const covered = new Set(nodes.flatMap(node => [...node.down, ...node.dependsOn.map(name => byLabel.get(name) ?? name)]));
-    return nodes
-        .map(node => node.id)
-        .filter(id => !covered.has(id))
-        .sort();
-}
-/** Says which heads there are and the two ways to have one again; `newest` is the script to look at. */
-function explainHeads(scripts, heads) {
-    const byAge = heads.map(id => scripts.get(id)).sort((a, b) => compare(a.created, b.created) || compare(a.id, b.id));
-    const newest = byAge.at(-1);
-    const other = byAge.at(-2);
-    const named = byAge.map(({ id, message, path }) => `${id} (${message ? `${message}, ` : ''}${path})`);
-    const first = firstOfBranch(scripts, newest, other);
-    const rebase = `put the newer one after the other, with down_revision = "${other.id}" in ${first.path}`;
-    const merge = `flask db merge -m "merge heads" ${byAge.map(({ id }) => id).join(' ')}`;
-    return {
-        told: `The heads are ${named.join(' and ')}.`,
-        advice: `Either ${rebase}; or merge them: ${merge}. To run them all as they are, set revision: heads.`,
-        newest,
-    };
-}
-/** These revisions and all below them, by `down_revision` and `depends_on`. */
-function below(scripts, ids) {
-    const found = new Set();
-    const rest = [...ids];
-    for (let id = rest.pop(); id !== undefined; id = rest.pop()) {
-        if (found.has(id))
-            continue;
-        found.add(id);
-        const { down = [], dependsOn = [] } = scripts.get(id) ?? {};
-        rest.push(...down, ...dependsOn);
-    }
-    return found;
-}
-const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-/** The first revision of `head`'s branch that is not also below `other`. */
-function firstOfBranch(scripts, head, other) {
-    const others = below(scripts, [other.id]);
-    let first = head;
-    for (;;) {
-        const next = first.down.find(id => !others.has(id) && scripts.has(id));
-        if (next === undefined)
-            return first;
-        first = scripts.get(next);
-    }
-}
-
-;// CONCATENATED MODULE: ./src/older.ts
-
-
-
-
-
-
-/**
- * Names the older scripts that are not what they were when the databases' heads were added: they will not run again, but
- * Alembic imports them, and what they do then is done. Where that cannot be told, the log says so.
- */
-async function nameEditedOlder(step) {
-    const { scripts, sources, surroundings, targets, result } = step;
-    const { log } = surroundings;
-    const heads = targets.flatMap(({ state }) => state.plan?.priorHeads ?? []);
-    const batch = new Set(targets.flatMap(({ state }) => state.plan?.revisions.map(({ id }) => id) ?? []));
-    const { imported } = step;
-    const older = [...scripts.values()].filter(({ id }) => imported.has(id) && !batch.has(id));
-    const [first] = sources;
-    if (older.length === 0 || !first || !(await rootOf((0,external_node_path_namespaceObject.dirname)(followed(first.file).file))))
-        return;
-    try {
-        const same = await unchangedSince(step, heads);
-        const isTold = new Set(result.edited?.map(({ id }) => id));
-        const edited = older.filter(({ id, file }) => !same.has(file) && !isTold.has(id));
-        // A pull request often mends the script that it adds, in a commit of its own.
-        const mended = edited.filter(({ id }) => heads.includes(id));
-        const others = edited.filter(({ id }) => !heads.includes(id));
-        if (others.length > 0)
-            log.warning(olderTold(others));
-        if (mended.length > 0)
-            log.info(olderTold(mended));
-    }
-    catch (error) {
-        log.info(`Whether older scripts were edited is not known: ${messageOf(error)}`);
-    }
-}
-/**
- * The files of the scripts that have the bytes which they had at every commit that adds the script of one of these
- * revisions, at any path: of those that stand above it, else of all. None where no commit adds one.
- * Throws a Failure `invalid-input` where the clone is too shallow to tell.
- */
-async function unchangedSince({ scripts, sources, reader }, ids) {
-    if (ids.length === 0)
-        return new Set();
-    const lies = new Map();
-    for (const { file } of sources) {
-        const folder = (0,external_node_path_namespaceObject.dirname)(followed(file).file);
-        if (!lies.has(folder))
-            lies.set(folder, await rootOf(folder));
-    }
-    const above = new Map(ids.map(id => [id, below(scripts, [id])]));
-    const idOf = new Map([...scripts.values()].map(({ id, file }) => [file, id]));
-    const same = new Set();
-    for (const root of new Set(lies.values())) {
-        if (root === undefined)
-            continue;
-        const trees = await treesAdding(root, ids, async (found) => {
-            return (await reader.read(found)).map(({ values }) => values.revision);
-        });
-        for (const { file, bytes } of sources) {
-            if (lies.get((0,external_node_path_namespaceObject.dirname)(followed(file).file)) !== root)
-                continue;
-            const over = ids.filter(id => above.get(id)?.has(idOf.get(file) ?? ''));
-            const told = (over.length > 0 ? over : ids).map(id => trees.get(id) ?? []);
-            const blobs = blobsOf(bytes);
-            const isIn = (tree) => blobs.some(blob => tree.has(blob));
-            if (told.length > 0 && told.every(each => each.length > 0 && each.every(isIn)))
-                same.add(file);
-        }
-    }
-    return same;
-}
-/** What is in each commit that adds the script of a revision, by its id. */
-async function treesAdding(root, ids, idsOf) {
-    const added = await addedFiles(root);
-    const candidates = await blobsWith(root, [...new Set(added.map(({ blob }) => blob))], ids);
-    const read = await idsOf(candidates.map(([, bytes]) => bytes));
-    const idOf = new Map(candidates.map(([blob], index) => [blob, read[index]]));
-    const trees = new Map();
-    const treeOf = (commit) => {
-        const known = trees.get(commit) ?? blobsIn(root, commit);
-        trees.set(commit, known);
-        return known;
-    };
-    const found = new Map();
-    for (const id of ids) {
-        const commits = added.filter(({ blob }) => idOf.get(blob) === id).map(({ commit }) => commit);
-        found.set(id, await Promise.all([...new Set(commits)].map(treeOf)));
-    }
-    return found;
-}
-
-;// CONCATENATED MODULE: ./src/alembic/lines.ts
-/** What is kept of any line, in bytes. */
-const usual = 8_192;
-/**
- * Hands on each line as it ends, the last one also without an end. A line without an end takes no memory: behind the
- * usual length only as many bytes are kept as `room` gives to one that begins so, and the rest is counted.
- */
-function readLines(stream, room, onLine) {
-    let pieces = [];
-    let [kept, size, limit] = [0, 0, usual];
-    const add = (piece) => {
-        size += piece.length;
-        if (kept + piece.length > usual && limit === usual)
-            limit = Math.max(usual, room(Buffer.concat([...pieces, piece])));
-        const fitting = piece.subarray(0, limit - kept);
-        if (fitting.length === 0)
-            return;
-        pieces.push(fitting);
-        kept += fitting.length;
-    };
-    const end = () => {
-        const bytes = Buffer.concat(pieces);
-        const line = { bytes, size };
-        pieces = [];
-        [kept, size, limit] = [0, 0, usual];
-        onLine(line);
-    };
-    stream.on('data', (chunk) => {
-        let from = 0;
-        for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
-            add(chunk.subarray(from, at));
-            end();
-            from = at + 1;
-        }
-        if (from < chunk.length)
-            add(chunk.subarray(from));
-    });
-    stream.on('end', () => {
-        if (size > 0)
-            end();
-    });
-}
-/** What is shown of a line that was cut, in characters. */
-const shown = 1_900;
-/** A line for people; a carriage return begins another one, as progress bars have it. */
-function textsOf({ bytes, size }) {
-    if (size > bytes.length)
-        return [`${bytes.toString('utf8').slice(0, shown)} … (${size} bytes)`];
-    return bytes
-        .toString('utf8')
-        .split(/\r(?!$)|[\u2028\u2029]/)
-        .map(text => text.replace(/\r$/, ''));
-}
-
-;// CONCATENATED MODULE: ./src/alembic/reader.ts
-
-
-
-
-
-
-/** In bytes; of a script only its values and its docstring are told. */
-const mostOfAnswer = 100_000_000;
-/**
- * An interpreter of the user's that imports nothing but Python itself (`-I -S`): no package, nothing of the project, no
- * PYTHONPATH. It parses scripts.
- */
-class Reader {
-    #child;
-    #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
-    /** Who waits for the answer; undefined is said of one that ends, or says too much. */
-    #hear = () => { };
-    #gone = false;
-    constructor({ python, workingDirectory, environment, signal, }) {
-        const [command = 'python', ...args] = python;
-        const program = (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'reader.py'), 'utf8');
-        this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
-            cwd: workingDirectory,
-            env: environment,
-            stdio: ['pipe', 'pipe', 'ignore'],
-            detached: process.platform !== 'win32',
-        });
-        const gone = () => {
-            this.#gone = true;
-            this.#hear(undefined);
-        };
-        // The driver's Python, which is started by the same command, says better what is wrong with it.
-        this.#child.on('error', gone);
-        this.#child.on('close', gone);
-        this.#child.stdin.on('error', () => { });
-        const isAnswer = (start) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce;
-        readLines(this.#child.stdout, start => (isAnswer(start) ? mostOfAnswer : 0), ({ bytes, size }) => {
-            if (isAnswer(bytes))
-                this.#hear(size > bytes.length ? undefined : readingsIn(bytes.toString('utf8', this.#nonce.length)));
-        });
-        signal.addEventListener('abort', () => this.kill());
-    }
-    /** Reads scripts. Throws a Failure where there is no such interpreter, or it ends. */
-    async read(sources) {
-        const readings = await new Promise(resolve => {
-            this.#hear = resolve;
-            if (this.#gone)
-                return resolve(undefined);
-            this.#child.stdin.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`);
-        });
-        if (readings)
-            return readings;
-        throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
-            advice: 'Check that the command in the input python passes its arguments on.',
-        });
-    }
-    kill() {
-        const { pid } = this.#child;
-        if (pid === undefined)
-            return;
-        try {
-            if (process.platform === 'win32')
-                this.#child.kill('SIGKILL');
-            else
-                process.kill(-pid, 'SIGKILL');
-        }
-        catch {
-            // It has ended by itself.
-        }
-        this.#child.stdout?.destroy();
-    }
-}
-function readingsIn(json) {
-    try {
-        return JSON.parse(json);
-    }
-    catch {
-        return undefined;
-    }
-}
-/** A script's place in the graph; undefined of what is no script, or does not say it. */
-function nodeOf({ values }) {
-    const { revision: id, down_revision: down, depends_on: dependsOn, branch_labels: labels } = values;
-    if (id === undefined || down === undefined)
-        return undefined;
-    return { id, down: asNames(down), dependsOn: asNames(dependsOn), labels: asNames(labels) };
-}
-const asNames = (value) => typeof value === 'string' ? [value] : [...(value ?? [])].sort();
-
-;// CONCATENATED MODULE: ./src/git/base.ts
-
-
-/**
- * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
- * `base` is the tip of the base branch as the event tells it; empty where it tells none.
- * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
- */
-async function baseCommit(directory, base) {
-    const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
-        throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
-            advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
-        });
-    });
-    // The commit object names its parents also where a shallow clone does not have them.
-    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
-    if (parents.length > 1) {
-        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
-            return parents[0];
-        throw shallow('fetch-depth: 2');
-    }
-    if (!base) {
-        throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
-            advice: 'Give database-url, or from-revision.',
-        });
-    }
-    try {
-        return (await git(directory, ['merge-base', 'HEAD', base])).trim();
-    }
-    catch {
-        throw shallow('fetch-depth: 0');
-    }
-}
-const shallow = (setting) => new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
-    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
-});
-/** Every Python file of a commit that names a down_revision, wherever it lies, but for those of these blobs. */
-async function scriptsAt(directory, commit, except = new Set()) {
-    // Exit code 1 is git's "nothing found".
-    const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(error => {
-        if (error.code === 1)
-            return '';
-        throw error;
-    });
-    const paths = listed
-        .split('\0')
-        .filter(Boolean)
-        .map(name => name.slice(commit.length + 1));
-    const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
-    const blobs = except.size > 0 ? await blobsAt(root, commit) : new Map();
-    return Promise.all(paths
-        .filter(path => !except.has(blobs.get(path) ?? ''))
-        .map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
-}
-/** The name of each file's blob in a commit, by its path. */
-async function blobsAt(root, commit) {
-    // Each entry is `MODE TYPE NAME<tab>PATH`.
-    const entries = (await git(root, ['ls-tree', '-r', '-z', commit])).split('\0').filter(Boolean);
-    return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]]));
-}
-
-;// CONCATENATED MODULE: ./src/plan/edited.ts
-/**
- * Which scripts of the base were edited or deleted: databases that ran them will not run them again. A script is known
- * by its id, so it may move; line ends do not count. A deleted one counts where its folder still has scripts, for other
- * projects of the repository have histories of their own.
- */
-function editedOf(base, here) {
-    const known = new Map(here.map(script => [script.id, script]));
-    const folders = new Set(here.map(folderOf));
-    return base.flatMap((script) => {
-        const { id, path } = script;
-        const now = known.get(id);
-        if (now)
-            return edited_textOf(now) === edited_textOf(script) ? [] : [{ id, path: now.path, isGone: false }];
-        return folders.has(folderOf(script)) ? [{ id, path, isGone: true }] : [];
-    });
-}
-const folderOf = ({ path }) => path.slice(0, path.lastIndexOf('/') + 1);
-/** As the digest of a script takes it. */
-const edited_textOf = ({ source }) => source.replaceAll(/\r\n?/g, '\n');
-
-;// CONCATENATED MODULE: ./src/edited.ts
-
-
-
-
-
-
-
-
-
-/**
- * The scripts that the base of a pull request has and that are edited or deleted here, for which it warns. Scripts of
- * the base are read, and not run. Where that cannot be told, mostly because the clone is too shallow, the log says so.
- */
-async function editedScripts(step) {
-    const { inputs, surroundings } = step;
-    const { base, log } = surroundings;
-    if (!base)
-        return [];
-    try {
-        const edited = await edited_compare(step, (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory), base);
-        if (edited.length > 0)
-            log.warning(editedTold(edited));
-        return edited;
-    }
-    catch (error) {
-        log.info(`Whether scripts of the base branch were edited is not known: ${messageOf(error)}`);
-        return [];
-    }
-}
-async function edited_compare(step, directory, base) {
-    const { reader, scripts } = step;
-    const head = (await git(directory, ['rev-parse', 'HEAD'])).trim();
-    // In pull_request_target the checkout is the base itself.
-    if (head === base)
-        return [];
-    const root = (0,external_node_fs_.realpathSync)((await git(directory, ['rev-parse', '--show-toplevel'])).trim());
-    const files = [...scripts.values()].map(script => ({ ...script, bytes: step.bytesOf(script) }));
-    const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)));
-    const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged);
-    const readings = await reader.read(others.map(({ source }) => Buffer.from(source)));
-    const known = others.flatMap(({ path, source }, index) => {
-        const reading = readings[index];
-        const node = reading && nodeOf(reading);
-        return node ? [{ id: node.id, path, source }] : [];
-    });
-    const here = files.map(({ id, file, bytes }) => {
-        const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
-        return { id, path, source: bytes.toString() };
-    });
-    return editedOf(known, here);
-}
-
-;// CONCATENATED MODULE: ./src/alembic/answer.ts
-/** Reads an answer; undefined where the line is none, whoever has written it. */
-function readAnswer(json) {
-    try {
-        const value = JSON.parse(json);
-        return isAnswer(value) ? value : undefined;
-    }
-    catch {
-        return undefined;
-    }
-}
-const answer_text = value => typeof value === 'string';
-const number = value => Number.isInteger(value);
-const truth = value => typeof value === 'boolean';
-const or = (check, ...others) => value => others.includes(value) || check(value);
-const answer_list = (check) => value => Array.isArray(value) && value.every(check);
-const record = (check) => value => typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(check);
-const fields = (checks) => {
-    const all = Object.entries(checks);
-    return value => typeof value === 'object' &&
-        value !== null &&
-        all.every(([name, check]) => check(value[name]));
+;// CONCATENATED MODULE: ./src/plan/result.ts
+/** Heads for people. */
+const nameHeads = (heads) => (heads.length === 0 ? 'base' : heads.join(', '));
+/** A segment that has not run. */
+const beforeItRuns = ({ revisions, alone }, outcome) => {
+    return { revisions, ...(alone && { statement: alone.text }), outcome };
 };
-const texts = answer_list(answer_text);
-const answer_line = or(number, null);
-const places = or(answer_list(fields({ line: number, text: answer_text })), undefined);
-const isAnswer = fields({
-    files: or(texts, undefined),
-    loaded: or(fields({
-        revisions: answer_list(fields({
-            id: answer_text,
-            file: number,
-            down: texts,
-            depends_on: texts,
-            labels: texts,
-            message: answer_text,
-            path: answer_text,
-            created: answer_text,
-        })),
-        heads: texts,
-        databases: answer_list(fields({ bind: answer_text, version_table: answer_text, version_table_schema: or(answer_text, null) })),
-    }), undefined),
-    statement: or(fields({ sql: answer_text, line: answer_line, own: truth }), undefined),
-    resolved: or(record(fields({ prior: texts, new: texts, revisions: answer_list(fields({ id: answer_text, heads: texts })) })), undefined),
-    planned: or(record(fields({
-        revisions: answer_list(fields({
-            id: answer_text,
-            statements: answer_list(number),
-            reason: or(answer_text, null),
-            line: answer_line,
-            concurrently: places,
-            mentions: places,
-            strings: places,
-        })),
-    })), undefined),
-    revision: or(fields({ bind: answer_text, id: answer_text }), undefined),
-    own: or(number, undefined),
-    speaker: or(fields({
-        connection: number,
-        thread: answer_text,
-        task: or(answer_text, null),
-        place: or(fields({ file: answer_text, line: number }), null),
-    }), undefined),
-    ran: or(truth, undefined),
-    failed: or(fields({
-        kind: answer_text,
-        message: answer_text,
-        quoted: or(answer_text, undefined),
-        frames: or(answer_list(fields({ file: answer_text, line: answer_line })), undefined),
-        bind: or(answer_text, undefined, null),
-        revision: or(answer_text, undefined, null),
-        line: or(number, undefined, null),
-        database: or(truth, undefined),
-        path: or(answer_text, undefined, null),
-    }), undefined),
-});
-
-;// CONCATENATED MODULE: ./src/alembic/driver.ts
-
-
-
-
-
-
-
-
-
-/** The error of a script while it ran; the gate's tape knows what PostgreSQL said. */
-class ScriptError extends Error {
-    bind;
-    revision;
-    place;
-    fromDatabase;
-    constructor(message, 
-    /** The database whose migrations ran; null before the first one. */
-    bind, revision, place, 
-    /** Whether the script failed because the database refused something. */
-    fromDatabase) {
-        super(message);
-        this.bind = bind;
-        this.revision = revision;
-        this.place = place;
-        this.fromDatabase = fromDatabase;
-    }
-}
-/** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
-const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000];
-/** The driver's modules, each behind those that it imports. */
-const modules = [
-    'lifeline',
-    'failures',
-    'channel',
-    'trusted',
-    'asked',
-    'connections',
-    'scripts',
-    'graph',
-    'environment',
-    'forbidden',
-    'literals',
-    'varying',
-    'dry_run',
-    'online_run',
-    'project',
-    'twin',
-    'main',
+/** Whether something of a batch in segments is there to stay. */
+const stands = (segments) => segments.some(({ outcome }) => outcome === 'applied' || outcome === 'failed' || outcome === 'in-doubt');
+/** The databases whose batch is known. */
+const plannedOf = ({ databases }) => databases.filter(database => database.plan !== null);
+/** What became of one database. */
+const outcomeOf = (database, result) => database.outcome ?? result.outcome;
+/** The ids of the batch, in the order they run, each once. */
+const revisionsOf = (databases) => [
+    ...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? [])),
 ];
-/**
- * What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows.
- * Until they stand, the working directory is not on the path, where Python has put it: a `json.py` there is not ours.
- */
-const bootstrap = `import sys
-here = [sys.path.pop(0)] if sys.path[:1] == [""] else []
-import json, os, types
-size, sources = int(os.read(0, 10)), b""
-while len(sources) < size:
-    sources += os.read(0, size - len(sources))
-sys.modules["atomic_upgrade"] = types.ModuleType("atomic_upgrade")
-for name, source in json.loads(sources).items():
-    module = sys.modules["atomic_upgrade." + name] = types.ModuleType("atomic_upgrade." + name)
-    exec(compile(source, "atomic_upgrade/%s.py" % name, "exec"), module.__dict__)
-module.main(here)`;
-/** The modules as JSON, behind its length in ten digits. */
-function sources() {
-    const read = (name) => (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', `${name}.py`), 'utf8');
-    const bytes = Buffer.from(JSON.stringify(Object.fromEntries(modules.map(name => [name, read(name)]))));
-    return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes]);
+
+;// CONCATENATED MODULE: ./src/plan/plan.ts
+/** Whether the whole batch could be rendered. */
+const isRendered = (plan) => plan.revisions.every(revision => revision.statements);
+const sameHeads = (a, b) => a.length === b.length && a.every((head, index) => head === b[index]);
+
+;// CONCATENATED MODULE: ./src/report/standing.ts
+/** For the log. */
+const plain = { id: text => text, sql: text => text.replaceAll(/\s+/g, ' ').trim() };
+/** What is there besides the heads, in sentences; empty where there is nothing. */
+function besidesHeads(database, { id, sql } = plain) {
+    if (database.plan === null)
+        return '';
+    const { standing, invalidIndex, segments } = database;
+    const unanswered = segments.find(({ outcome, statement }) => outcome === 'in-doubt' && statement !== undefined)?.statement;
+    return [
+        standing &&
+            `Outside of any revision, this of ${id(standing.revision)} stands: ${standing.statements.map(sql).join('; ')}.`,
+        invalidIndex && `The index ${id(invalidIndex)} was left invalid.`,
+        unanswered && `Whether this was carried out is not known: ${sql(unanswered)}.`,
+    ]
+        .filter(Boolean)
+        .join(' ');
 }
-/**
- * The user's Python with our driver in it: started once, asked for the project, the plan and the run in turn.
- * Every method throws a Failure (or, while the batch runs, a ScriptError) in words for the user.
- */
-class Driver {
-    options;
-    #child;
-    #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
-    #answers = [];
-    /** Bytes since the last request. */
-    #answered = 0;
-    #wake;
-    /** Why no further answer will come. */
-    #gone;
-    #killed = false;
-    #project;
-    /** The scripts' places among those that were read, by their ids. */
-    #numbers = new Map();
-    constructor(options) {
-        this.options = options;
-        const [command = 'python', ...args] = options.python;
-        const { environment, trusted } = options;
-        const { PYTHONPATH = '' } = environment;
-        // A process group of its own, so that wrappers and whatever the app forks end with it.
-        this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-c', bootstrap], {
-            cwd: options.workingDirectory,
-            env: trusted && PYTHONPATH ? { ...environment, PYTHONPATH: pathOutside(options, trusted.roots) } : environment,
-            stdio: ['pipe', 'pipe', 'pipe'],
-            detached: process.platform !== 'win32',
-        });
-        this.#child.on('error', error => this.#leave(cannotStart(options, error)));
-        this.#child.on('exit', (code, signal) => {
-            const leave = () => this.#leave(endedEarly(options, code, signal));
-            // The last words of one that ended by itself may still be in the pipe.
-            if (this.#killed)
-                leave();
-            else
-                setTimeout(leave, 100);
-        });
-        this.#child.stdin.on('error', () => { });
-        const isAnswer = (start) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce;
-        readLines(this.#child.stderr, () => 0, line => this.#print(line));
-        readLines(this.#child.stdout, start => (isAnswer(start) ? mostAtOnce : 0), line => (isAnswer(line.bytes) ? this.#read(line) : this.#print(line)));
-        options.signal.addEventListener('abort', () => this.kill());
-        this.#child.stdin.write(sources());
-        const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls, twice } = options;
-        this.#send({
-            nonce: this.#nonce,
-            ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
-            load: {
-                flask_app: flaskApp,
-                directory,
-                alembic_config: alembicConfig,
-                version_table: versionTable,
-                version_table_schema: versionTableSchema,
-                urls,
-                twice,
-            },
-        });
-    }
-    /** Waits until the app is imported; `read` is called for the scripts, of which this Python then knows what it returns. */
-    async project(read) {
-        const known = [];
-        let answer = await this.#answer();
-        for (; answer.files; answer = await this.#answer()) {
-            const scripts = await read(answer.files);
-            known.push(...scripts);
-            const told = scripts.map(({ bytes, values = null, doc }) => ({ source: bytes.toString('base64'), values, doc }));
-            this.#send({ scripts: told });
-        }
-        const { loaded } = answer;
-        if (!loaded)
-            throw this.#unexpected();
-        this.#numbers = new Map(loaded.revisions.map(({ id, file }) => [id, file]));
-        this.#project = {
-            heads: loaded.heads,
-            databases: loaded.databases.map(({ bind, version_table, version_table_schema }) => {
-                return { bind, versionTable: version_table, versionTableSchema: version_table_schema };
-            }),
-            scripts: new Map(loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, file, created }) => {
-                const script = known[file];
-                if (!script || (script.values && script.values.revision !== id))
-                    throw this.#unexpected();
-                const title = message.split('\n')[0].trim();
-                const { digest } = script;
-                return [
-                    id,
-                    { id, down, dependsOn, labels, message: title, path: this.#file(path), file: script.file, digest, created },
-                ];
-            })),
-        };
-        return this.#project;
-    }
-    /** Resolves the target by Alembic's rules: the batch of each database, without its SQL. */
-    async resolve({ direction, target, databases }) {
-        this.#send({ resolve: { direction, target, databases } });
-        const { resolved } = await this.#answer();
-        if (!resolved)
-            throw this.#unexpected();
-        const plans = Object.entries(resolved).map(([bind, { prior, new: newHeads, revisions: ids }]) => {
-            const revisions = ids.map(({ id, heads }) => {
-                const script = this.#project?.scripts.get(id);
-                if (!script)
-                    throw this.#unexpected();
-                return { ...script, heads };
-            });
-            return [bind, { direction, target, priorHeads: prior, newHeads, revisions }];
-        });
-        return new Map(plans);
-    }
-    /** Imports the scripts, and renders the batch of each database: the same plans with their SQL. */
-    async render({ direction, target, databases, imported }) {
-        const asked = Object.entries(databases).map(([bind, { plan, versionTableExists: version_table_exists }]) => {
-            return [bind, { heads: plan.priorHeads, version_table_exists, revisions: plan.revisions.map(({ id }) => id) }];
-        });
-        const plan = { direction, target, databases: Object.fromEntries(asked) };
-        this.#send({ plan, import: this.#numbersOf(imported) });
-        const statements = [];
-        let answer = await this.#answer();
-        for (; answer.statement; answer = await this.#answer())
-            statements.push(answer.statement);
-        const { planned } = answer;
-        if (!planned)
-            throw this.#unexpected();
-        const plans = Object.entries(databases).map(([bind, { plan }]) => {
-            const rendered = new Map(planned[bind]?.revisions.map(each => [each.id, each]));
-            const revisions = plan.revisions.map(revision => {
-                const found = rendered.get(revision.id);
-                if (!found)
-                    throw this.#unexpected();
-                const { id: _, statements: [from, to], reason, line, ...source } = found;
-                if (reason === null)
-                    return { ...revision, statements: statements.slice(from, to) };
-                return { ...revision, notRenderable: { reason, line }, ...source };
-            });
-            return [bind, { ...plan, revisions }];
-        });
-        return new Map(plans);
-    }
-    /** Runs the batches online through the gates. */
-    async run({ imported, ...run }, listener) {
-        const left = new Map(Object.entries(run.databases).map(([bind, { revisions }]) => [bind, [...revisions]]));
-        this.#send({ run, import: this.#numbersOf(imported) });
-        try {
-            for (;;) {
-                const { ran, revision, own, speaker } = await this.#answer();
-                // What was printed before is in the pipe.
-                if (ran)
-                    return await (0,promises_namespaceObject.setImmediate)();
-                if (own !== undefined)
-                    listener.own(own);
-                else if (speaker) {
-                    const { connection, thread, task, place } = speaker;
-                    listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } });
-                }
-                else if (revision && left.get(revision.bind)?.shift() === revision.id) {
-                    listener.revision(revision.bind, revision.id);
-                }
-                else
-                    throw this.#unexpected();
-                this.#send({ go: true });
-            }
-        }
-        catch (error) {
-            if (!(error instanceof Failure) || error !== this.#gone)
-                throw error;
-            throw new Failure('migration-failed', error.message, error.details);
-        }
-    }
-    /** Ends Python and everything that it started. */
-    kill() {
-        const { pid } = this.#child;
-        if (pid === undefined)
-            return;
-        this.#killed = true;
-        try {
-            if (process.platform === 'win32')
-                this.#child.kill('SIGKILL');
-            else
-                process.kill(-pid, 'SIGKILL');
-        }
-        catch {
-            // It has ended by itself.
-        }
-        this.#child.stdout?.destroy();
-        this.#child.stderr?.destroy();
-    }
-    #numbersOf(ids) {
-        return [...this.#numbers].flatMap(([id, number]) => (ids.has(id) ? [number] : []));
-    }
-    #send(request) {
-        this.#answered = 0;
-        this.#child.stdin.write(`${JSON.stringify(request)}\n`);
-    }
-    #print(line) {
-        for (const text of textsOf(line))
-            if (text !== '')
-                this.options.print(text);
-    }
-    #read({ bytes, size }) {
-        this.#answered += size;
-        const isTooLong = size > bytes.length || this.#answered > mostInAll;
-        const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.#nonce.length));
-        if (answer)
-            this.#answers.push(answer);
-        else
-            this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers');
-        this.#wake?.();
-    }
-    /** Somebody else has spoken in the driver's place: nothing more of it is believed, and Python ends. */
-    #distrust(why) {
-        const told = `Python said something in the driver’s place that ${why}.`;
-        this.#leave(new Failure('render-failed', told, {
-            advice: 'See to it that nothing in the app, env.py or the scripts writes into what the driver has opened.',
-        }));
-        this.#answers = [];
-        this.kill();
-        return this.#gone;
-    }
-    #leave(failure) {
-        this.#gone ??= failure;
-        this.#wake?.();
-    }
-    async #answer() {
-        while (this.#answers.length === 0) {
-            if (this.options.signal.aborted)
-                throw new Failure('cancelled', 'The step was cancelled.');
-            if (this.#gone)
-                throw this.#gone;
-            await new Promise(resolve => {
-                this.#wake = resolve;
-            });
-        }
-        const answer = this.#answers.shift();
-        if (answer.failed)
-            throw this.#failure(answer.failed);
-        return answer;
-    }
-    #failure(failed) {
-        const { kind, message, quoted, frames = [], bind = null, revision = null, line = null, database, path } = failed;
-        if (kind === 'multiple-heads' && this.#project)
-            return severalHeads(message, this.#project);
-        const script = revision === null ? undefined : this.#project?.scripts.get(revision);
-        const last = frames.at(-1);
-        const place = script && line !== null
-            ? { file: script.path, line }
-            : last
-                ? { file: this.#file(last.file), line: last.line }
-                : path
-                    ? { file: this.#file(path), line: null }
-                    : script && { file: script.path, line: null };
-        if (kind === 'script')
-            return new ScriptError(message, bind, revision, place, database === true);
-        if (!kinds.has(kind))
-            return this.#unexpected();
-        const quotes = quoted ? [{ of: 'python', text: quoted }] : [];
-        return new Failure(kind, message, { ...(place && { place }), quotes, ...adviceFor(kind) });
-    }
-    #unexpected() {
-        return this.#distrust('was not asked for');
-    }
-    #file(path) {
-        return shownPath((0,external_node_path_namespaceObject.resolve)(this.options.workingDirectory, path));
-    }
+
+;// CONCATENATED MODULE: ./src/report/outcomes.ts
+
+
+
+
+const toldOf = (outcome) => outcome ?? 'under-way';
+const wasCancelled = ({ failure }) => failure?.reason === 'cancelled';
+const stopped = (result) => (wasCancelled(result) ? '⏹️' : '❌');
+const targeted = (state, { target }) => `${state} The target was ${target}.`.trimStart();
+const seeLog = (run) => run && `See the [log of the run](${run}).`;
+const notRead = ' (not re-read: it could not be reached)';
+const unread = ({ reread }) => (reread ? '' : notRead);
+const at = ({ the, name, state }) => `${the} is at ${name(state.newHeads ?? [])}`;
+const before = ({ name, state }) => name(state.priorHeads ?? []);
+const sentences = (...all) => all.filter(Boolean).join(' ');
+/** `upgrading by 2 revisions`. */
+const batchOf = (result) => {
+    const on = result.databases.length > 1 ? ` on ${count(result.databases.length, 'database')}` : '';
+    return `by ${count(revisionsOf(result.databases).length, 'revision')}${on}`;
+};
+/** The heads after a step that has changed nothing, or what is known of them. */
+function unchanged(spoken, untouched) {
+    const { state, the } = spoken;
+    const { newHeads, priorHeads, name, reread } = state;
+    if (!newHeads)
+        return `${the} ${untouched}.`;
+    if (!name)
+        return '';
+    return priorHeads && sameHeads(newHeads, priorHeads)
+        ? `${at(spoken)}, as before${reread ? '' : notRead}.`
+        : `${the} is now at ${spoken.name(newHeads)}; this step changed nothing in it.`;
 }
-/** How the driver itself says that something failed. */
-const kinds = new Set([
-    'invalid-input',
-    'unknown-revision',
-    'multiple-heads',
-    'render-failed',
-    'migration-failed',
-    'not-transactional',
-    'drift',
-    'plan-changed',
-    'untrusted',
-]);
-/**
- * What of PYTHONPATH lies outside of the checkout. A `sitecustomize` or a module of the standard library's name within it
- * would run before anything of ours: our driver adds the rest once it watches.
- */
-function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }, roots) {
-    // Also what a link in the checkout leads out of it to.
-    const isInside = (path) => {
-        const real = (0,external_node_fs_.existsSync)(path) ? (0,external_node_fs_.realpathSync)(path) : path;
-        if (roots.some(root => `${real}${external_node_path_namespaceObject.sep}`.startsWith(`${root}${external_node_path_namespaceObject.sep}`)))
-            return true;
-        return (0,external_node_path_namespaceObject.dirname)(path) !== path && isInside((0,external_node_path_namespaceObject.dirname)(path));
-    };
-    const outside = PYTHONPATH.split(external_node_path_namespaceObject.delimiter).filter(entry => !isInside((0,external_node_path_namespaceObject.resolve)(workingDirectory, entry)));
-    return outside.join(external_node_path_namespaceObject.delimiter);
+/** Each outcome, in every place where it is told. */
+const outcomes = {
+    'under-way': {
+        sign: () => '⏳',
+        headline: result => {
+            const doing = result.direction === 'downgrade' ? 'downgrading' : 'upgrading';
+            return result.mode === 'rehearse'
+                ? `rehearsing the ${result.direction} ${batchOf(result)}`
+                : `${doing} ${batchOf(result)}`;
+        },
+        state: spoken => `${spoken.the} is at ${before(spoken)}.`,
+        opening: (state, { target, whole }, { result }) => result.mode === 'rehearse'
+            ? `${state} This run takes it to ${target} in one transaction, and then rolls that back.`
+            : `${state} This run brings it to ${target} ${whole}.`,
+        next: run => `It is running now${run && `: see the [log of the run](${run})`}.`,
+    },
+    'up-to-date': {
+        sign: () => '✅',
+        headline: () => 'nothing to do',
+        state: spoken => spoken.state.name ? `${at(spoken)}.` : `No database was asked; the batch from ${before(spoken)} is empty.`,
+        next: () => '',
+    },
+    previewed: {
+        sign: () => '📋',
+        headline: result => `${result.direction} ${batchOf(result)}`,
+        state: spoken => spoken.state.name
+            ? `${spoken.the} is at ${before(spoken)}; nothing was written to it.`
+            : 'No database was asked.',
+        opening: (state, { prior, target, whole }, spoken) => spoken.state.name
+            ? `${state} An apply brings it to ${target} ${whole}.`
+            : `From ${prior} to ${target} ${whole}. ${state}`,
+        next: () => 'To apply it, run this action with `mode: apply`; `mode: rehearse` first runs it for real and rolls it back.',
+    },
+    rehearsed: {
+        sign: () => '✅',
+        headline: result => `${result.direction} ${batchOf(result)} rehearsed, nothing of it kept`,
+        state: spoken => `${spoken.the} is at ${before(spoken)}, as before.`,
+        opening: (state, { prior, target }) => `The batch ran from ${prior} to ${target} in one transaction, which was rolled back. ${state}`,
+        next: () => 'To apply it, run this action with `mode: apply`.',
+    },
+    applied: {
+        sign: ({ failure }) => (failure ? '⚠️' : '✅'),
+        headline: result => {
+            const done = result.direction === 'downgrade' ? 'downgraded' : 'upgraded';
+            return result.failure ? 'committed, and not at its target' : `${done} ${batchOf(result)}`;
+        },
+        state: spoken => `${at(spoken)}${unread(spoken.state)}.`,
+        opening: (state, { prior, target, isThere, one }, { result, state: { reread } }) => {
+            if (!isThere)
+                return `${state} The target was ${target}.`;
+            const isAlone = result.databases.length === 1 && reread;
+            return isAlone ? `The database went from ${prior} to ${target} ${one}.` : `${state} It was at ${prior}.`;
+        },
+        next: (run, { failure }) => (failure ? seeLog(run) : ''),
+    },
+    'rolled-back': {
+        sign: stopped,
+        headline: result => `${wasCancelled(result) ? 'cancelled' : 'failed'}, everything rolled back`,
+        state: spoken => unchanged(spoken, 'is as it was before'),
+        opening: targeted,
+        next: seeLog,
+    },
+    refused: {
+        sign: stopped,
+        headline: result => (wasCancelled(result) ? 'cancelled before anything ran' : 'refused, nothing ran'),
+        state: spoken => unchanged(spoken, 'was not touched'),
+        opening: targeted,
+        next: seeLog,
+    },
+    'in-doubt': {
+        sign: () => '⚠️',
+        headline: () => 'in doubt, no answer to the COMMIT',
+        state: ({ state, the, name, style }) => {
+            const { doubt } = state;
+            if (!doubt)
+                return '';
+            if (doubt.about === 'prepared')
+                return `${the} holds the prepared transaction ${doubt.gid} of an earlier run.`;
+            const { from, to } = doubt;
+            const where = sameHeads(from, to) ? `at ${name(from)}` : `wholly at ${name(from)} or wholly at ${name(to)}`;
+            return sentences(`${the} is ${where}.`, besidesHeads(state, style));
+        },
+        next: seeLog,
+    },
+    'partly-applied': {
+        sign: () => '⚠️',
+        headline: result => {
+            const segments = plannedOf(result)[0]?.segments ?? [];
+            if (segments.length === 0)
+                return 'partly applied, some databases have moved and others have not';
+            const there = segments.filter(({ outcome }) => outcome === 'applied').length;
+            const why = wasCancelled(result) ? 'cancelled' : 'failed';
+            return `${why}, ${there} of ${count(segments.length, 'segment')} committed`;
+        },
+        state: spoken => {
+            return sentences(`${at(spoken)}${unread(spoken.state)}.`, besidesHeads(spoken.state, spoken.style));
+        },
+        opening: targeted,
+        next: seeLog,
+    },
+};
+/** The sign of an outcome. */
+const signOf = (result) => outcomes[toldOf(result.outcome)].sign(result);
+/** One line that says what will happen, or what has. */
+const headline = (result) => outcomes[toldOf(result.outcome)].headline(result);
+/** The last line: where to look, or what to run next; `run` is the web page of the run, empty where there is none. */
+const howToGoOn = (result, run) => outcomes[toldOf(result.outcome)].next(run, result);
+/** The state of one database whose outcome that is, in one sentence; empty where there is none to speak of. */
+const stateSaid = (outcome, spoken) => outcomes[toldOf(outcome)].state(spoken);
+/** The same with where the batch goes, or went. */
+function openingSaid(outcome, journey, spoken) {
+    const words = outcomes[toldOf(outcome)];
+    const state = words.state(spoken);
+    return words.opening?.(state, journey, spoken) ?? state;
 }
-/** A file for people: relative to the workspace where it lies inside it. */
-function shownPath(absolute) {
-    const inside = (0,external_node_path_namespaceObject.relative)(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute);
-    return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/');
+
+;// CONCATENATED MODULE: ./src/report/state.ts
+
+
+
+/** The state of the databases, a sentence for each; empty where there is none to speak of. */
+function stateOf(result, name) {
+    return result.databases
+        .map(database => stateSaid(outcomeOf(database, result), spokenOf(database, result, name)))
+        .filter(Boolean)
+        .join(result.databases.length > 1 ? '\n' : ' ');
 }
-function adviceFor(kind) {
-    switch (kind) {
-        case 'render-failed':
-            return {
-                advice: 'Check that the inputs python, working-directory and flask-app lead to the app, and that its dependencies are installed in this job.',
-            };
-        case 'unknown-revision':
-            return {
-                advice: 'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
-            };
-        case 'untrusted':
-            return {
-                advice: 'Commit what Python needs to the base branch, install it in an earlier step as a package (not editable), or show pull requests in an event without secrets (pull_request). If you trust what lies there with all that this job can reach, set allow-untrusted: true.',
-            };
-        case 'plan-changed':
-            return {
-                advice: 'See to it that nothing writes into the scripts while they run, and that each says the same of itself every time.',
-            };
-        default:
-            return {};
-    }
+/** One database as it is spoken of, its heads by `name`; `bind` stands for its own where that is written otherwise. */
+function spokenOf(state, result, name = nameHeads, { style, bind = state.bind } = {}) {
+    const the = result.databases.length > 1 ? `The database ${bind}` : 'The database';
+    return { state, result, the, name, style };
 }
-function severalHeads(message, { scripts, heads }) {
-    const { told, advice, newest } = explainHeads(scripts, heads);
-    return new Failure('multiple-heads', `${message}. ${told}`, { advice, place: { file: newest.path, line: null } });
-}
-function cannotStart({ python, workingDirectory }, error) {
-    const missing = error.code === 'ENOENT';
-    const what = missing ? 'was not found' : `could not be started (${error.message})`;
-    return new Failure('render-failed', `The command “${python[0]}” ${what} (input python, in ${workingDirectory}).`, {
-        advice: 'Set up Python in an earlier step (actions/setup-python), or name its command in the input python.',
-        cause: error,
-    });
-}
-function endedEarly({ python }, code, signal) {
-    const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`;
-    return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.`, {
-        advice: 'What it printed is in the log above.',
-    });
+/** Everything that a person needs after a failure, as plain text: what happened, the database's state, what to do. */
+function explain(result) {
+    const { message = '', details = {} } = result.failure ?? {};
+    const statement = details.statement && describeStatement(details.statement);
+    return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n');
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/advisory-locks.ts
@@ -20134,6 +18002,16 @@ async function tryLock(client, key) {
     return rows[0].locked;
 }
 /**
+ * Runs an action with the lock that says that a commit is under way, in a transaction of that client's. False where
+ * another run has it, or the action says so. Throws what the action throws, and what PostgreSQL answers.
+ */
+async function underCommitLock(client, action) {
+    // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
+    await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+    await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
+    return (await tryLock(client, lockKeys.commit)) && (await action());
+}
+/**
  * Waits for a lock until the transaction has it; `onWait` is called, about twice a minute, while somebody else has it,
  * and says who. Throws a Failure `lock-timeout` when they keep it, `cancelled` when the step is.
  */
@@ -20142,7 +18020,7 @@ async function waitForLock(client, key, onWait, signal, patience = lockPatience)
     let holder = '';
     for (let pause = 50, told = 0; !(await tryLock(client, key)); pause = Math.min(pause * 1.5, 1_000)) {
         if (Date.now() - started > patience) {
-            throw new Failure('lock-timeout', `Another deploy of this database has held its lock for 15 minutes${named(holder)}.`, {
+            throw new Failure('lock-timeout', `Another deploy of this database has held its lock for 15 minutes${advisory_locks_named(holder)}.`, {
                 advice: 'Look at that session; this run can be started again when it has ended. If it is no deploy, whoever may connect can hold that lock: pg_terminate_backend ends the session.',
             });
         }
@@ -20156,7 +18034,7 @@ async function waitForLock(client, key, onWait, signal, patience = lockPatience)
     }
 }
 /** A holder at the end of a clause. */
-const named = (holder) => holder && `: ${holder}`;
+const advisory_locks_named = (holder) => holder && `: ${holder}`;
 /**
  * Who holds a lock, in words, by a connection that is not in a transaction (pg_stat_activity is cached there); empty when
  * nobody does any more. Another role's address, and since when, is visible only with `pg_read_all_stats`.
@@ -20212,7 +18090,7 @@ const defaults = lib.defaults
 
 
 /** Seconds to wait for a connection where the URL has no `connect_timeout`. */
-const connection_patience = 15;
+const patience = 15;
 /**
  * Connects one client, no pool. `applicationName` is what others see in pg_stat_activity; `signal` ends the attempt.
  * Throws a Failure `connection-failed` in words.
@@ -20235,7 +18113,7 @@ async function connect(database, applicationName, signal) {
 /** The clients whose connection broke while it was open. */
 const lost = new WeakSet();
 async function connection_open(config, applicationName, signal) {
-    const seconds = Number(config.connect_timeout) || connection_patience;
+    const seconds = Number(config.connect_timeout) || patience;
     const client = new esm.Client({
         ...config,
         application_name: applicationName,
@@ -20498,6 +18376,8 @@ function withEpoch(xid, next) {
 }
 /** The statement that ends a prepared transaction. */
 const finishing = (how, gid) => `${how} PREPARED '${gid}'`;
+/** The same for people. */
+const finishingIn = (bind, how, gid) => `${finishing(how, gid)} in ${bind}`;
 /**
  * Ends a prepared transaction; false where there is none of that name (any more): then somebody else has ended it, one
  * way or the other. Throws what else PostgreSQL answers.
@@ -20618,495 +18498,670 @@ async function statusOf(client, id) {
     }
 }
 
-;// CONCATENATED MODULE: ./src/alembic/environment.ts
+;// CONCATENATED MODULE: ./src/opening/surroundings.ts
+/** The name of a project's only database. */
+const onlyBind = 'default';
 /**
- * The environment of the user's Python: the step's own, without what could be used in the step's name.
- *
- * `secrets` are the forms of the database's password, `token` the GitHub token. A value that is a credential is replaced
- * by a word that says so, since an app may insist on finding something there.
+ * Throws where the step has been cancelled. A signal that came before the last answer can still be on its way: libuv
+ * notes it while it hands on what the poll at hand has found, and finds it with the next one.
  */
-function childEnvironment(environment, { secrets, token }) {
-    // libpq, and so we, would take the password from there where the URL has none.
-    const known = environment.PGPASSWORD ? [...secrets, environment.PGPASSWORD] : secrets;
-    const child = {};
-    for (const [name, value] of Object.entries(environment)) {
-        if (value === undefined || withheld.test(name))
-            continue;
-        child[name] = withoutCredentials(name, value, known, token);
+async function throwIfCancelled({ surroundings }) {
+    for (let turn = 0; turn < 2; turn++)
+        await new Promise(resolve => setImmediate(resolve));
+    surroundings.signal.throwIfAborted();
+}
+/** All of them, also those that come after a failure; then the first failure is thrown. */
+async function allOf(promises) {
+    await Promise.allSettled(promises);
+    return Promise.all(promises);
+}
+
+;// CONCATENATED MODULE: ./src/opening/leftovers.ts
+
+
+
+
+
+
+
+
+/** How long the commit of another run is waited for, in milliseconds; and where its lock cannot be seen. */
+const commitPatience = 15 * 60_000;
+const blindPatience = 10_000;
+/** Its prepared transactions failed to tell what they are to become: nothing of them was touched. */
+class Undecided extends Failure {
+    /** By bind, the name of one that it holds. */
+    left;
+    constructor(group, message, advice) {
+        super('commit-failed', message, { advice });
+        this.left = new Map(group.map(({ gid, target }) => [target.bind, gid]));
     }
-    // On branches, the order in which Alembic goes through revisions depends on the hash seed.
-    child.PYTHONHASHSEED ??= '0';
-    child.PYTHONUNBUFFERED ??= '1';
-    // libpq would look for a password in the home directory.
-    child.PGPASSFILE = process.platform === 'win32' ? 'NUL' : '/dev/null';
-    return child;
 }
-/** Inputs, tokens, the runner's files for outputs, and what would steer libpq past the gate. */
-const withheld = /^(INPUT_.*|ACTIONS_.*|GITHUB_(TOKEN|OUTPUT|ENV|PATH|STATE|STEP_SUMMARY)|GH_TOKEN|GH_ENTERPRISE_TOKEN|GITHUB_ENTERPRISE_TOKEN|RUNNER_TOKEN|PG(PASSWORD|PASSFILE|SERVICE|SERVICEFILE|SSL\w*|REQUIREAUTH|REQUIRESSL|CHANNELBINDING|GSS\w*|TARGETSESSIONATTRS|LOADBALANCEHOSTS|HOSTADDR))$/i;
-const placeholder = 'withheld-by-atomic-upgrade';
-/** GitHub's tokens, whoever put them there; source: GitHub's documentation of its token formats. */
-const gitHubToken = /\b(?:gh[opsur]_|github_pat_)[\w.-]{16,}/g;
-/** Passwords in a PostgreSQL URL (the user without one is what the gate expects), in libpq's `key=value` form, in JSON. */
-const passwordsInUrls = /(postgres(?:ql)?(?:\+\w+)?:\/\/[^:/@\s]*):(?:[^@\s]*|[^@/\r\n]*)@(?:[^@/?\s]*@)*/gi;
-const passwordsInPairs = /((?:^|[?&;\s])(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^&\s]+)/gi;
-const passwordsInJson = /("password"\s*:\s*")(?:\\.|[^"\\])*/gi;
-function withoutCredentials(name, value, secrets, token) {
-    const basic = Buffer.from(`x-access-token:${token}`).toString('base64');
-    if (token !== '' && (value.includes(token) || value.includes(basic)))
-        return placeholder;
-    const text = value
-        .replace(gitHubToken, placeholder)
-        .replace(passwordsInUrls, '$1@')
-        .replace(passwordsInPairs, `$1${placeholder}`)
-        .replace(passwordsInJson, `$1${placeholder}`);
-    const named = /PASS|PWD|SECRET|CREDENTIAL|TOKEN|_KEY$|_PW$/i.test(name);
-    return secrets.reduce((rest, secret) => {
-        if (named && rest === secret)
-            return placeholder;
-        return isTelling(secret) ? rest.replaceAll(secret, placeholder) : rest;
-    }, text);
-}
-/** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
-const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
-
-;// CONCATENATED MODULE: ./src/git/objects.ts
-
-
-
-const objects_environment = {
-    GIT_NO_REPLACE_OBJECTS: '1',
-    GIT_GRAFT_FILE: '/dev/null',
-    GIT_NO_LAZY_FETCH: '1',
-    GIT_ALLOW_PROTOCOL: '',
-    GIT_OPTIONAL_LOCKS: '0',
-};
-const objects_settings = ['core.fsmonitor=false', 'core.commitGraph=false'].flatMap(each => ['-c', each]);
-/** What a command of git's plumbing prints, in the repository whose `.git` lies in `root`, whatever that configures. */
-function plumbing(root, args, input = '') {
-    const command = [...objects_settings, `--git-dir=${(0,external_node_path_namespaceObject.join)(root, '.git')}`, `--work-tree=${root}`, ...args];
-    return new Promise((resolve, reject) => {
-        const options = {
-            cwd: root,
-            env: { ...process.env, ...objects_environment },
-            encoding: 'buffer',
-            maxBuffer: 2 ** 30,
-        };
-        const child = (0,external_node_child_process_namespaceObject.execFile)('git', command, options, (error, stdout) => (error ? reject(error) : resolve(stdout)));
-        child.stdin?.on('error', () => { });
-        child.stdin?.end(input);
+/** What is named as ours is and is not ours is told once, and passed by. */
+async function leftoversIn({ surroundings }, databases) {
+    const listed = databases.map(async ({ target, versionTable }) => {
+        const prepared = await listPrepared(target.client, versionTable);
+        return await allOf(prepared.map(async (each) => ({ ...each, target, why: await whyNotOurs(each, target) })));
     });
-}
-/** The name of an object; `like` is a name in the repository's format. */
-function objects_nameOf(type, bytes, like) {
-    const hash = (0,external_node_crypto_.createHash)(like.length === 64 ? 'sha256' : 'sha1');
-    return hash.update(`${type} ${bytes.length}\0`).update(bytes).digest('hex');
-}
-/** Objects by their names. Throws where one is missing, or is not what its name says. */
-async function readObjects(root, names) {
-    const found = new Map();
-    if (names.length === 0)
-        return found;
-    const printed = await plumbing(root, ['cat-file', '--batch'], `${names.join('\n')}\n`);
-    for (let at = 0; at < printed.length;) {
-        const end = printed.indexOf('\n', at);
-        const [name = '', type = '', size] = printed.toString('latin1', at, end).split(' ');
-        if (size === undefined)
-            throw new Error(`the object ${name} is ${type || 'missing'}`);
-        const bytes = printed.subarray(end + 1, end + 1 + Number(size));
-        if (objects_nameOf(type, bytes, name) !== name)
-            throw new Error(`the object ${name} is not what its name says`);
-        found.set(name, { type, bytes });
-        at = end + 1 + Number(size) + 1;
-    }
-    return found;
-}
-/** What the header of a commit says: its tree and its parents. */
-async function readCommits(root, names) {
-    const commits = await readObjects(root, names);
-    return new Map([...commits].map(([name, { type, bytes }]) => {
-        const header = bytes.toString('latin1').split('\n\n')[0];
-        const tree = /^tree (\w+)$/m.exec(header)?.[1];
-        if (type !== 'commit' || !tree)
-            throw new Error(`the object ${name} is no commit`);
-        return [name, { tree, parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent) }];
-    }));
-}
-/** Everything that a commit has. Throws where an object is missing, or is not what its name says. */
-async function readTree(root, commit) {
-    const whole = { files: new Map(), links: new Map(), submodules: new Map() };
-    const { tree } = (await readCommits(root, [commit])).get(commit);
-    for (let level = [['', tree]]; level.length > 0;) {
-        const trees = await readObjects(root, [...new Set(level.map(([, name]) => name))]);
-        const below = [];
-        for (const [folder, name] of level) {
-            const { type, bytes } = trees.get(name);
-            if (type !== 'tree')
-                throw new Error(`the object ${name} is no tree`);
-            for (const entry of entriesOf(bytes, commit.length / 2)) {
-                const path = folder + entry.name;
-                if (entry.mode === '40000')
-                    below.push([`${path}/`, entry.object]);
-                else if (entry.mode === '160000')
-                    whole.submodules.set(path, entry.object);
-                else if (entry.mode === '120000')
-                    whole.links.set(path, entry.object);
-                else
-                    whole.files.set(path, entry.object);
-            }
-        }
-        level = below;
-    }
-    return whole;
-}
-/** The entries of a tree object: each is `MODE NAME<nul>` and the bytes of an object's name. */
-function* entriesOf(bytes, length) {
-    for (let at = 0; at < bytes.length;) {
-        const [space, nul] = [bytes.indexOf(' ', at), bytes.indexOf(0, at)];
-        yield {
-            mode: bytes.toString('latin1', at, space),
-            name: bytes.toString('utf8', space + 1, nul),
-            object: bytes.toString('hex', nul + 1, nul + 1 + length),
-        };
-        at = nul + 1 + length;
-    }
-}
-
-;// CONCATENATED MODULE: ./src/git/clean.ts
-
-
-
-
-/**
- * The first difference between a checkout and the commit that it should be, as `git status --short` writes it; undefined
- * for none. Bytes are compared, whatever the index says of a file (assume-unchanged, skip-worktree); no filter is run.
- * Files that the commit does not have are none of it.
- */
-async function differenceFrom(root, commit, tree) {
-    const staged = await plumbing(root, ['diff-index', '--cached', '--name-status', '-z', '--no-renames', commit]);
-    const [status, path] = staged.toString().split('\0');
-    if (status && path)
-        return `${status} ${path}`;
-    const missing = [];
-    const changed = [];
-    // One after another and not side by side: of small files, that takes a quarter of the time.
-    const compare = (paths, same) => {
-        for (const [path, blob] of paths) {
-            const found = statOf((0,external_node_path_namespaceObject.join)(root, path));
-            if (!found)
-                missing.push(path);
-            else if (!same((0,external_node_path_namespaceObject.join)(root, path), found, blob))
-                changed.push(path);
-        }
-    };
-    for (const folder of foldersOf(tree)) {
-        if (statOf((0,external_node_path_namespaceObject.join)(root, folder))?.isDirectory() === false)
-            changed.push(folder);
-    }
-    compare(tree.files, isFile);
-    compare(tree.links, isLink);
-    const [lost] = missing.length > 0 ? await notLeftOut(root, missing) : [];
-    if (lost)
-        return `D ${lost}`;
-    for (const path of changed) {
-        const blob = tree.files.get(path);
-        if (blob && ((await isPayload(root, (0,external_node_path_namespaceObject.join)(root, path), blob)) || (await isFiltered(root, path))))
-            continue;
-        return `M ${path}`;
-    }
-    return undefined;
-}
-/** Every folder that something of the commit lies in: a link in its place may lead to something else. */
-function foldersOf({ files, links, submodules }) {
-    const folders = new Set();
-    for (const path of [...files.keys(), ...links.keys(), ...submodules.keys()]) {
-        for (let folder = external_node_path_namespaceObject.posix.dirname(path); folder !== '.' && !folders.has(folder); folder = external_node_path_namespaceObject.posix.dirname(folder))
-            folders.add(folder);
-    }
-    return folders;
-}
-/** What stands at a path, be it a link; undefined for nothing. */
-function statOf(path) {
-    try {
-        return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false });
-    }
-    catch {
-        // A file is where a folder on the way should be, which is a difference of its own.
-        return undefined;
-    }
-}
-/** GitHub takes no blob that is larger. */
-const clean_largest = 100 * 2 ** 20;
-const isFile = (file, found, blob) => found.isFile() && found.size <= 2 * clean_largest && isBlob((0,external_node_fs_.readFileSync)(file), blob);
-/** A link, or the file that git writes in its place where `core.symlinks` is off. */
-function isLink(file, found, blob) {
-    if (found.isFile())
-        return found.size < 65536 && isBlob((0,external_node_fs_.readFileSync)(file), blob);
-    return found.isSymbolicLink() && objects_nameOf('blob', (0,external_node_fs_.readlinkSync)(file, { encoding: 'buffer' }), blob) === blob;
-}
-/** Whether git stores these bytes under that name: as they are, with its own line ends, or with its `$Id$`. */
-function isBlob(bytes, blob) {
-    if (objects_nameOf('blob', bytes, blob) === blob)
-        return true;
-    const text = bytes.toString('latin1').replaceAll('\r\n', '\n');
-    return [text, text.replaceAll(`$Id: ${blob} $`, '$Id$')].some(stored => objects_nameOf('blob', Buffer.from(stored, 'latin1'), blob) === blob);
-}
-/** Those that are not left out by a sparse checkout. */
-async function notLeftOut(root, paths) {
-    const listed = (await plumbing(root, ['ls-files', '-t', '-z'])).toString().split('\0');
-    const leftOut = new Set(listed.filter(line => line.startsWith('S ')).map(line => line.slice(2)));
-    return paths.filter(path => !leftOut.has(path));
-}
-/** Whether a file is what Git LFS has put in the place of its pointer; source: git-lfs, docs/spec.md. */
-async function isPayload(root, file, blob) {
-    const pointer = (await readObjects(root, [blob]).catch(() => undefined))?.get(blob)?.bytes.toString('latin1', 0, 1024);
-    const digest = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})$/m.exec(pointer ?? '')?.[1];
-    if (!digest || !statOf(file)?.isFile())
-        return false;
-    const hash = (0,external_node_crypto_.createHash)('sha256');
-    for await (const part of (0,external_node_fs_.createReadStream)(file))
-        hash.update(part);
-    return hash.digest('hex') === digest;
-}
-/**
- * Whether the bytes of a file depend on a program or an encoding, so that nothing can be said of them here. Python will
- * not get to load them: what it loads has to be the commit's own bytes.
- */
-async function isFiltered(root, path) {
-    const asked = ['check-attr', '-z', '--stdin', 'filter', 'working-tree-encoding'];
-    const values = (await plumbing(root, asked, `${path}\0`)).toString().split('\0');
-    return values.some((value, at) => at % 3 === 2 && !['unspecified', 'unset', 'lfs'].includes(value));
-}
-
-;// CONCATENATED MODULE: ./src/git/trust.ts
-
-
-
-
-
-
-/**
- * Looks at each repository on the way from the workspace to what is named: it has to be, as it stands, a commit of the
- * base branch (one of `tips` or an ancestor of one), or the submodule that such a commit records, with no file changed.
- * Nothing is believed but the tips: every object is held against its name, and every file against its object.
- * Throws a Failure `untrusted` for the first that is none of these.
- */
-async function trustedFiles({ workspace, workingDirectory, scripts, named, tips }) {
-    fetchNothing();
-    const here = realOf(workspace);
-    const around = (path) => repositoriesAround(path, here);
-    const ofWork = around(realOf(workingDirectory));
-    if (ofWork.length === 0)
-        throw untrusted('there is no git checkout that would tell where the scripts come from');
-    const inside = named.map(realOf).filter(path => [here, ...ofWork].some(root => isWithin(path, root)));
-    const ways = [...ofWork, ...[...scripts.map(realOf), ...inside].flatMap(around)];
-    // A repository comes before those that lie in it.
-    const repositories = [...new Set(ways)].sort((a, b) => a.length - b.length);
-    const [strange] = scripts.filter(path => !repositories.some(root => isWithin(realOf(path), root)));
-    if (strange)
-        throw untrusted(`${strange} lies in no git checkout`);
-    const trusted = { roots: [here, ...repositories], files: {}, links: {} };
-    const seen = new Set();
-    async function vouch(root, commit) {
-        seen.add(root);
-        const place = trust_placeOf(root, here);
-        const tree = await readTree(root, commit).catch(error => {
-            throw untrusted(`the commit ${commit.slice(0, 12)}${place} cannot be read (${messageOf(error)})`);
-        });
-        const difference = await differenceFrom(root, commit, tree).catch(error => {
-            throw untrusted(`the checkout${place} cannot be compared with its commit (${messageOf(error)})`);
-        });
-        if (difference)
-            throw untrusted(`the checkout${place} is not as it was committed (${difference})`);
-        for (const [path, blob] of tree.files)
-            trusted.files[(0,external_node_path_namespaceObject.join)(root, path)] = blob;
-        for (const [path, blob] of tree.links)
-            trusted.links[(0,external_node_path_namespaceObject.join)(root, path)] = blob;
-        for (const [path, recorded] of tree.submodules) {
-            const submodule = (0,external_node_path_namespaceObject.join)(root, path);
-            if (!isRepository(submodule))
-                continue;
-            const head = await headOf(submodule);
-            if (head !== recorded) {
-                const told = `the submodule ${(0,external_node_path_namespaceObject.relative)(here, submodule)} is at ${head?.slice(0, 12) ?? 'no commit'}`;
-                throw untrusted(`${told}, and ${recorded.slice(0, 12)} is recorded for it`);
-            }
-            trusted.roots.push(submodule);
-            await vouch(submodule, head);
-        }
-    }
-    for (const root of repositories) {
-        if (seen.has(root))
-            continue;
-        const head = await headOf(root);
-        if (head === undefined)
-            throw untrusted(`there is no commit checked out${trust_placeOf(root, here) || ' here'}`);
-        if (!(await isOnBase(root, head, tips))) {
-            const told = `the checked-out commit ${head.slice(0, 12)}${trust_placeOf(root, here)}`;
-            throw untrusted(`${told} is not known to be on the base branch`);
-        }
-        await vouch(root, head);
-    }
-    return trusted;
-}
-/** Throws a Failure `untrusted` where one of these files is there and is not the trusted commit's. */
-function requireKnown(files, { files: known, roots }) {
-    for (const file of files) {
-        if (!(0,external_node_fs_.lstatSync)(file, { throwIfNoEntry: false }))
-            continue;
-        // The real folder: a link in the file's place is not what git has there either.
-        const path = (0,external_node_path_namespaceObject.join)(realOf((0,external_node_path_namespaceObject.dirname)(file)), file.slice((0,external_node_path_namespaceObject.dirname)(file).length));
-        if (known[realOf(path)] !== undefined)
-            continue;
-        throw untrusted(`the checkout is not as it was committed (?? ${(0,external_node_path_namespaceObject.relative)(roots[0] ?? '', path)})`);
-    }
-}
-/** The Python sources below a folder, links to folders aside. */
-function sourcesBelow(folder) {
-    if (!(0,external_node_fs_.statSync)(folder, { throwIfNoEntry: false })?.isDirectory())
-        return [];
-    return (0,external_node_fs_.readdirSync)(folder, { recursive: true, withFileTypes: true })
-        .filter(entry => entry.name.endsWith('.py') && !entry.isDirectory())
-        .map(entry => (0,external_node_path_namespaceObject.join)(entry.parentPath, entry.name));
-}
-/** Where a path really leads; of one that does not exist, as far as it does. */
-function realOf(path) {
-    const absolute = (0,external_node_path_namespaceObject.resolve)(path);
-    try {
-        return (0,external_node_fs_.realpathSync)(absolute);
-    }
-    catch {
-        const parent = (0,external_node_path_namespaceObject.dirname)(absolute);
-        return parent === absolute ? absolute : (0,external_node_path_namespaceObject.join)(realOf(parent), absolute.slice(parent.length));
-    }
-}
-const isWithin = (path, folder) => `${path}${external_node_path_namespaceObject.sep}`.startsWith(`${folder}${external_node_path_namespaceObject.sep}`);
-const isRepository = (folder) => (0,external_node_fs_.existsSync)((0,external_node_path_namespaceObject.join)(folder, '.git'));
-/** The repositories that a path lies in: within the workspace all of them, elsewhere the innermost. */
-function repositoriesAround(path, workspace) {
-    const found = [];
-    for (let folder = path;; folder = (0,external_node_path_namespaceObject.dirname)(folder)) {
-        if (found.length > 0 && !isWithin(folder, workspace))
-            return found;
-        if (isRepository(folder))
-            found.push(folder);
-        if ((0,external_node_path_namespaceObject.dirname)(folder) === folder)
-            return found;
-    }
-}
-/** The commit that is checked out; undefined for none. */
-const headOf = (root) => plumbing(root, ['rev-parse', '--verify', 'HEAD^{commit}']).then(text => text.toString().trim(), () => undefined);
-/** Whether a commit is one of the tips, or an ancestor of one by a chain of parents that is there to be read. */
-async function isOnBase(root, head, tips) {
-    if (tips.includes(head))
-        return true;
-    for (const tip of tips) {
-        if (await leadsTo(root, tip, head).catch(() => false))
+    return (await allOf(listed)).flat().filter(({ why, gid, owner, target }) => {
+        if (!why)
             return true;
+        surroundings.log.warningOnce(`The prepared transaction ${gid} in ${target.bind} is named as ours are, and is passed by: ${why}. The role ${owner}, or a superuser, can end it: ${finishing('ROLLBACK', gid)}.`);
+        return false;
+    });
+}
+/** Whoever may connect can prepare a transaction under any name; empty where it is ours. */
+async function whyNotOurs({ isOurs, decides, decision, transaction, owner }, target) {
+    if (!isOurs)
+        return `its owner ${owner} may not write the version table`;
+    if (!decides)
+        return '';
+    if (transaction === decision.transaction && sameIdentity(await target.identify(), decision))
+        return '';
+    return `it is not the transaction of its name, but ${transaction} of this database`;
+}
+/**
+ * Settles what an earlier run left prepared when it was killed: by the first database's decision, everywhere. A preview
+ * and a rehearsal only say that there is something; `inTheWay`: the lock that it holds is waited for. Throws a Failure,
+ * with the outcome `in-doubt` where the decision cannot be known; then nothing is touched.
+ */
+async function settleLeftovers(step, databases, { inTheWay = false } = {}) {
+    const { inputs, surroundings } = step;
+    const { log, signal } = surroundings;
+    const started = Date.now();
+    for (let told = '';; await (0,promises_namespaceObject.setTimeout)(1_000, undefined, { signal })) {
+        const leftovers = await leftoversIn(step, databases);
+        if (leftovers.length === 0)
+            return;
+        const names = leftovers.map(({ gid, target }) => `${gid} in ${target.bind}`).join(' and ');
+        const left = `An earlier apply has left a prepared transaction (${names})`;
+        if (inputs.mode !== 'apply' && !inTheWay)
+            return log.warning(`${left}; the next apply settles it.`);
+        const identified = await allOf(databases.map(async ({ target }) => [target, await target.identify()]));
+        let busy = false;
+        for (const group of groupsOf(leftovers)) {
+            const [{ decision }] = group;
+            const [first] = identified.find(([, identity]) => sameIdentity(identity, decision)) ?? [];
+            const waited = Date.now() - started;
+            if (inputs.mode !== 'apply') {
+                if (first && !(await first.aside(client => underCommitLock(client, async () => true))))
+                    return;
+                throw new Failure('lock-timeout', `${left}, and with it the lock that a rehearsal needs.`, {
+                    advice: 'Run an apply: it settles this.',
+                });
+            }
+            if (first)
+                busy = !(await settleGroup(step, databases, first, decision)) || busy;
+            else if (waited < blindPatience)
+                busy = true;
+            else
+                throw undecidable(decision, group, 'the database that decides is not among those of this step');
+        }
+        if (!busy)
+            continue;
+        if (Date.now() - started > commitPatience) {
+            const holder = await holderOf(databases);
+            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names})${advisory_locks_named(holder)}.`);
+        }
+        if (told !== names)
+            log.info(`A transaction is prepared (${names}): waiting for the run that is at it.`);
+        told = names;
     }
-    return false;
 }
-async function leadsTo(root, tip, head) {
-    const between = await plumbing(root, ['rev-list', '--ancestry-path', `${head}..${tip}`, '--']);
-    const commits = await readCommits(root, between.toString().split('\n').filter(Boolean));
-    const reached = new Set([tip]);
-    for (const commit of reached)
-        for (const parent of commits.get(commit)?.parents ?? [])
-            reached.add(parent);
-    return reached.has(head);
+/** Who says that a commit is under way; empty where that cannot be told. */
+async function holderOf(databases) {
+    const holders = await allOf(databases.map(({ target }) => target.holderOf(lockKeys.commit)));
+    return holders.filter(Boolean).join(' and ');
 }
-const trust_placeOf = (root, workspace) => root === workspace ? '' : ` in ${(0,external_node_path_namespaceObject.relative)(workspace, root)}`;
-/** Throws a Failure `untrusted` where plan files are not signed: an artifact may come from a pull request's own run. */
-function requireSignature(key) {
-    if (key)
-        return;
-    throw new Failure('untrusted', 'This event has secrets, and the plan file may be a stranger’s: no plan-key is given.', {
-        advice: 'Sign plan files with plan-key in the run that makes them. If whoever can make one may run it, set allow-untrusted: true.',
-    });
+/** Those of one run belong together. */
+const groupsOf = (leftovers) => [...Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()].flatMap(([first, ...more]) => (first ? [[first, ...more]] : []));
+/** Ends the prepared transactions of one earlier run; false where that run, or PostgreSQL, is still at it. */
+async function settleGroup(step, databases, first, decision) {
+    const { log } = step.surroundings;
+    const { bind } = first;
+    const told = `An earlier run was ended during its commit; ${bind} decides, and its transaction ${decision.transaction} is`;
+    const settle = async () => {
+        // That run may have gone on until it let go of the lock.
+        const all = await leftoversIn(step, databases);
+        const left = all.filter(each => gidOf(each.decision, 0) === gidOf(decision, 0));
+        if (left.length === 0)
+            return true;
+        const own = left.find(({ decides }) => decides);
+        const status = own ? 'prepared' : await first.aside(client => statusOf(client, decision.transaction));
+        if (status === 'in progress')
+            return false;
+        if (status !== 'prepared' && status !== 'committed' && status !== 'aborted') {
+            throw undecidable(decision, left, `${bind} says of transaction ${decision.transaction}: ${status ?? 'forgotten'}`);
+        }
+        log.info(`${told} ${own ? 'only prepared' : status}.`);
+        const how = status === 'committed' ? 'COMMIT' : 'ROLLBACK';
+        if (own && !(await end(step, how, own, left)))
+            return false;
+        const rest = left.filter(each => each !== own);
+        for (const [index, each] of rest.entries()) {
+            if (!(await end(step, how, each, rest.slice(index))))
+                return false;
+        }
+        return true;
+    };
+    return first.aside(client => underCommitLock(client, settle));
 }
-function untrusted(why) {
-    return new Failure('untrusted', `This event has secrets, and the scripts may be a stranger’s: ${why}.`, {
-        advice: 'Check out the base branch (actions/checkout without ref), or show pull requests in an event without secrets (pull_request). If you trust these scripts with what this job can reach, set allow-untrusted: true.',
-    });
-}
-
-;// CONCATENATED MODULE: ./src/scripts.ts
-
-
-
-
-/**
- * Reads the files of scripts, each once: what is digested, looked up and run is made from these bytes.
- * Throws a Failure where one cannot be read, or where only running one would tell its place and the inputs demand that
- * it is vouched for before.
- */
-async function readScripts(files, reader, inputs) {
-    const bytes = files.map(bytesOf);
-    const isDemanding = demandOf(inputs) !== undefined;
-    const readings = await reader.read(bytes).catch((error) => {
-        // A Python that needs more than `-I -S` leaves it: its scripts are learned by their import.
-        if (isDemanding)
-            throw error;
-        return bytes.map(() => scripts_unread);
-    });
-    return readings.map(({ values, computed, doc }, index) => {
-        const [file, source] = [files[index], bytes[index]];
-        const { revision, down_revision } = values;
-        const isRead = computed.length === 0 && revision !== undefined && down_revision !== undefined;
-        if (!isRead)
-            requireNothingOf(file, computed, inputs);
-        const known = isRead ? { ...values, revision, down_revision } : undefined;
-        return { file, bytes: source, digest: scriptDigest(source), values: known, doc };
-    });
-}
-/**
- * What runs is what was read; whoever has written into the file since meant something else. Throws a Failure
- * `plan-changed`.
- */
-function requireUnchanged(script) {
-    if (!script)
-        return;
-    const { id, path, file, digest } = script;
-    if ((0,external_node_fs_.existsSync)(file) && scriptDigest((0,external_node_fs_.readFileSync)(file)) === digest)
-        return;
-    throw new Failure('plan-changed', `The script of revision ${id} has changed since the batch was planned.`, {
-        advice: 'See to it that nothing writes into the scripts while they run, and run the step again.',
-        place: { file: path, line: null },
-    });
-}
-function bytesOf(file) {
+/** Ends one of them; false where somebody else has, or is at it. Throws a Failure where PostgreSQL refuses. */
+async function end({ surroundings }, how, { gid, target }, left) {
     try {
-        return (0,external_node_fs_.readFileSync)(file);
+        const ended = await target.aside(client => finish(client, how, gid));
+        if (ended)
+            surroundings.log.info(`${finishingIn(target.bind, how, gid)}: done.`);
+        return ended;
     }
     catch (error) {
-        throw new Failure('render-failed', `The script ${shownPath(file)} cannot be read: ${messageOf(error)}.`, {
+        if (isBusy(error))
+            return false;
+        if (!isServerError(error))
+            throw error;
+        // insufficient_privilege
+        const reason = error.code === '42501' ? 'not-permitted' : 'commit-failed';
+        const told = `An earlier run has left a prepared transaction, and ${finishingIn(target.bind, how, gid)} was refused: ${messageOf(error)}.`;
+        throw new Failure(reason, told, {
+            advice: `The role that prepared it can end it, and a superuser. By hand: ${left.map(each => finishingIn(each.target.bind, how, each.gid)).join(', ')}.`,
             cause: error,
         });
     }
 }
-const scripts_unread = {
-    values: {},
-    computed: ['revision', 'down_revision', 'branch_labels', 'depends_on'],
-    doc: '',
-};
-/** What is said where a script cannot be vouched for and the inputs demand it. */
-function demandOf({ expectedDigest, requireReview, mode }) {
-    if (expectedDigest)
-        return 'plan-changed';
-    return requireReview && mode !== 'preview' ? 'not-reviewed' : undefined;
-}
-/** What is computed may be anything once it runs, so that no digest and no review can be of it. */
-function requireNothingOf(file, computed, inputs) {
-    const reason = demandOf(inputs);
-    if (!reason)
-        return;
-    const path = shownPath(file);
-    throw new Failure(reason, `Nothing can vouch for ${path}: only running it tells its ${computed.join(', ')}.`, {
-        advice: 'Write them at the top of the script as they are: a string, a tuple of strings, or None.',
-        place: { file: path, line: null },
-    });
+function undecidable({ system, oid, transaction }, group, why) {
+    const ends = (how) => group.map(({ gid, target }) => finishingIn(target.bind, how, gid)).join(', ');
+    return new Undecided(group, `An earlier run has left prepared transactions, and they were left alone: ${why}.`, `Its decision is SELECT pg_xact_status('${transaction}'::xid8) in the database with oid ${oid} of the cluster with system identifier ${system}: where that is committed, ${ends('COMMIT')}; where it is aborted, or the transaction is itself still in pg_prepared_xacts there, ${ends('ROLLBACK')}.`);
 }
 
-;// CONCATENATED MODULE: ./src/target.ts
+;// CONCATENATED MODULE: ./src/committing/after-failure.ts
+
+
+
+
+
+
+/**
+ * What a failure leaves: the reason, the outcome, and the heads of every database as it holds them now, read on
+ * connections of their own.
+ */
+async function afterFailure(reached, error) {
+    const { signal } = stepOf(reached).surroundings;
+    const fault = faultIn(signal);
+    if (fault && error === fault)
+        leaveInDoubt(reached);
+    const failure = fault ?? failureFrom(reached, error, signal);
+    const outcome = after_failure_outcomeOf(reached, error);
+    return { outcome, failure, heads: error instanceof Undecided ? new Map() : await headsNow(reached) };
+}
+/** The inputs and surroundings of a step, however far it has come. */
+const stepOf = (reached) => (reached.stage === 'running' ? reached.step : reached);
+/** The fault of ours that has stopped the step; a cancellation is none. */
+const faultIn = ({ aborted, reason }) => aborted && reason instanceof Failure ? reason : undefined;
+function failureFrom(reached, error, { aborted }) {
+    const targets = targetsOf(reached);
+    // A COMMIT that was sent is finished, cancelled or not.
+    if (aborted && !targets.some(({ committing }) => committing)) {
+        return new Failure('cancelled', 'The step was cancelled.');
+    }
+    return targets.map(({ client }) => lossOf(client, error)).find(Boolean) ?? asFailure(error);
+}
+/** The connections of the last try. */
+function targetsOf(reached) {
+    switch (reached.stage) {
+        case 'begun':
+            return [];
+        case 'opened':
+            return reached.targets;
+        case 'running':
+            return reached.courses.map(({ target }) => target);
+        default:
+            return reached.databases.flatMap(({ target }) => target ?? []);
+    }
+}
+/** A fault has come between a COMMIT and what is known of it. */
+function leaveInDoubt(reached) {
+    if (reached.stage !== 'running')
+        return;
+    for (const course of reached.courses) {
+        if (!course.target.committing || course.fate.is !== 'open')
+            continue;
+        course.fate = { is: 'in-doubt', from: course.rest.priorHeads, to: course.plan.newHeads };
+    }
+}
+function after_failure_outcomeOf(reached, error) {
+    if (error instanceof Undecided)
+        return 'in-doubt';
+    if (reached.stage !== 'running')
+        return 'refused';
+    const { courses, hasStarted } = reached;
+    const fates = courses.map(({ fate }) => fate.is).filter(fate => fate !== 'up-to-date');
+    if (fates.includes('in-doubt'))
+        return 'in-doubt';
+    if (fates.length > 0 && fates.every(fate => fate === 'committed'))
+        return 'applied';
+    if (fates.includes('committed') || courses.some(({ segments }) => stands(segments)))
+        return 'partly-applied';
+    return hasStarted ? 'rolled-back' : 'refused';
+}
+/** The heads of each database that can be read; of one that is in doubt nobody can say. */
+async function headsNow(reached) {
+    const known = new Map();
+    const asked = placesOf(reached).map(async ({ bind, target, versionTable, expected }) => {
+        try {
+            const { heads } = await target.aside(client => readHeads(client, versionTable));
+            known.set(bind, { heads, reread: true });
+        }
+        catch {
+            if (expected)
+                known.set(bind, { heads: expected, reread: false });
+        }
+    });
+    await allOf(asked);
+    return known;
+}
+function placesOf(reached) {
+    switch (reached.stage) {
+        case 'begun':
+            return [];
+        case 'opened': {
+            const { versionTable, versionTableSchema, planFile } = reached.inputs;
+            // What it is called in a project, its env.py says.
+            if (!planFile)
+                return [];
+            const table = { name: versionTable || 'alembic_version', schema: versionTableSchema || null };
+            return reached.targets.map(target => ({ bind: target.bind, target, versionTable: table, expected: undefined }));
+        }
+        case 'running':
+            return reached.courses
+                .filter(({ fate }) => fate.is !== 'in-doubt')
+                .map(course => {
+                const { bind, target, versionTable, fate } = course;
+                const expected = fate.is === 'committed' ? course.plan.newHeads : behindCommits(course);
+                return { bind, target, versionTable, expected };
+            });
+        default:
+            return reached.databases.flatMap(({ bind, target, versionTable, ...known }) => {
+                return target ? [{ bind, target, versionTable, expected: headsBefore(known) }] : [];
+            });
+    }
+}
+const behindCommits = ({ committed, rest, priorHeads }) => committed > 0 ? rest.priorHeads : priorHeads;
+const headsBefore = (known) => known.plan?.priorHeads ?? known.priorHeads;
+
+;// CONCATENATED MODULE: ./node_modules/is-network-error/index.js
+const objectToString = Object.prototype.toString;
+
+const isError = value => objectToString.call(value) === '[object Error]';
+
+const errorMessages = new Set([
+	'network error', // Chrome
+	'NetworkError when attempting to fetch resource.', // Firefox
+	'The Internet connection appears to be offline.', // Safari 16
+	'Network request failed', // `cross-fetch`
+	'fetch failed', // Undici (Node.js)
+	'terminated', // Undici (Node.js)
+	' A network error occurred.', // Bun (WebKit)
+	'Network connection lost', // Cloudflare Workers (fetch)
+]);
+
+function isNetworkError(error) {
+	const isValid = error
+		&& isError(error)
+		&& error.name === 'TypeError'
+		&& typeof error.message === 'string';
+
+	if (!isValid) {
+		return false;
+	}
+
+	const {message, stack} = error;
+
+	// Safari 17+ has generic message but no stack for network errors
+	if (message === 'Load failed' || (message.startsWith('Load failed (') && message.endsWith(')'))) {
+		return stack === undefined
+			// Sentry adds its own stack trace to the fetch error, so also check for that
+			|| '__sentry_captured__' in error;
+	}
+
+	// Deno network errors start with specific text
+	if (message.startsWith('error sending request for url')) {
+		return true;
+	}
+
+	// Chrome: exact "Failed to fetch" or with hostname: "Failed to fetch (example.com)"
+	if (message === 'Failed to fetch' || (message.startsWith('Failed to fetch (') && message.endsWith(')'))) {
+		return true;
+	}
+
+	// Standard network error messages
+	return errorMessages.has(message);
+}
+
+;// CONCATENATED MODULE: ./node_modules/p-retry/index.js
+
+
+function validateRetries(retries) {
+	if (typeof retries === 'number') {
+		if (retries < 0) {
+			throw new TypeError('Expected `retries` to be a non-negative number.');
+		}
+
+		if (Number.isNaN(retries)) {
+			throw new TypeError('Expected `retries` to be a valid number or Infinity, got NaN.');
+		}
+
+		// Not `Number.isSafeInteger`, which would reject a huge `retries`. That is accepted on purpose and behaves as effectively forever.
+		// eslint-disable-next-line unicorn/prefer-number-is-safe-integer
+		if (Number.isFinite(retries) && !Number.isInteger(retries)) {
+			throw new TypeError('Expected `retries` to be a non-negative integer or Infinity.');
+		}
+	} else if (retries !== undefined) {
+		throw new TypeError('Expected `retries` to be a number or Infinity.');
+	}
+}
+
+function validateNumberOption(name, value, {allowInfinity = false} = {}) {
+	if (typeof value !== 'number' || Number.isNaN(value)) {
+		throw new TypeError(`Expected \`${name}\` to be a number${allowInfinity ? ' or Infinity' : ''}.`);
+	}
+
+	if (!allowInfinity && !Number.isFinite(value)) {
+		throw new TypeError(`Expected \`${name}\` to be a finite number.`);
+	}
+
+	if (value < 0) {
+		throw new TypeError(`Expected \`${name}\` to be \u{2265} 0.`);
+	}
+}
+
+function validateOption(name, value, type) {
+	// `null` means "not provided", as it does for the other options. `unref` needs this because it is the one option with no default of its own.
+	if (value === undefined || value === null) {
+		return;
+	}
+
+	if (typeof value !== type) {
+		throw new TypeError(`Expected \`${name}\` to be a ${type}.`);
+	}
+}
+
+function validateSignal(value) {
+	// `null` means "not provided", as it does for the other options.
+	if (value === undefined || value === null) {
+		return;
+	}
+
+	// Duck typed rather than `instanceof`, so a signal from another realm still works. All three methods are checked because `removeEventListener` is called from inside a timer callback, where a `TypeError` would be an uncaught exception rather than a rejection the caller could catch.
+	if (typeof value.throwIfAborted !== 'function'
+		|| typeof value.addEventListener !== 'function'
+		|| typeof value.removeEventListener !== 'function') {
+		throw new TypeError('Expected `signal` to be an AbortSignal.');
+	}
+}
+
+class AbortError extends Error {
+	constructor(message) {
+		super(typeof message === 'string' ? message : undefined);
+
+		this.name = 'AbortError';
+
+		if (message instanceof Error) {
+			this.originalError = message;
+			({message} = message);
+		} else {
+			// Created here, so it already captures every caller frame. Copying `this.stack` instead would only rewrite the header, which is rendered lazily from `name` and `message` at read time. It also stringifies a non-string message, so reuse its result below.
+			this.originalError = new Error(message);
+			({message} = this.originalError);
+
+			// The caller sees this error, so the frame for this constructor is dropped where the runtime supports it. Left in, the top frame blames p-retry for an error the caller threw. An error the caller passed keeps its own stack, which points at their throw site already. V8-only, hence the lint exception, and the optional call leaves the stack as it is where it is missing.
+			// eslint-disable-next-line unicorn/no-nonstandard-builtin-properties
+			Error.captureStackTrace?.(this.originalError, AbortError);
+		}
+
+		this.message = message;
+	}
+}
+
+// `setTimeout` cannot represent a longer delay and fires it right away instead, which turns a long backoff into a tight retry loop. Cap at the largest value it can still hold.
+const maximumDelay = (2 ** 31) - 1;
+
+function calculateDelay(retriesConsumed, options) {
+	// Nothing to wait for, and multiplying by a factor that has grown to `Infinity` would give `NaN`.
+	if (options.minTimeout === 0) {
+		return 0;
+	}
+
+	// `retriesConsumed` starts at 0 and only ever counts up, so the first retry is already attempt 1.
+	const attempt = retriesConsumed + 1;
+	const random = options.randomize ? (Math.random() + 1) : 1;
+
+	const timeout = Math.round(random * options.minTimeout * (options.factor ** (attempt - 1)));
+
+	// `maxTimeout` rounds up, so a fractional cap still gives a whole number of milliseconds. Rounding down would turn a cap below 1 into no timer at all, which never yields to the event loop. `Math.ceil(Infinity)` is `Infinity`.
+	return Math.min(timeout, Math.ceil(options.maxTimeout), maximumDelay);
+}
+
+function calculateRemainingTime(start, max) {
+	return Number.isFinite(max) ? max - (performance.now() - start) : max;
+}
+
+async function delayForRetry(delay, options) {
+	if (delay <= 0) {
+		return;
+	}
+
+	await new Promise((resolve, reject) => {
+		// Registered with `once`, so it removes itself when it fires.
+		const onAbort = () => {
+			clearTimeout(timeoutToken);
+			reject(options.signal.reason);
+		};
+
+		const timeoutToken = setTimeout(() => {
+			options.signal?.removeEventListener('abort', onAbort);
+			resolve();
+		}, delay);
+
+		if (options.unref) {
+			timeoutToken.unref?.();
+		}
+
+		options.signal?.addEventListener('abort', onAbort, {once: true});
+	});
+}
+
+// Stringifying a thrown value can itself throw, for an object with no usable `toString`. That must never be allowed to replace the failure the caller is actually dealing with.
+//
+// A thrown value whose own accessors or proxy traps throw is not supported, here or anywhere else. It comes from the caller's own code, so it is not something to defend against.
+function stringifyThrownValue(value) {
+	try {
+		return String(value);
+	} catch {
+		return Object.prototype.toString.call(value);
+	}
+}
+
+// `AbortError` wraps the error the caller actually wants, and the wrappers can be nested, so keep unwrapping until the cause is reached. Otherwise an `AbortError` would escape `pRetry` and a `catch` doing `error instanceof AbortError` would read a real failure as a cancellation.
+//
+// Two wrappers whose `originalError` points at each other are not supported, like the thrown values above.
+function unwrapAbortError(error) {
+	let cause = error;
+
+	// A wrapper with no error to unwrap to is the cause as far as it goes.
+	while (cause instanceof AbortError && cause.originalError instanceof Error) {
+		cause = cause.originalError;
+	}
+
+	return cause;
+}
+
+async function onAttemptFailure({error, attemptNumber, retriesConsumed, startTime, options}) {
+	// The signal is checked after the operation and after every callback, so a cancellation is never reported as an operation failure or a callback's decision, and no callback runs after it. The last check also guards the delay, whose abort listener never fires on a signal that is already aborted.
+	const abortIfNeeded = () => {
+		options.signal?.throwIfAborted();
+	};
+
+	const normalizedError = error instanceof Error
+		? error
+		: new TypeError(`Non-error was thrown: "${stringifyThrownValue(error)}". You should only throw errors.`);
+
+	// Checked before unwrapping an `AbortError`, because the reason a caller aborted with is final. Unwrapping it would replace the reason they chose with whatever is inside it, and it would also let an `AbortError` from the operation outrank a cancellation the caller asked for.
+	abortIfNeeded();
+
+	if (normalizedError instanceof AbortError) {
+		throw unwrapAbortError(normalizedError);
+	}
+
+	// `retriesConsumed` only ever advances while `retriesLeft` is above 0, so this is never negative. `Infinity` minus a finite count is `Infinity`, so an unlimited budget needs no special case.
+	const retriesLeft = options.retries - retriesConsumed;
+
+	// A `TypeError` normally means the operation itself is broken rather than the thing it was trying to reach, so retrying it does not help. A network `TypeError` is the exception, and its message differs per runtime, so it has to be recognised rather than assumed.
+	const isRetriableError = !(normalizedError instanceof TypeError) || isNetworkError(normalizedError);
+
+	// Out of time already, out of retries, or a failure that is never retried, so the delay is 0 and the callbacks are told that no retry follows. Only computed when a retry can still follow, so a randomized delay does not draw from `Math.random` for a wait that is never taken.
+	const timeLeft = calculateRemainingTime(startTime, options.maxRetryTime);
+	const delayTime = isRetriableError && timeLeft > 0 && retriesLeft > 0 ? calculateDelay(retriesConsumed, options) : 0;
+
+	const consumeRetryContext = Object.freeze({
+		error: normalizedError,
+		attemptNumber,
+		retriesLeft,
+		retriesConsumed,
+		retryDelay: delayTime,
+	});
+
+	// No answer means no opinion, so fall back to the default. Treating it as `false` instead would leave `retries` uncounted and let the loop run forever.
+	const consumeRetry = (await options.shouldConsumeRetry(consumeRetryContext)) ?? true;
+
+	abortIfNeeded();
+
+	const effectiveDelay = consumeRetry ? delayTime : 0;
+	const context = Object.freeze({
+		error: normalizedError,
+		attemptNumber,
+		retriesLeft,
+		retriesConsumed,
+		retryDelay: effectiveDelay,
+	});
+
+	await options.onFailedAttempt(context);
+
+	abortIfNeeded();
+
+	const remainingTime = calculateRemainingTime(startTime, options.maxRetryTime);
+
+	// No time or budget left, or a failure that retrying cannot help with.
+	if (
+		!isRetriableError
+		|| remainingTime <= 0
+		|| retriesLeft <= 0
+	) {
+		throw normalizedError;
+	}
+
+	const shouldRetry = await options.shouldRetry(context);
+
+	abortIfNeeded();
+
+	if (!shouldRetry) {
+		throw normalizedError;
+	}
+
+	const remainingTimeAfterShouldRetry = calculateRemainingTime(startTime, options.maxRetryTime);
+
+	if (remainingTimeAfterShouldRetry <= 0) {
+		throw normalizedError;
+	}
+
+	if (!consumeRetry) {
+		return false;
+	}
+
+	await delayForRetry(Math.min(effectiveDelay, remainingTimeAfterShouldRetry), options);
+
+	return true;
+}
+
+async function pRetry(input, options = {}) {
+	options = {...options};
+
+	// Applied before validating, so that `null` means "not provided" here as it does for every other option.
+	options.retries ??= 10;
+
+	validateRetries(options.retries);
+
+	if (Object.hasOwn(options, 'forever')) {
+		throw new Error('The `forever` option is no longer supported. For many use-cases, you can set `retries: Infinity` instead.');
+	}
+
+	options.factor ??= 2;
+	options.minTimeout ??= 1000;
+	options.maxTimeout ??= Infinity;
+	options.maxRetryTime ??= Infinity;
+	options.randomize ??= false;
+	options.onFailedAttempt ??= () => {};
+	options.shouldRetry ??= () => true;
+	options.shouldConsumeRetry ??= () => true;
+
+	// Validate the options that have a runtime type to check.
+	validateOption('onFailedAttempt', options.onFailedAttempt, 'function');
+	validateOption('shouldRetry', options.shouldRetry, 'function');
+	validateOption('shouldConsumeRetry', options.shouldConsumeRetry, 'function');
+	validateOption('randomize', options.randomize, 'boolean');
+	validateOption('unref', options.unref, 'boolean');
+	validateSignal(options.signal);
+	validateNumberOption('factor', options.factor);
+	validateNumberOption('minTimeout', options.minTimeout);
+	validateNumberOption('maxTimeout', options.maxTimeout, {allowInfinity: true});
+	validateNumberOption('maxRetryTime', options.maxRetryTime, {allowInfinity: true});
+
+	// A negative factor is rejected above, so this only catches `0`. Treat it as `1` to keep the delay constant instead of dropping to zero after the first retry.
+	if (options.factor === 0) {
+		options.factor = 1;
+	}
+
+	options.signal?.throwIfAborted();
+
+	let attemptNumber = 0;
+	let retriesConsumed = 0;
+	const startTime = performance.now();
+
+	// A consumed count is always finite, so `Infinity` keeps this true and needs no special case.
+	while (retriesConsumed <= options.retries) {
+		attemptNumber++;
+
+		try {
+			options.signal?.throwIfAborted();
+
+			const result = await input(attemptNumber);
+
+			options.signal?.throwIfAborted();
+
+			return result;
+		} catch (error) {
+			if (await onAttemptFailure({
+				error,
+				attemptNumber,
+				retriesConsumed,
+				startTime,
+				options,
+			})) {
+				retriesConsumed++;
+			}
+		}
+	}
+
+	// Unreachable: `onAttemptFailure` throws once `retriesLeft` reaches 0, which is the same state the loop condition tests, so the loop is always left by a throw. Kept as a guard against a future change to either side breaking that pairing.
+	throw new Error('Retry attempts exhausted without throwing an error.');
+}
+
+function makeRetriable(function_, options) {
+	return function (...arguments_) {
+		return pRetry(() => function_.apply(this, arguments_), options);
+	};
+}
+
+;// CONCATENATED MODULE: ./src/opening/target.ts
 
 
 
@@ -21114,61 +19169,51 @@ function requireNothingOf(file, computed, inputs) {
 
 /** GitHub kills a cancelled step ten seconds after its first signal; of these, milliseconds for what may hang. */
 const grace = { statement: 2_000, commit: 4_000, connect: 1_500 };
-/** One database of the step with what it has open: its connection and, while the batch runs, its transaction. */
+/** One database of the step, and the connection that the batch runs on. */
 class Target {
-    state;
+    bind;
     database;
-    applicationName;
-    signal;
-    /** The one that the batch runs on. */
     client;
-    versionTable;
-    /** What it was found to be behind the lock; where the batch makes it, behind the batch. */
-    relation;
-    transaction;
-    /** Whether that table is there, as far as the plan goes. */
-    versionTableExists = false;
-    #identity;
-    /** Whether a COMMIT was sent. */
+    surroundings;
+    /** Whether a COMMIT was sent on it, whose answer is waited for even when the step is cancelled. */
     committing = false;
-    /** How many revisions of the plan are committed. */
-    committed = 0;
-    constructor(state, 
-    /** undefined where none was given, or where it is not to be asked. */
-    database, applicationName, signal) {
-        this.state = state;
+    #identity;
+    constructor(bind, database, client, surroundings) {
+        this.bind = bind;
         this.database = database;
-        this.applicationName = applicationName;
-        this.signal = signal;
+        this.client = client;
+        this.surroundings = surroundings;
     }
-    /** Connects `client`, which a cancelled step leaves in time, whatever the server does. */
-    async open() {
-        this.client = await this.connect();
-        this.leaveWhenCancelled(this.client);
+    /** Connects, until the end of the step. Throws a Failure `connection-failed`. */
+    static async open({ surroundings }, bind, database) {
+        const { applicationName, signal, atEnd } = surroundings;
+        const client = await connectTo(database, applicationName, signal);
+        const target = new Target(bind, database, client, surroundings);
+        atEnd.defer(() => disconnect(client));
+        target.leaveWhenCancelled(client);
+        return target;
     }
+    /** A cancelled step leaves a client in time, whatever the server does. */
     leaveWhenCancelled(client) {
-        this.signal.addEventListener('abort', () => {
+        this.surroundings.signal.addEventListener('abort', () => {
             const leave = (after, unless = () => false) => setTimeout(() => unless() || sever(client), after).unref();
             leave(grace.statement, () => this.committing);
             leave(grace.commit);
         });
     }
-    /** What of the plan is still to be run. */
-    get rest() {
-        const plan = this.state.plan;
-        if (this.committed === 0)
-            return plan;
-        const { heads = [] } = plan.revisions[this.committed - 1];
-        return { ...plan, priorHeads: heads, revisions: plan.revisions.slice(this.committed) };
+    /** The database for people, without password. */
+    get name() {
+        return this.database.name;
     }
     /** A connection of its own to this database; the caller closes it. */
     connect() {
-        const { signal, applicationName } = this;
-        return connect(this.database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
+        const { applicationName, signal } = this.surroundings;
+        return connectTo(this.database, applicationName, signal);
     }
     /** The same for what only holds a lock for the run. */
     connectForLock() {
-        return connect(this.database, lockOf(this.applicationName), this.signal);
+        const { applicationName, signal } = this.surroundings;
+        return connect(this.database, lockOf(applicationName), signal);
     }
     /** Who holds one of our locks, in words; empty where that cannot be told. */
     holderOf(key) {
@@ -21177,10 +19222,6 @@ class Target {
     /** Which database this is; it is asked once. */
     async identify() {
         this.#identity ??= await identify(this.client);
-        return this.#identity;
-    }
-    /** After `identify`. */
-    get identity() {
         return this.#identity;
     }
     /** Does something on a connection of its own. Throws a Failure where that breaks. */
@@ -21196,777 +19237,1206 @@ class Target {
             await disconnect(client);
         }
     }
-    /** After a failure, the outputs say what the database holds and not what was hoped. */
-    async rereadHeads() {
-        const { state } = this;
-        // Behind a COMMIT they were read under the lock.
-        if (state.outcome === 'in-doubt' || state.reread !== undefined)
-            return;
-        if (state.priorHeads && state.outcome !== 'applied') {
-            state.newHeads = this.committed > 0 ? this.rest.priorHeads : state.priorHeads;
-        }
-        if (!this.client || !this.versionTable)
-            return;
-        try {
-            const { heads } = await this.aside(client => readHeads(client, this.versionTable));
-            state.newHeads = heads;
-            state.priorHeads ??= heads;
-            state.reread = true;
-        }
-        catch {
-            state.reread = false;
-        }
-    }
+}
+/** When the step is cancelled, there is little time left. */
+const connectTo = (database, applicationName, signal) => connect(database, applicationName, signal.aborted ? AbortSignal.timeout(grace.connect) : signal);
+/** Connects to every database that is asked. Throws a Failure, `invalid-input` where two of them are one. */
+async function openTargets(step) {
+    const { databases, fromRevision } = step.inputs;
+    // Heads that the user names go before what a database says, so it is not asked.
+    if (fromRevision)
+        return [];
+    const targets = await allOf([...databases].map(([bind, database]) => Target.open(step, bind, database)));
+    if (targets.length > 1)
+        await requireDistinct(targets);
+    return targets;
 }
 /** The order in which locks are taken and commits are sent: the same in every run, so that two runs cannot deadlock. */
-const inLockOrder = (targets) => targets.length === 1 ? targets : [...targets].sort((a, b) => byIdentity(a.identity, b.identity));
-/** Throws a Failure `invalid-input` where two binds are one database. */
-function requireDistinct(targets) {
-    for (const [index, target] of targets.entries()) {
-        const same = targets.slice(0, index).find(other => sameIdentity(other.identity, target.identity));
-        if (same) {
-            throw new Failure('invalid-input', `The binds ${same.state.bind} and ${target.state.bind} are the same database, and would wait for each other.`, { advice: 'Give each bind of database-url a database of its own.' });
+async function inLockOrder(each) {
+    if (each.length === 1)
+        return each;
+    const identified = await allOf(each.map(async (one) => ({ one, identity: await one.target.identify() })));
+    return identified.sort((a, b) => byIdentity(a.identity, b.identity)).map(({ one }) => one);
+}
+async function requireDistinct(targets) {
+    const identities = await allOf(targets.map(target => target.identify()));
+    for (const [index, identity] of identities.entries()) {
+        const same = identities.findIndex(other => sameIdentity(other, identity));
+        if (same === index)
+            continue;
+        throw new Failure('invalid-input', `The binds ${targets[same]?.bind} and ${targets[index]?.bind} are the same database, and would wait for each other.`, { advice: 'Give each bind of database-url a database of its own.' });
+    }
+}
+
+;// CONCATENATED MODULE: ./src/running/deploy-lock.ts
+
+
+/** Waits for a lock that keeps other deploys out, until the transaction of `client` has it. Throws a Failure. */
+const takeLock = (running, target, client, key) => waitForLock(client, key, () => tellAndSettle(running, target, key), running.step.surroundings.signal);
+/** While it is waited for: says who has it, and ends what holds it for nobody any more. */
+async function tellAndSettle({ step, courses }, target, key) {
+    const holder = await target.holderOf(key);
+    step.surroundings.log.info(`Waiting for another deploy of this database${holder && `: ${holder}`}.`);
+    await settleLeftovers(step, courses, { inTheWay: true });
+    return holder;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/transaction.ts
+
+
+
+/**
+ * The one transaction that the batch becomes part of, on a client that is used for nothing else.
+ * Statements between `begin` and `commit` are the gate's.
+ */
+class Transaction {
+    client;
+    pid;
+    settings;
+    lockTimeout;
+    constructor(client, 
+    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
+    pid, 
+    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
+    settings, 
+    /** Milliseconds; 0 is no limit. */
+    lockTimeout) {
+        this.client = client;
+        this.pid = pid;
+        this.settings = settings;
+        this.lockTimeout = lockTimeout;
+    }
+    #id;
+    /** Committed or prepared: nothing of it is left on the connection. */
+    #over = false;
+    /** The transaction's id (xid8), after `identify`. */
+    get id() {
+        return this.#id;
+    }
+    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
+    static async begin(client, { lockTimeout, statementTimeout }) {
+        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        const { rows } = await client.query(`SELECT
+      pg_catalog.current_setting('transaction_read_only') AS read_only,
+      pg_catalog.pg_is_in_recovery()::text AS standby,
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
+      pg_catalog.pg_backend_pid()::text AS pid`);
+        const { read_only, standby, synchronous_commit, pid } = rows[0];
+        if (read_only === 'on') {
+            throw new Failure('not-permitted', standby === 'true'
+                ? 'The server is a standby: nothing can be written to it.'
+                : 'The database or the role is read-only (default_transaction_read_only is on).', {
+                advice: standby === 'true'
+                    ? 'Let database-url lead to the primary.'
+                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
+            });
         }
+        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
+        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
+        const settings = [
+            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
+            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
+            'SET LOCAL idle_in_transaction_session_timeout = 0',
+            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
+            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
+            'SET LOCAL tcp_keepalives_idle = 30',
+            'SET LOCAL tcp_keepalives_interval = 10',
+            'SET LOCAL tcp_keepalives_count = 3',
+        ];
+        await together(client, settings);
+        // From 14, and only where the platform can tell that a client has gone.
+        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
+        if (await isAccepted(client, checkConnection))
+            settings.push(checkConnection);
+        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
+        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
     }
-}
-
-;// CONCATENATED MODULE: ./src/step.ts
-
-
-
-
-
-
-
-
-
-
-
-
-
-/** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
-const configurationOfWrappers = [
-    ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
-    ...['.python-version', 'setup.py', 'setup.cfg'],
-];
-/** The files that a command reads before it starts Python; none for Python itself. */
-function configurationOf(command) {
-    const name = (0,external_node_path_namespaceObject.basename)(command);
-    if (name.startsWith('python'))
-        return [];
-    const takesVariables = !['poetry', 'uv', 'pdm', 'hatch', 'env'].includes(name);
-    return takesVariables ? [...configurationOfWrappers, '.env'] : configurationOfWrappers;
-}
-/** The name of a project's only database. */
-const onlyBind = 'default';
-/** One step with what it has open: the user's Python, and its databases. */
-class Step {
-    inputs;
-    surroundings;
-    result;
-    printed = new PrintOut();
-    /** Whether anything of the batch was started. */
-    started = false;
-    /** Set by `startPython`; a plan file needs none. */
-    driver;
-    reader;
-    targets;
-    /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
-    trusted;
-    /** The prepared transactions that were told to be a stranger's. */
-    strangers = new Set();
-    /** Every script of the project by its id, once it is loaded. */
-    scripts = new Map();
-    /** Every script's file as it was read, once: nothing else is looked at, or run. */
-    sources = [];
-    constructor(inputs, surroundings, result) {
-        this.inputs = inputs;
-        this.surroundings = surroundings;
-        this.result = result;
-        const given = inputs.databases.size > 0 ? [...inputs.databases] : [[onlyBind, undefined]];
-        this.targets = given.map(([bind, database]) => this.#target(bind, database));
+    /** Gives the transaction its id. */
+    async identify() {
+        this.#id = await this.#currentId();
     }
-    /** Whether a COMMIT was sent to any database. */
-    get committing() {
-        return this.targets.some(target => target.committing);
+    /** Begins another one behind a COMMIT, with the same settings. */
+    async beginNext() {
+        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
+        this.#over = false;
+        await this.identify();
     }
-    /** Heads that the user names go before what a database says, so it is not asked. */
-    get asksDatabases() {
-        return this.inputs.databases.size > 0 && !this.inputs.fromRevision;
-    }
-    /** Whether the batch may be several transactions. */
-    get runsInSegments() {
-        const { segments, mode, planFile } = this.inputs;
-        return segments && mode === 'apply' && !planFile;
+    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
+    async checkConstraints() {
+        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
     }
     /**
-     * The scripts that are imported, by their ids: the batch, and what has run before it. Raw Alembic imports the others,
-     * too; nothing of the batch can need what comes behind it, or beside it.
+     * Throws a Failure when the connection is not in the transaction that was begun. Resolves to the cursors WITH HOLD that
+     * are open: PostgreSQL runs what is left of their queries inside the COMMIT.
      */
-    get imported() {
-        const plans = this.targets.flatMap(({ state }) => state.plan ?? []);
-        const heads = plans.flatMap(({ priorHeads }) => priorHeads);
-        return new Set([...below(this.scripts, heads), ...plans.flatMap(({ revisions }) => revisions.map(({ id }) => id))]);
-    }
-    /** In an event that has secrets, a pull request's own scripts or SQL are not run. Throws a Failure `untrusted`. */
-    async checkTrust() {
-        const { trustedTips } = this.surroundings;
-        if (!trustedTips)
-            return;
-        const { directory, alembicConfig, planFile, planKey, python, flaskApp } = this.inputs;
-        if (planFile)
-            return requireSignature(planKey);
-        const { GITHUB_WORKSPACE = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = this.surroundings.environment;
-        const workingDirectory = (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory);
-        const named = (path) => (0,external_node_path_namespaceObject.resolve)(workingDirectory, path);
-        const scripts = named(alembicConfig || directory);
-        this.trusted = await trustedFiles({
-            workspace: GITHUB_WORKSPACE,
-            workingDirectory,
-            scripts: [scripts],
-            named: [
-                ...python.flatMap(word => word.split('=')).flatMap(path => [path, (0,external_node_path_namespaceObject.dirname)(path)]),
-                ...PYTHONPATH.split(external_node_path_namespaceObject.delimiter),
-                ...[flaskApp || FLASK_APP].map(app => app.split(':')[0]),
-            ].map(named),
-            tips: trustedTips,
+    async checkIdentity() {
+        const { rows } = await this.client.query(`SELECT ${currentId},
+      ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`);
+        const { id, cursors } = rows[0];
+        if (id === this.id)
+            return cursors;
+        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
+            advice: 'Please report this with the script that ran.',
         });
-        const read = foldersBetween(workingDirectory, (0,external_node_path_namespaceObject.resolve)(GITHUB_WORKSPACE)).flatMap(folder => configurationOf(python[0]).map(name => (0,external_node_path_namespaceObject.join)(folder, name)));
-        requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], this.trusted);
     }
-    startPython() {
-        const { databases, githubToken: token, planFile, planKey } = this.inputs;
-        if (planFile)
-            return;
-        const { environment, signal } = this.surroundings;
-        const passwords = [...databases.values()].flatMap(database => database.secrets);
-        const secrets = planKey ? [...passwords, planKey] : passwords;
-        const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword]);
-        const options = {
-            ...this.inputs,
-            workingDirectory: (0,external_node_path_namespaceObject.resolve)(this.inputs.workingDirectory),
-            environment: childEnvironment(environment, { secrets, token }),
-            urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
-            twice: this.inputs.mode !== 'apply',
-            print: (line) => this.printed.add(line),
-            signal,
-            ...(this.trusted && { trusted: this.trusted }),
-        };
-        this.driver = new Driver(options);
-        this.reader ??= new Reader(options);
-    }
-    /** Waits until Python has loaded the project, whose scripts are then known and none imported. */
-    async loadProject() {
-        return await this.python(() => this.driver.project(files => this.#read(files)), 'Output of the app');
-    }
-    /** A script's bytes as they were read. */
-    bytesOf({ file }) {
-        const found = this.sources.find(source => source.file === file);
-        if (!found)
-            throw new Error(`${file} was not read`);
-        return found.bytes;
-    }
-    /** Reads scripts that were not read yet. */
-    async #read(files) {
-        const known = new Map(this.sources.map(source => [source.file, source]));
-        const isFirst = this.scripts.size === 0;
-        const missing = files.filter(file => !known.has(file));
-        const [first] = missing;
-        if (first && !isFirst) {
-            throw new Failure('plan-changed', `The script ${shownPath(first)} has come since the batch was planned.`);
-        }
-        // Before it is read, and so before any of it is run.
-        if (this.trusted)
-            requireKnown(missing, this.trusted);
-        const read = first ? await readScripts(missing, this.reader, this.inputs) : [];
-        this.sources.push(...read);
-        for (const source of read)
-            known.set(source.file, source);
-        return files.flatMap(file => known.get(file) ?? []);
-    }
-    /** After a try that was rolled back: new connections, and a new Python that knows nothing of that try. */
-    async startAnew() {
-        this.started = false;
-        for (const { state, committed } of this.targets)
-            state.runs = state.runs.slice(0, committed);
-        this.driver?.kill();
-        this.startPython();
-        await this.open();
-        if (this.driver)
-            await this.loadProject();
-    }
-    /** Connects to every database. Throws a Failure `invalid-input` where two of them are one. */
-    async open() {
-        const { targets } = this;
-        await allOf(targets.map(target => target.open()));
-        if (targets.length === 1)
-            return;
-        await allOf(targets.map(target => target.identify()));
-        requireDistinct(targets);
-    }
-    /** After a failure, the outputs say what the databases hold and not what was hoped. */
-    async rereadHeads() {
-        await allOf(this.targets.map(target => target.rereadHeads()));
+    /** Runs what is left of a cursor's query, as the COMMIT would. Throws what PostgreSQL answers. */
+    async exhaust(cursor) {
+        await this.client.query(`MOVE FORWARD ALL IN ${identifier(cursor)}`);
     }
     /**
-     * Throws where the step has been cancelled. A signal that came before the last answer can still be on its way: libuv
-     * notes it while it hands on what the poll at hand has found, and finds it with the next one.
+     * Clears what scripts have left in the session: cursors, settings, prepared statements, locks, temporary relations. It would
+     * outlive the transaction on a pooled connection, and what comes now is not to be read through it. Throws what
+     * PostgreSQL answers.
      */
-    async throwIfCancelled() {
-        for (let turn = 0; turn < 2; turn++)
-            await new Promise(resolve => setImmediate(resolve));
-        this.surroundings.signal.throwIfAborted();
+    async clearSession() {
+        const unlock = 'SELECT pg_catalog.pg_advisory_unlock_all()';
+        await together(this.client, ['CLOSE ALL', ...this.#cleared, 'DEALLOCATE ALL', unlock, 'DISCARD TEMP']);
     }
-    async end() {
-        this.printed.show(this.surroundings.log, 'Output of Python');
-        this.driver?.kill();
-        this.reader?.kill();
-        await allOf(this.targets.map(async ({ client }) => client && disconnect(client)));
+    /** What comes now is not for a script's SET ROLE, for one. */
+    async clearSettings() {
+        await together(this.client, this.#cleared);
     }
-    #target(bind, database) {
-        const { applicationName, signal } = this.surroundings;
-        const asked = this.asksDatabases ? database : undefined;
-        const state = { bind, name: asked?.name ?? '', runs: [] };
-        this.result.databases.push(state);
-        return new Target(state, asked, applicationName, signal);
+    get #cleared() {
+        // The role of the connection's start need not be that of the session: ALTER ROLE … SET role.
+        return ['RESET SESSION AUTHORIZATION', 'RESET ROLE', 'RESET ALL', ...this.settings];
     }
-    /** Finds each database of the project among those of the inputs. Throws a Failure `invalid-input` that names the others. */
-    match(databases) {
-        if (!this.asksDatabases) {
-            this.result.databases = [];
-            this.targets = databases.map(({ bind }) => this.#target(bind, undefined));
-        }
-        const given = this.targets.map(({ state }) => state.bind);
-        const known = databases.map(({ bind }) => bind);
-        const unknown = given.filter(bind => !known.includes(bind));
-        const missing = known.filter(bind => !given.includes(bind));
-        if (this.inputs.segments && known.length > 1)
-            throw severalInSegments();
-        if (unknown.length > 0 || missing.length > 0) {
-            const told = [
-                unknown.length > 0 && `database-url names ${unknown.join(' and ')}, which the project does not migrate.`,
-                missing.length > 0 && `database-url lacks ${missing.join(' and ')}, which the project migrates.`,
-            ];
-            throw new Failure('invalid-input', told.filter(Boolean).join(' '), {
-                advice: `env.py migrates ${known.join(' and ')}: write one bind=postgresql://… a line for each.`,
-            });
-        }
-        for (const target of this.targets) {
-            const { versionTable: name, versionTableSchema: schema } = databases.find(({ bind }) => bind === target.state.bind);
-            target.versionTable = { name, schema };
-        }
-    }
-    /** Asks Python for something, and shows what the user's code has printed meanwhile under that title. */
-    async python(ask, title) {
+    /**
+     * Commits. Resolves only when PostgreSQL has answered COMMIT.
+     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
+     */
+    async commit() {
+        let command;
         try {
-            return await ask();
-        }
-        finally {
-            this.printed.show(this.surroundings.log, title);
-        }
-    }
-    /** Writes a file of this step and returns its path; undefined, with a warning that names `what`, where that fails. */
-    write(extension, text, what) {
-        const { temporaryDirectory, log } = this.surroundings;
-        const label = this.inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
-        const path = (0,external_node_path_namespaceObject.join)(temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`);
-        try {
-            (0,external_node_fs_.writeFileSync)(path, text);
-            return path;
+            command = (await this.client.query('COMMIT')).command;
         }
         catch (error) {
-            log.warning(`${what} could not be written: ${messageOf(error)}`);
-            return undefined;
-        }
-    }
-}
-/** A folder and those above it, up to `top`; the folder alone where it lies elsewhere. */
-function foldersBetween(folder, top) {
-    if (!`${folder}${external_node_path_namespaceObject.sep}`.startsWith(`${top}${external_node_path_namespaceObject.sep}`))
-        return [folder];
-    return folder === top ? [folder] : [folder, ...foldersBetween((0,external_node_path_namespaceObject.dirname)(folder), top)];
-}
-/** All of them, also those that come after a failure; then the first failure is thrown. */
-async function allOf(promises) {
-    await Promise.allSettled(promises);
-    return Promise.all(promises);
-}
-
-;// CONCATENATED MODULE: ./src/commit.ts
-
-
-
-
-
-/** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
-const commit_patience = 60_000;
-/**
- * Commits one database after another. Throws a Failure `commit-failed`; the outcome is then that of each database, and
- * `partly-applied` where some had been committed.
- */
-async function commitEach(step, targets) {
-    const { result } = step;
-    // What was begun is finished, also when the step is cancelled between two of them.
-    for (const target of targets)
-        target.committing = true;
-    for (const [index, target] of targets.entries()) {
-        try {
-            await commit(step, target, target.rest);
-        }
-        catch (error) {
-            for (const committed of targets.slice(0, index))
-                committed.state.outcome = 'applied';
-            // Of one alone it is that of the step, which may have committed segments before.
-            if (targets.length > 1)
-                for (const undone of targets.slice(index))
-                    undone.state.outcome ??= 'rolled-back';
-            if (index > 0 && target.state.outcome !== 'in-doubt')
-                result.outcome = 'partly-applied';
-            throw error;
-        }
-    }
-}
-/**
- * Commits what one database has open. Resolves to whether PostgreSQL has answered; if not, the connection is gone and it
- * was found out that it has committed. Throws a Failure `commit-failed`; the outcome is `in-doubt` where nobody knows.
- */
-async function commit(step, target, { priorHeads, newHeads }) {
-    const { surroundings, result } = step;
-    const { transaction, versionTable, relation, state } = target;
-    try {
-        await transaction.commit();
-        return true;
-    }
-    catch (error) {
-        if (error instanceof Failure)
-            throw error;
-        surroundings.log.info('The answer to the COMMIT was lost; asking the database what became of it.');
-        const { id } = transaction;
-        const { applicationName, signal } = surroundings;
-        const about = { database: target.database, applicationName, versionTable, relation, id, priorHeads, newHeads };
-        const settled = await settle({ ...about, patience: commit_patience, signal });
-        if (settled.decision === 'committed')
-            return false;
-        if (settled.decision === 'rolled-back') {
-            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
-                advice: 'Run the step again.',
-            });
-        }
-        result.outcome = state.outcome = 'in-doubt';
-        state.doubt = { from: priorHeads, to: newHeads };
-        delete state.newHeads;
-        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
-            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. ${meaningOf(priorHeads, newHeads, state)}`,
-        });
-    }
-}
-function meaningOf(priorHeads, newHeads, { plan, segments }) {
-    if (sameHeads(priorHeads, newHeads))
-        return '“committed” then means that what ran before is there.';
-    const what = segments && !sameHeads(newHeads, plan.newHeads) ? 'this part of the batch' : 'the whole batch';
-    return `Then ${nameHeads(newHeads)} means that ${what} is there, ${nameHeads(priorHeads)} that nothing of it is.`;
-}
-
-;// CONCATENATED MODULE: ./src/two-phase.ts
-
-
-
-
-
-
-
-
-/**
- * Whether the batch can be committed in two phases: it moves several databases, and every server has a place for a
- * prepared transaction left. Throws a Failure `not-permitted` where the workflow requires it.
- */
-async function canPrepare({ inputs, surroundings, result, targets: all }) {
-    const targets = all.filter(({ state }) => state.plan.revisions.length > 0);
-    if (targets.length < 2)
-        return false;
-    const lacking = inputs.twoPhase === 'never' ? 'two-phase is never' : await lackingSlots(targets);
-    if (!lacking)
-        return true;
-    if (inputs.twoPhase === 'require') {
-        const refusal = `Two-phase commit is required and not possible: ${lacking}.`;
-        if (inputs.mode !== 'preview') {
-            throw new Failure('not-permitted', refusal, {
-                advice: 'Set max_prepared_transactions on the server (it needs a restart), or set two-phase: auto.',
-            });
-        }
-        result.uncovered = `An apply will be refused. ${refusal}`;
-    }
-    else {
-        result.uncovered = `The databases are committed one after another (${lacking}): a crash between two of these commits is not covered.`;
-    }
-    surroundings.log.info(result.uncovered);
-    return false;
-}
-async function lackingSlots(targets) {
-    await allOf(targets.map(target => target.identify()));
-    for (const target of targets) {
-        const { most, taken } = await preparedSlots(target.client);
-        const needed = targets.filter(other => other.identity.system === target.identity.system).length;
-        if (most === 0)
-            return `max_prepared_transactions is 0 on the server of ${target.state.bind}`;
-        if (most - taken < needed) {
-            return `of ${most} max_prepared_transactions on the server of ${target.state.bind}, ${taken} are taken`;
-        }
-    }
-    return '';
-}
-/**
- * Commits all or none: every transaction is prepared, the first one before the others, so that its id is on disk as soon
- * as any other is; COMMIT PREPARED on the first is the decision, and then follows on the rest. Meanwhile a second lock
- * on the first database, on a connection of its own, tells other runs that somebody is at it.
- * Throws a Failure; whatever a crash leaves behind is settled by a later run.
- */
-async function commitTogether(step, targets) {
-    const { log, signal } = step.surroundings;
-    const [first, ...others] = targets;
-    const decision = { ...first.identity, transaction: first.transaction.id };
-    const gids = new Map(targets.map((target, index) => [target, gidOf(decision, index)]));
-    const asked = [];
-    const prepare = async (target) => {
-        asked.push(target);
-        try {
-            await target.transaction.prepare(gids.get(target));
-        }
-        catch (error) {
-            if (!(error instanceof Failure))
+            if (!isServerError(error))
                 throw error;
-            const { bind } = target.state;
-            throw new Failure(error.reason, `${bind}: ${error.message}`, { ...error.details, bind });
-        }
-    };
-    const locked = await underCommitLock(first, async () => {
-        log.info(`Committing in two phases: ${gids.get(first)} in ${first.state.bind} decides for all.`);
-        for (const target of targets)
-            target.committing = true;
-        try {
-            await prepare(first);
-            await allOf(others.map(prepare));
-        }
-        catch (error) {
-            const left = await undo(step, asked, gids);
-            if (error instanceof Failure && left === '')
-                throw error;
-            if (signal.aborted) {
-                throw new Failure('cancelled', `The step was cancelled before the commit was decided.${left}`, { cause: error });
-            }
-            throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
-                advice: 'Run the step again.',
+            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
+                statement: {
+                    sql: 'COMMIT',
+                    code: error.code ?? '',
+                    message: error.message,
+                    ...(error.detail && { detail: error.detail }),
+                },
                 cause: error,
             });
         }
-        await decide(step, first, gids);
-        await follow(step, first, others, gids);
-        return true;
-    });
-    if (locked)
-        return;
-    const holder = await first.holderOf(lockKeys.commit);
-    throw new Failure('lock-timeout', `Another run is committing these databases${named(holder)}.`, { transient: true });
-}
-/** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
-async function decide(step, first, gids) {
-    const gid = gids.get(first);
-    const { id } = first.transaction;
-    const { log, signal } = step.surroundings;
-    let how = 'COMMIT';
-    let why;
-    const end = async (client) => {
+        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
+        if (command !== 'COMMIT') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
+        }
+        this.#over = true;
+    }
+    /**
+     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
+     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
+     */
+    async prepare(gid) {
+        let command;
         try {
-            return await finish(client, how, gid);
+            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
         }
         catch (error) {
-            why = error;
-            if (isServerError(error) && !isBusy(error))
-                how = 'ROLLBACK';
-            throw error;
-        }
-    };
-    if (await end(first.client).catch(() => false))
-        return;
-    if (!isServerError(why)) {
-        log.info('There was no answer to the first COMMIT PREPARED, or a strange one; asking the database what became of it.');
-    }
-    const committed = await keepAsking({ patience: commit_patience, signal }, () => first.aside(async (client) => {
-        if ((await isPrepared(client, gid, id)) && (await end(client)))
-            return how === 'COMMIT';
-        const status = await statusOf(client, id);
-        return status === 'in progress' || status === null ? undefined : status === 'committed';
-    }));
-    if (committed)
-        return;
-    if (committed === undefined) {
-        step.result.outcome = 'in-doubt';
-        for (const target of gids.keys()) {
-            target.state.outcome = 'in-doubt';
-            delete target.state.newHeads;
-        }
-        throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
-            advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(gids, first)}`,
-            cause: why,
-        });
-    }
-    const left = await undo(step, [...gids.keys()], gids);
-    const told = why ? messageOf(why) : 'somebody else has rolled it back';
-    throw new Failure('commit-failed', `The first COMMIT PREPARED was not carried out: ${told}.${left}`, {
-        advice: 'Run the step again.',
-        cause: why,
-    });
-}
-/** COMMIT PREPARED on the others, after the decision. Throws a Failure where one does not follow. */
-async function follow(step, first, others, gids) {
-    const { signal } = step.surroundings;
-    const { result } = step;
-    const behind = [];
-    const undone = [];
-    const follows = async (client, target) => {
-        const gid = gids.get(target);
-        const { id } = target.transaction;
-        try {
-            if (await finish(client, 'COMMIT', gid))
-                return true;
-        }
-        catch (error) {
-            // The name is free behind the commit, and somebody else may have taken it.
-            if (!isServerError(error) || (await isPrepared(client, gid, id)))
+            if (!isServerError(error))
                 throw error;
+            throw refusedToPrepare(error);
         }
-        // Another run may have done it; so may a person, and otherwise.
-        const status = await statusOf(client, id);
-        return status === 'in progress' ? undefined : status === 'committed';
-    };
-    await allOf(others.map(async (target) => {
-        const again = () => target.aside(client => follows(client, target));
-        const followed = (await follows(target.client, target).catch(() => undefined)) ??
-            (await keepAsking({ patience: commit_patience, signal }, again));
-        if (followed === undefined)
-            behind.push(target);
-        if (followed === false)
-            undone.push(target);
-    }));
-    if (behind.length + undone.length === 0)
-        return;
-    for (const { state } of [first, ...others])
-        state.outcome = 'applied';
-    for (const { state } of undone)
-        state.outcome = 'rolled-back';
-    for (const { state } of behind) {
-        state.outcome = 'in-doubt';
-        delete state.newHeads;
+        if (command !== 'PREPARE') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
+        }
+        this.#over = true;
     }
-    result.outcome = behind.length > 0 ? 'in-doubt' : 'partly-applied';
-    if (undone.length > 0) {
-        throw new Failure('commit-failed', `The commit was decided, and in ${namesOf(undone)} somebody has rolled it back.`, {
-            advice: 'Run the step again: it applies the batch there.',
-        });
+    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
+    async end() {
+        if (!this.#over) {
+            await Promise.race([
+                // In one message, since a pooler may give the next one to another server connection.
+                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
+                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
+            ]);
+        }
+        await disconnect(this.client);
     }
-    throw new Failure('commit-failed', `The commit is decided, and ${namesOf(behind)} could not be told.`, {
-        advice: `Run the step again; it settles this. By hand: ${statements('COMMIT', behind, gids)}.`,
-    });
-}
-const namesOf = (targets) => targets.map(({ state }) => state.bind).join(' and ');
-/** Rolls back what was prepared, or is about to be; says what could not be. */
-async function undo(step, targets, gids) {
-    const { signal } = step.surroundings;
-    const left = await allOf(targets.map(async (target) => {
-        const gid = gids.get(target);
-        const done = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
-            const { id } = target.transaction;
-            if ((await isPrepared(client, gid, id)) && (await finish(client, 'ROLLBACK', gid)))
-                return true;
-            // The server may still be at it: its session ends by being prepared or rolled back.
-            return (await statusOf(client, id)) === 'in progress' ? undefined : true;
-        }));
-        return done ? '' : ` In ${target.state.bind} a prepared transaction may be left, for a later run to roll back.`;
-    }));
-    return left.join('');
-}
-const byHand = (gids, first) => {
-    const targets = [...gids.keys()];
-    return `SELECT pg_xact_status('${first.transaction.id}'::xid8) in ${first.state.bind}; where that is committed, ${statements('COMMIT', targets, gids)}, else ${statements('ROLLBACK', targets, gids)}.`;
-};
-const statements = (how, targets, gids) => targets.map(target => inBind(how, gids.get(target), target)).join(', ');
-/** A statement for people. */
-const inBind = (how, gid, { state }) => `${finishing(how, gid)} in ${state.bind}`;
-/**
- * Runs an action with the lock that says that a commit is under way. False where another run has it, or the action says
- * so. Throws what the action throws, and a Failure where the lock's connection breaks before.
- */
-async function underCommitLock(first, action) {
-    return first.aside(async (client) => {
-        // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
-        return (await tryLock(client, lockKeys.commit)) && (await action());
-    });
-}
-
-;// CONCATENATED MODULE: ./src/leftovers.ts
-
-
-
-
-
-
-
-
-
-/** How long the commit of another run is waited for, in milliseconds; and where its lock cannot be seen. */
-const commitPatience = 15 * 60_000;
-const blindPatience = 10_000;
-/** What is named as ours is and is not ours is told once, and passed by. */
-async function leftoversIn({ targets, surroundings, strangers }) {
-    const listed = targets.map(async (target) => {
-        return (await listPrepared(target.client, target.versionTable)).map(each => ({ ...each, target }));
-    });
-    const found = (await allOf(listed)).flat();
-    if (found.some(({ isOurs, decides }) => isOurs && decides))
-        await allOf(targets.map(target => target.identify()));
-    return found.filter(each => {
-        const why = whyNotOurs(each);
-        if (!why)
-            return true;
-        const { gid, owner, target } = each;
-        const name = `${gid} in ${target.state.bind}`;
-        if (!strangers.has(name)) {
-            surroundings.log.warning(`The prepared transaction ${name} is named as ours are, and is passed by: ${why}. The role ${owner}, or a superuser, can end it: ${finishing('ROLLBACK', gid)}.`);
-        }
-        strangers.add(name);
-        return false;
-    });
-}
-/** Whoever may connect can prepare a transaction under any name; empty where it is ours. */
-function whyNotOurs({ isOurs, decides, decision, transaction, owner, target }) {
-    if (!isOurs)
-        return `its owner ${owner} may not write the version table`;
-    if (!decides || (sameIdentity(target.identity, decision) && transaction === decision.transaction))
-        return '';
-    return `it is not the transaction of its name, but ${transaction} of this database`;
-}
-/**
- * Settles what an earlier run left prepared when it was killed: by the first database's decision, everywhere. A preview
- * and a rehearsal only say that there is something; `inTheWay`: the lock that it holds is waited for. Throws a Failure,
- * with the outcome `in-doubt` where the decision cannot be known; then nothing is touched.
- */
-async function settleLeftovers(step, { inTheWay = false } = {}) {
-    const { inputs, surroundings, targets } = step;
-    const { log, signal } = surroundings;
-    const started = Date.now();
-    for (let told = '';; await (0,promises_namespaceObject.setTimeout)(1_000, undefined, { signal })) {
-        const leftovers = await leftoversIn(step);
-        if (leftovers.length === 0)
-            return;
-        const names = leftovers.map(({ gid, target }) => `${gid} in ${target.state.bind}`).join(' and ');
-        const left = `An earlier apply has left a prepared transaction (${names})`;
-        if (inputs.mode !== 'apply' && !inTheWay)
-            return log.warning(`${left}; the next apply settles it.`);
-        await allOf(targets.map(target => target.identify()));
-        let busy = false;
-        for (const group of Map.groupBy(leftovers, ({ decision }) => Object.values(decision).join(':')).values()) {
-            const first = targets.find(({ identity }) => sameIdentity(identity, group[0].decision));
-            const waited = Date.now() - started;
-            if (inputs.mode !== 'apply') {
-                if (first && !(await underCommitLock(first, async () => true)))
-                    return;
-                throw new Failure('lock-timeout', `${left}, and with it the lock that a rehearsal needs.`, {
-                    advice: 'Run an apply: it settles this.',
-                });
-            }
-            if (first)
-                busy = !(await settleGroup(step, first, group[0])) || busy;
-            else if (waited < blindPatience)
-                busy = true;
-            else
-                throw undecidable(step, group, 'the database that decides is not among those of this step');
-        }
-        if (!busy)
-            continue;
-        if (Date.now() - started > commitPatience) {
-            const holder = await holderOf(targets);
-            throw new Failure('lock-timeout', `Another run has been committing these databases for 15 minutes (${names})${named(holder)}.`);
-        }
-        if (told !== names)
-            log.info(`A transaction is prepared (${names}): waiting for the run that is at it.`);
-        told = names;
+    async #currentId() {
+        const { rows } = await this.client.query(`SELECT ${currentId}`);
+        return rows[0].id;
     }
 }
-/** Who says that a commit is under way; empty where that cannot be told. */
-async function holderOf(targets) {
-    const holders = await allOf(targets.map(target => target.holderOf(lockKeys.commit)));
-    return holders.filter(Boolean).join(' and ');
-}
-/** Ends the prepared transactions of one earlier run; false where that run, or PostgreSQL, is still at it. */
-async function settleGroup(step, first, { decision }) {
-    const { log } = step.surroundings;
-    const { bind } = first.state;
-    const told = `An earlier run was ended during its commit; ${bind} decides, and its transaction ${decision.transaction} is`;
-    return underCommitLock(first, async () => {
-        // That run may have gone on until it let go of the lock.
-        const left = (await leftoversIn(step)).filter(each => gidOf(each.decision, 0) === gidOf(decision, 0));
-        if (left.length === 0)
-            return true;
-        const own = left.find(({ decides }) => decides);
-        const status = own ? 'prepared' : await first.aside(client => statusOf(client, decision.transaction));
-        if (status === 'in progress')
-            return false;
-        if (status !== 'prepared' && status !== 'committed' && status !== 'aborted') {
-            throw undecidable(step, left, `${bind} says of transaction ${decision.transaction}: ${status ?? 'forgotten'}`);
-        }
-        log.info(`${told} ${own ? 'only prepared' : status}.`);
-        const how = status === 'committed' ? 'COMMIT' : 'ROLLBACK';
-        if (own && !(await leftovers_end(step, how, own, left)))
-            return false;
-        const rest = left.filter(each => each !== own);
-        for (const [index, each] of rest.entries()) {
-            if (!(await leftovers_end(step, how, each, rest.slice(index))))
-                return false;
-        }
-        return true;
-    });
-}
-/** Ends one of them; false where somebody else has, or is at it. Throws a Failure where PostgreSQL refuses. */
-async function leftovers_end({ surroundings }, how, { gid, target }, left) {
-    try {
-        const ended = await target.aside(client => finish(client, how, gid));
-        if (ended)
-            surroundings.log.info(`${inBind(how, gid, target)}: done.`);
-        return ended;
-    }
-    catch (error) {
-        if (isBusy(error))
-            return false;
-        if (!isServerError(error))
-            throw error;
-        // insufficient_privilege
-        const reason = error.code === '42501' ? 'not-permitted' : 'commit-failed';
-        const told = `An earlier run has left a prepared transaction, and ${inBind(how, gid, target)} was refused: ${messageOf(error)}.`;
-        throw new Failure(reason, told, {
-            advice: `The role that prepared it can end it, and a superuser. By hand: ${left.map(each => inBind(how, each.gid, each.target)).join(', ')}.`,
+const currentId = 'pg_catalog.pg_current_xact_id()::text AS id';
+function refusedToPrepare(error) {
+    const { code = '', message, detail } = error;
+    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
+    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
+    if (code === '42710') {
+        return new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            advice: 'Somebody else has prepared a transaction under this name, which whoever may connect can do: pg_prepared_xacts has its owner, who can end it by ROLLBACK PREPARED, as a superuser can. Run the step again: its name will be another one.',
             cause: error,
         });
     }
+    return code === '0A000'
+        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
+            statement,
+            advice: 'Take that out of the migration, or set two-phase: never.',
+            cause: error,
+        })
+        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            cause: error,
+        });
 }
-function undecidable({ result, targets }, group, why) {
-    result.outcome = 'in-doubt';
-    for (const { state } of targets) {
-        state.outcome = 'refused';
-        // Behind the locks of what is prepared the heads may not be readable.
-        state.reread = false;
+/** Several statements in one message, and so in one round trip. */
+const together = (client, statements) => client.query(statements.join('; '));
+const quote = (text) => `'${text.replaceAll("'", "''")}'`;
+async function checkTimeout(client, input, setting, value) {
+    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
+        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
+            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
+        });
     }
-    for (const { gid, target } of group) {
-        target.state.outcome = 'in-doubt';
-        target.state.leftPrepared = gid;
-        delete target.state.newHeads;
+}
+async function isAccepted(client, sql) {
+    const savepoint = 'SAVEPOINT atomic_upgrade_try';
+    try {
+        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
+        return true;
     }
-    const { system, oid, transaction } = group[0].decision;
-    const ends = (how) => group.map(({ gid, target }) => inBind(how, gid, target)).join(', ');
-    return new Failure('commit-failed', `An earlier run has left prepared transactions, and they were left alone: ${why}.`, {
-        advice: `Its decision is SELECT pg_xact_status('${transaction}'::xid8) in the database with oid ${oid} of the cluster with system identifier ${system}: where that is committed, ${ends('COMMIT')}; where it is aborted, or the transaction is itself still in pg_prepared_xacts there, ${ends('ROLLBACK')}.`,
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
+        return false;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/running/migration.ts
+
+/** One try of the batch on one database: what is noted of it, its connection, and the transaction on that. */
+class Migration {
+    course;
+    transaction;
+    target;
+    /** What the version table was found to be behind the lock; where the batch makes it, behind the batch. */
+    relation;
+    constructor(course, transaction) {
+        this.course = course;
+        this.transaction = transaction;
+        this.target = course.target;
+    }
+    /** Begins the transaction. Throws a Failure. */
+    static async begin(course, timeouts) {
+        return new Migration(course, await Transaction.begin(course.target.client, timeouts));
+    }
+    get bind() {
+        return this.course.bind;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/running/second-connection.ts
+
+
+
+
+
+
+/** How long the second connection may take to begin, in milliseconds: a pooler may have no server process left for it. */
+const second_connection_patience = 5_000;
+/**
+ * A second connection to one database, in an idle READ COMMITTED transaction. It holds a lock that every apply takes
+ * first, and so it can read the heads behind the COMMIT before any other deploy has moved them. The transaction holds
+ * no snapshot, so that CREATE INDEX CONCURRENTLY does not wait for it; a lock of a session would not survive a pooler.
+ */
+class SecondConnection {
+    target;
+    client;
+    constructor(target, client) {
+        this.target = target;
+        this.client = client;
+    }
+    /**
+     * Connects and waits for the lock. Throws a Failure `connection-failed` where the connection cannot be had or is lost,
+     * `lock-timeout` or `cancelled` as `takeLock` does.
+     */
+    static async open(running, target) {
+        const client = await target.connectForLock();
+        try {
+            target.leaveWhenCancelled(client);
+            await beginReading(client);
+            await takeLock(running, target, client, lockKeys.second);
+            await client.query(timeouts);
+            const second = new SecondConnection(target, client);
+            // Where the batch's own connection breaks, what became of it may take long to find out: others go on meanwhile.
+            target.client.once('end', () => setTimeout(() => void second.end(), second_connection_patience).unref());
+            return second;
+        }
+        catch (error) {
+            await disconnect(client);
+            if (error instanceof Failure)
+                throw error;
+            throw new Failure('connection-failed', `The second connection to the database cannot be used: ${messageOf(error)}.`, { cause: error });
+        }
+    }
+    /** Says that the connection is there. Throws a Failure where it is not. */
+    async check() {
+        try {
+            await this.client.query('SELECT 1');
+        }
+        catch (error) {
+            if (isServerError(error))
+                throw error;
+            throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
+                advice: 'Another deploy may have begun: look for it. Run the step again.',
+                cause: error,
+            });
+        }
+    }
+    end() {
+        return disconnect(this.client);
+    }
+}
+/** For what is read behind the COMMIT: whoever is in the way then is not waited for long. */
+const timeouts = `SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'`;
+/** Begins the transaction. Throws where that takes too long. */
+async function beginReading(client) {
+    const settings = ['tcp_keepalives_idle = 30', 'tcp_keepalives_interval = 10', 'tcp_keepalives_count = 3'];
+    const all = ['idle_in_transaction_session_timeout = 0', ...settings].map(each => `SET LOCAL ${each}`);
+    const begun = client.query(`BEGIN ISOLATION LEVEL READ COMMITTED; ${all.join('; ')}`);
+    begun.catch(() => { });
+    await inTime(begun, 'the server has none left for it');
+}
+async function inTime(action, otherwise) {
+    let timer;
+    const late = new Promise((_, reject) => {
+        timer = setTimeout(() => reject(new Error(otherwise)), second_connection_patience);
     });
+    try {
+        return await Promise.race([action, late]);
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+/**
+ * One for each database, in the order of the locks. Where it cannot be had, the log says what that means, and an apply
+ * goes on without it; not in segments, where it has the deploy lock. Throws a Failure.
+ */
+async function openSecondConnections(running) {
+    const opened = new Map();
+    try {
+        for (const { target } of await inLockOrder(running.courses)) {
+            try {
+                const second = await SecondConnection.open(running, target);
+                opened.set(target, second);
+                second.client.once('end', () => second_connection_lost(running, target, opened));
+            }
+            catch (error) {
+                const isOptional = error instanceof Failure && error.reason === 'connection-failed' && !running.isInSegments;
+                if (!isOptional)
+                    throw error;
+                await throwIfCancelled(running.step);
+                doWithout(running.step, error.message);
+            }
+        }
+        return opened;
+    }
+    catch (error) {
+        await endSecondConnections(opened);
+        throw error;
+    }
+}
+/** Without one of these locks a run would keep others waiting for nothing, so all go. */
+function second_connection_lost({ step, isInSegments }, target, opened) {
+    if (!opened.has(target))
+        return;
+    if (!isInSegments && !step.surroundings.signal.aborted)
+        doWithout(step, 'It was lost.');
+    void endSecondConnections(opened);
+}
+/** A pooler may have had one server process for both: then the batch goes first, and the other connection goes. */
+async function giveWay(running, opened, begun) {
+    const timer = setTimeout(() => {
+        if (running.isInSegments || opened.size === 0)
+            return;
+        doWithout(running.step, 'The batch’s own transaction could not begin beside it.');
+        void endSecondConnections(opened);
+    }, second_connection_patience);
+    try {
+        await begun;
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+async function endSecondConnections(opened) {
+    const all = [...opened.values()];
+    opened.clear();
+    await Promise.all(all.map(second => second.end()));
+}
+const doWithout = ({ surroundings }, why) => surroundings.log.info(`No second connection: another deploy may come between the COMMIT and the look at the heads behind it. ${why}`);
+
+;// CONCATENATED MODULE: ./src/plan/standing-index.ts
+
+
+const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
+/** What a statement makes; undefined where it is no CREATE INDEX CONCURRENTLY, or leaves the name to the server. */
+function indexMadeBy(sql) {
+    const [tree] = treesOf(sql);
+    if (!tree || !('IndexStmt' in tree) || !tree.IndexStmt.concurrent)
+        return undefined;
+    const { idxname: name, relation: { schemaname, relname = '' } = {} } = tree.IndexStmt;
+    return name
+        ? { name, table: [schemaname, relname].flatMap(part => (part ? [quoted(part)] : [])).join('.') }
+        : undefined;
+}
+/**
+ * Whether an index is what the statement makes, by the definition that PostgreSQL gives (pg_get_indexdef). False where
+ * it only may be: PostgreSQL writes expressions in its own way.
+ */
+function isMadeBy(sql, definition) {
+    const [one, other] = [indexIn(sql), indexIn(definition)];
+    return one !== undefined && one === other;
+}
+/** An index without what its name, place and building add, as text to compare. */
+function indexIn(sql) {
+    const [tree] = treesOf(sql);
+    if (!tree || !('IndexStmt' in tree))
+        return undefined;
+    const { concurrent: _, if_not_exists: __, relation, accessMethod = 'btree', ...index } = tree.IndexStmt;
+    const text = JSON.stringify({ ...index, accessMethod, table: relation?.relname, only: relation?.inh !== true });
+    return text.replaceAll(/"(\w*location)":\d+,?/g, '').replaceAll(',}', '}');
+}
+/** The same statement, content with an index of that name. */
+function unlessThere(sql) {
+    const [{ tree } = { tree: undefined }] = splitStatements(sql);
+    if (!tree || !('IndexStmt' in tree) || tree.IndexStmt.if_not_exists)
+        return sql;
+    return sql.replace(/^(\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY)\b/i, '$1 IF NOT EXISTS');
+}
+
+;// CONCATENATED MODULE: ./src/postgres/standing-index.ts
+/** The index of that name on that table, as the connection's search path finds it. */
+async function findIndex(client, { name, table }) {
+    const { rows } = await client.query(`SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, i.indisvalid AS "isValid",
+            pg_catalog.pg_get_indexdef(c.oid) AS definition
+     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2`, [table, name]);
+    return rows[0];
+}
+/** The same behind everybody who builds an index on the table right now: until then every such index is invalid. */
+async function findSettledIndex(client, index) {
+    const found = await findIndex(client, index);
+    if (!found || found.isValid)
+        return found;
+    await client.query('BEGIN');
+    try {
+        // The lock that CREATE INDEX CONCURRENTLY holds from its start to its end.
+        await client.query(`LOCK TABLE ${index.table} IN SHARE UPDATE EXCLUSIVE MODE`);
+        return await findIndex(client, index);
+    }
+    finally {
+        await client.query('ROLLBACK');
+    }
+}
+
+;// CONCATENATED MODULE: ./src/report/changes.ts
+
+
+/** What differs between the plan that was expected and the one at hand, a clause each; and the revisions whose scripts do. */
+function changesBetween(expected, now) {
+    const [was, is] = [byBind(expected), byBind(now)];
+    const several = was.size > 1 || is.size > 1;
+    const clauses = [];
+    const changed = new Set();
+    if (expected.direction !== now.direction)
+        clauses.push(now.direction === 'upgrade' ? 'it is an upgrade and not a downgrade' : 'it is a downgrade and not an upgrade');
+    for (const bind of new Set([...was.keys(), ...is.keys()])) {
+        const [before, after] = [was.get(bind), is.get(bind)];
+        if (!before || !after) {
+            clauses.push(`the database ${bind} ${after ? 'has come to it' : 'is no part of it any more'}`);
+            continue;
+        }
+        const scripts = changedScripts(before, after);
+        for (const id of scripts)
+            changed.add(id);
+        clauses.push(...clausesOf(before, after, scripts).map(clause => (several ? `in ${bind} ${clause}` : clause)));
+    }
+    return { clauses, changed: [...changed] };
+}
+const byBind = ({ databases }) => new Map(databases.map(database => [database.bind, database]));
+function changedScripts(before, after) {
+    const digests = new Map(before.revisions);
+    return after.revisions.flatMap(([id, digest]) => ((digests.get(id) ?? digest) === digest ? [] : [id]));
+}
+function clausesOf(before, after, changed) {
+    const [was, is] = [before, after].map(({ revisions }) => revisions.map(([id]) => id));
+    const [removed, added] = [was.filter(id => !is.includes(id)), is.filter(id => !was.includes(id))];
+    const heads = (which) => !sameHeads(before[which], after[which]) && `${nameHeads(after[which])} and not ${nameHeads(before[which])}`;
+    const [prior, target] = [heads('prior-heads'), heads('new-heads')];
+    const clauses = [
+        changed.length > 0 && `the ${changed.length === 1 ? 'script' : 'scripts'} of ${listed(changed)} changed`,
+        added.length > 0 && `${listed(added)} came to it`,
+        removed.length > 0 && `${listed(removed)} went from it`,
+        prior && `it starts from ${prior}`,
+        target && `it leads to ${target}`,
+    ].filter(clause => clause !== false);
+    return clauses.length === 0 && was.join() !== is.join() ? ['the revisions run in another order'] : clauses;
+}
+/** The most revisions that are named. */
+const most = 20;
+/** Revisions for people, in words. */
+function listed(ids) {
+    const named = ids.length > most ? [...ids.slice(0, most), `${ids.length - most} more`] : ids;
+    const words = named.length > 1 ? `${named.slice(0, -1).join(', ')} and ${named.at(-1)}` : named.join();
+    return `revision${ids.length === 1 ? '' : 's'} ${words}`;
+}
+
+;// CONCATENATED MODULE: ./src/running/segments.ts
+
+
+
+
+
+
+
+/** Whether the batch can be gone on with: nothing stands of a revision that cannot run again. */
+const canGoOn = ({ standing }) => standing?.statements.every(canRunAgain) ?? true;
+/**
+ * A batch that may be several transactions, while its scripts run: where one has to end, it is verified and committed,
+ * and what became of each segment is noted for the outputs.
+ */
+class SegmentedRun {
+    step;
+    migration;
+    end;
+    #division;
+    /** Of the plan, those that are still to come. */
+    #planned;
+    #ran;
+    /** The revision at hand, and those that ended in the transaction at hand. */
+    #revision;
+    #ended = [];
+    /** What the revision at hand has sent in the transaction at hand, look-ups left out. */
+    #sent = [];
+    /** The next revision needs what was done so far to be committed. */
+    #isDue = false;
+    #alone;
+    constructor(step, migration, end) {
+        this.step = step;
+        this.migration = migration;
+        this.end = end;
+        this.#division = segmentsOf(this.#course.rest);
+        this.#planned = [...this.#division.segments];
+        // What a try before this one has committed.
+        this.#ran = this.#course.segments.filter(({ outcome }) => outcome === 'applied');
+        this.#publish();
+    }
+    /** How many segments are still to come, as far as they are known. */
+    get left() {
+        return this.#planned.length;
+    }
+    /** What has passed the gate. */
+    note(entry) {
+        if (entry.lookup)
+            return;
+        if (this.#alone)
+            this.#alone.answers.push(entry);
+        else if (entry.revision === this.#revision)
+            this.#sent.push(entry);
+    }
+    revisionStarts(id) {
+        if (this.#revision !== undefined)
+            this.#ended.push(this.#revision);
+        this.#revision = id;
+        this.#sent = [];
+        this.#isDue ||= this.#division.endsBefore.includes(id);
+    }
+    // ── What the gate asks for ────────────────────────────────────────────────────────────────────────────────────────
+    isDue(isIdle) {
+        if (this.#isDue || !isIdle)
+            return this.#isDue;
+        const values = this.#division.endsBehind.filter(({ revision }) => revision === this.#revision);
+        return this.#done.some(({ sql }) => values.some(({ value }) => addsValue(sql, value)));
+    }
+    async commit() {
+        const answered = await this.end.commit(this.#headsNow);
+        const revisions = this.#committed();
+        if (revisions.length > 0)
+            this.step.surroundings.log.info(`Committed: ${listed(revisions)}.`);
+        if (answered)
+            return;
+        throw new Failure('connection-failed', 'The connection was lost at a COMMIT, which PostgreSQL has carried out.', {
+            transient: true,
+            advice: 'Run the step again: it goes on behind what is committed.',
+        });
+    }
+    async alone(sql) {
+        this.#aloneHasEnded();
+        await this.end.mayGoOn();
+        const sent = await this.#clearTheWay(sql);
+        this.step.surroundings.log.info(`Running outside of a transaction: ${sql}`);
+        this.#alone = { revision: this.#revision ?? '', sql, answers: [] };
+        return sent;
+    }
+    async begin() {
+        this.#aloneHasEnded();
+        await this.end.mayGoOn();
+        await this.migration.transaction.beginNext();
+        this.#sent = [];
+    }
+    // ── The end ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    /** Every revision has ended, and the last transaction is committed. */
+    applied() {
+        if (this.#revision !== undefined)
+            this.#ended.push(this.#revision);
+        this.#revision = undefined;
+        this.#sent = [];
+        this.#committed();
+        this.#planned = [];
+        this.#publish();
+    }
+    /** Nothing more is run. */
+    async failed() {
+        this.#aloneHasEnded();
+        const last = this.#ran.at(-1);
+        if (last?.outcome === 'failed')
+            await this.#lookFor(last);
+        if (last?.statement === undefined || last.outcome === 'applied') {
+            this.#rolledBack(this.#course.fate.is === 'in-doubt');
+        }
+        this.#publish();
+    }
+    /** What a CREATE INDEX CONCURRENTLY has left, if it has. */
+    async #lookFor(run) {
+        const index = indexMadeBy(run.statement ?? '');
+        if (!index)
+            return;
+        try {
+            const found = await this.migration.target.aside(client => findIndex(client, index));
+            if (!found)
+                run.outcome = 'rolled-back';
+            else if (!found.isValid)
+                this.#course.invalidIndex = found.name;
+        }
+        catch {
+            // It stays `failed`.
+        }
+    }
+    #rolledBack(inDoubt) {
+        const revisions = [...this.#ended, ...(this.#revision !== undefined && this.#hasBegun ? [this.#revision] : [])];
+        const planned = this.#take(false);
+        if (revisions.length === 0 && !planned)
+            return;
+        const all = new Set([...revisions, ...(planned?.revisions ?? [])]);
+        const outcome = inDoubt ? 'in-doubt' : revisions.length > 0 ? 'rolled-back' : 'not-run';
+        this.#ran.push({ revisions: [...all], outcome });
+    }
+    // ── What became of the segments ───────────────────────────────────────────────────────────────────────────────────
+    get #course() {
+        return this.migration.course;
+    }
+    /** Whether the revision at hand is in the transaction at hand, and not only about to run something alone. */
+    get #hasBegun() {
+        const first = this.#planned.find(({ revisions }) => revisions.includes(this.#revision ?? ''));
+        return first?.alone === undefined || this.#sent.length > 0;
+    }
+    /** What of that PostgreSQL has carried out. */
+    get #done() {
+        return this.#sent.filter(({ tag }) => tag !== null);
+    }
+    /** The heads at this point of the batch, behind the revisions that have ended. */
+    get #headsNow() {
+        const { priorHeads, revisions } = this.#course.rest;
+        const last = revisions[this.#ended.length - 1];
+        return last ? (last.heads ?? []) : priorHeads;
+    }
+    #committed() {
+        const course = this.#course;
+        const statements = this.#done.map(({ sql }) => sql).filter(sql => !isRead(sql));
+        const running = statements.length > 0 && this.#revision !== undefined ? [this.#revision] : [];
+        const revisions = [...this.#ended, ...running];
+        if (this.#ended.length > 0)
+            course.standing = null;
+        course.committed += this.#ended.length;
+        for (const revision of running)
+            this.#stands(revision, statements);
+        this.#ended = [];
+        this.#sent = [];
+        this.#isDue = false;
+        if (revisions.length > 0)
+            this.#add({ revisions, outcome: 'applied' });
+        return revisions;
+    }
+    #aloneHasEnded() {
+        if (!this.#alone)
+            return;
+        const { revision, sql, answers } = this.#alone;
+        this.#alone = undefined;
+        const failed = answers.some(({ error }) => error);
+        const outcome = answers.length === 0 ? 'in-doubt' : failed ? 'failed' : 'applied';
+        this.#add({ revisions: [revision], statement: sql, outcome });
+        if (outcome === 'applied')
+            this.#stands(revision, [sql]);
+    }
+    #stands(revision, statements) {
+        const before = this.#course.standing?.statements ?? [];
+        this.#course.standing = { revision, statements: [...new Set([...before, ...statements])] };
+    }
+    #add(run) {
+        // A statement that an earlier try has run, and this one again.
+        const isSame = ({ statement, revisions }) => statement !== undefined && statement === run.statement && revisions.join() === run.revisions.join();
+        this.#ran = [...this.#ran.filter(each => !isSame(each)), run];
+        this.#take(run.statement !== undefined);
+        this.#publish();
+    }
+    /** The next one of the plan, if it is of that kind. */
+    #take(alone) {
+        return this.#planned[0] && (this.#planned[0].alone !== undefined) === alone ? this.#planned.shift() : undefined;
+    }
+    #publish() {
+        const planned = this.#planned.map(segment => beforeItRuns(segment, 'not-run'));
+        this.#course.segments = [...this.#ran, ...planned];
+    }
+    // ── What stands in the way ────────────────────────────────────────────────────────────────────────────────────────
+    /** An index that an earlier run has left: dropped where it is invalid, taken for the statement's where it is that. */
+    async #clearTheWay(sql) {
+        const { client } = this.migration.transaction;
+        const { log } = this.step.surroundings;
+        const index = indexMadeBy(sql);
+        const found = index && (await findSettledIndex(client, index));
+        if (!found)
+            return sql;
+        if (!found.isValid) {
+            log.info(`The index ${found.name} is invalid, left by a build that failed: dropping it before it is built again.`);
+            await client.query(`DROP INDEX CONCURRENTLY ${found.name}`);
+            return sql;
+        }
+        if (!isMadeBy(sql, found.definition))
+            return sql;
+        log.info(`The index ${found.name} is there already, as this statement makes it.`);
+        return unlessThere(sql);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/plan/heads.ts
+/**
+ * The heads that a database has when all of these scripts have run, sorted. As in Alembic's version table, a revision
+ * that another one depends on is not among them.
+ */
+function headsOf(nodes) {
+    const byLabel = new Map(nodes.flatMap(node => node.labels.map(label => [label, node.id])));
+    const covered = new Set(nodes.flatMap(node => [...node.down, ...node.dependsOn.map(name => byLabel.get(name) ?? name)]));
+    return nodes
+        .map(node => node.id)
+        .filter(id => !covered.has(id))
+        .sort();
+}
+/** Says which heads there are and the two ways to have one again; `newest` is the script to look at. */
+function explainHeads(scripts, heads) {
+    const byAge = heads.map(id => scripts.get(id)).sort((a, b) => compare(a.created, b.created) || compare(a.id, b.id));
+    const newest = byAge.at(-1);
+    const other = byAge.at(-2);
+    const named = byAge.map(({ id, message, path }) => `${id} (${message ? `${message}, ` : ''}${path})`);
+    const first = firstOfBranch(scripts, newest, other);
+    const rebase = `put the newer one after the other, with down_revision = "${other.id}" in ${first.path}`;
+    const merge = `flask db merge -m "merge heads" ${byAge.map(({ id }) => id).join(' ')}`;
+    return {
+        told: `The heads are ${named.join(' and ')}.`,
+        advice: `Either ${rebase}; or merge them: ${merge}. To run them all as they are, set revision: heads.`,
+        newest,
+    };
+}
+/** These revisions and all below them, by `down_revision` and `depends_on`. */
+function below(scripts, ids) {
+    const found = new Set();
+    const rest = [...ids];
+    for (let id = rest.pop(); id !== undefined; id = rest.pop()) {
+        if (found.has(id))
+            continue;
+        found.add(id);
+        const { down = [], dependsOn = [] } = scripts.get(id) ?? {};
+        rest.push(...down, ...dependsOn);
+    }
+    return found;
+}
+const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+/** The first revision of `head`'s branch that is not also below `other`. */
+function firstOfBranch(scripts, head, other) {
+    const others = below(scripts, [other.id]);
+    let first = head;
+    for (;;) {
+        const next = first.down.find(id => !others.has(id) && scripts.has(id));
+        if (next === undefined)
+            return first;
+        first = scripts.get(next);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/alembic/failures.ts
+
+
+/** The error of a script while it ran; the gate's tape knows what PostgreSQL said. */
+class ScriptError extends Error {
+    bind;
+    revision;
+    place;
+    fromDatabase;
+    constructor(message, 
+    /** The database whose migrations ran; null before the first one. */
+    bind, revision, place, 
+    /** Whether the script failed because the database refused something. */
+    fromDatabase) {
+        super(message);
+        this.bind = bind;
+        this.revision = revision;
+        this.place = place;
+        this.fromDatabase = fromDatabase;
+    }
+}
+/**
+ * What the driver says of a failure, as it is thrown; undefined where it is nothing that the driver says. `project` is
+ * there once it is loaded.
+ */
+function failures_failureFrom(failed, project, shown) {
+    const { kind, message, quoted, bind = null, revision = null, database } = failed;
+    if (kind === 'multiple-heads' && project)
+        return severalHeads(message, project);
+    const place = placeOf(failed, project, shown);
+    if (kind === 'script')
+        return new ScriptError(message, bind, revision, place, database === true);
+    if (!kinds.has(kind))
+        return undefined;
+    const quotes = quoted ? [{ of: 'python', text: quoted }] : [];
+    return new Failure(kind, message, { ...(place && { place }), quotes, ...adviceFor(kind) });
+}
+function placeOf({ frames = [], revision = null, line = null, path }, project, shown) {
+    const script = revision === null ? undefined : project?.scripts.get(revision);
+    if (script && line !== null)
+        return { file: script.path, line };
+    const last = frames.at(-1);
+    if (last)
+        return { file: shown(last.file), line: last.line };
+    if (path)
+        return { file: shown(path), line: null };
+    return script && { file: script.path, line: null };
+}
+/** How the driver itself says that something failed. */
+const kinds = new Set([
+    'invalid-input',
+    'unknown-revision',
+    'multiple-heads',
+    'render-failed',
+    'migration-failed',
+    'not-transactional',
+    'drift',
+    'plan-changed',
+    'untrusted',
+]);
+function adviceFor(kind) {
+    switch (kind) {
+        case 'render-failed':
+            return {
+                advice: 'Check that the inputs python, working-directory and flask-app lead to the app, and that its dependencies are installed in this job.',
+            };
+        case 'unknown-revision':
+            return {
+                advice: 'Check the input revision, and that the checkout holds the scripts that the database has already run (a branch behind the deployed one does not).',
+            };
+        case 'untrusted':
+            return {
+                advice: 'Commit what Python needs to the base branch, install it in an earlier step as a package (not editable), or show pull requests in an event without secrets (pull_request). If you trust what lies there with all that this job can reach, set allow-untrusted: true.',
+            };
+        case 'plan-changed':
+            return {
+                advice: 'See to it that nothing writes into the scripts while they run, and that each says the same of itself every time.',
+            };
+        default:
+            return {};
+    }
+}
+function severalHeads(message, { scripts, heads }) {
+    const { told, advice, newest } = explainHeads(scripts, heads);
+    return new Failure('multiple-heads', `${message}. ${told}`, { advice, place: { file: newest.path, line: null } });
+}
+/** The command in the input python does not start. */
+function cannotStart(python, workingDirectory, error) {
+    const missing = error.code === 'ENOENT';
+    const what = missing ? 'was not found' : `could not be started (${error.message})`;
+    return new Failure('render-failed', `The command “${python[0]}” ${what} (input python, in ${workingDirectory}).`, {
+        advice: 'Set up Python in an earlier step (actions/setup-python), or name its command in the input python.',
+        cause: error,
+    });
+}
+/** Python has ended before it should. */
+function endedEarly(python, code, signal) {
+    const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`;
+    return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.`, {
+        advice: 'What it printed is in the log above.',
+    });
+}
+
+// EXTERNAL MODULE: external "node:crypto"
+var external_node_crypto_ = __nccwpck_require__(7598);
+;// CONCATENATED MODULE: ./src/plan/digest.ts
+
+/** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
+function digestedOf({ direction, databases }) {
+    const planned = databases.flatMap(({ bind, plan }) => {
+        const revisions = plan.revisions.map(({ id, digest }) => [id, digest]);
+        return [{ bind, 'prior-heads': plan.priorHeads, 'new-heads': plan.newHeads, revisions }];
+    });
+    const sorted = planned.sort((a, b) => (a.bind < b.bind ? -1 : 1));
+    return { format: 'atomic-upgrade/digest', version: 1, direction, databases: sorted };
+}
+/** `sha256:` and the hexadecimal digest of the JSON without white space, in UTF-8. */
+const digestOf = (digested) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(JSON.stringify(digested)).digest('hex')}`;
+/** SHA-256 of a script's bytes, hexadecimal. Line ends may differ from checkout to checkout: they are taken as LF. */
+function scriptDigest(bytes) {
+    const text = bytes.toString('latin1').replaceAll(/\r\n?/g, '\n');
+    return (0,external_node_crypto_.createHash)('sha256').update(text, 'latin1').digest('hex');
+}
+
+;// CONCATENATED MODULE: ./src/plan/separate.ts
+
+/**
+ * The plan with each statement by itself, where a script has executed several at once: what is shown is what PostgreSQL
+ * gets, one after another. Comments stay where they are. Needs the parser to be loaded.
+ */
+function separate(plan) {
+    const revisions = plan.revisions.map(({ statements, ...revision }) => {
+        return statements ? { ...revision, statements: statements.flatMap(apart) } : revision;
+    });
+    return { ...plan, revisions };
+}
+function apart(statement) {
+    try {
+        return mayBeSeveral(statement.sql) ? textsOf(statement.sql).map(sql => ({ ...statement, sql })) : [statement];
+    }
+    catch {
+        // It is shown as it stands, and the server will say what is wrong with it.
+        return [statement];
+    }
+}
+function textsOf(sql) {
+    const ends = splitStatements(sql).map(({ end }) => end);
+    if (ends.length < 2)
+        return [sql];
+    const bytes = Buffer.from(sql);
+    const starts = [0, ...ends.slice(0, -1).map(end => end + 1)];
+    return starts.map((start, n) => bytes.toString('utf8', start, n < starts.length - 1 ? ends[n] : bytes.length).trim());
+}
+/** How many statements PostgreSQL sees in SQL text. Throws libpg-query's `SqlError` where its grammar does not accept it. */
+const countStatements = (sql) => (mayBeSeveral(sql) ? splitStatements(sql).length : 1);
+/** Without these it is one, and megabytes of data need not be parsed. */
+const mayBeSeveral = (sql) => sql.includes(';') || /^\s*(--|\/\*|$)/.test(sql);
+
+;// CONCATENATED MODULE: ./src/plan/faithful.ts
+
+
+
+/**
+ * What of the SQL of a batch cannot be applied as its SQL in one transaction: statements that end the transaction or
+ * cannot be in it, and those that change how the rest is read. `values`: see obstaclesOf. Needs the parser to be loaded.
+ */
+function unfaithfulOf(plan, values) {
+    return [...plan.revisions.flatMap(inStatements), ...obstaclesOf(plan, values)];
+}
+const inStatements = (revision) => (revision.statements ?? []).flatMap(({ sql, line }) => reasonsAgainst(sql).map(why => ({ revision, line, why })));
+/** Without these words no statement needs to be parsed. */
+const faithful_telling = /\b(begin|start|commit|end|rollback|abort|prepare|copy)\b|standard_conforming_strings|backslash_quote/i;
+function reasonsAgainst(sql) {
+    try {
+        const several = countStatements(sql) > 1 ? ['it holds several statements in one'] : [];
+        return faithful_telling.test(sql)
+            ? [...splitStatements(sql).flatMap(({ tree }) => reasonAgainst(tree)), ...several]
+            : several;
+    }
+    catch {
+        return ['PostgreSQL 18’s parser does not read it'];
+    }
+}
+/** How strings are read is not for a script to say. Set to what it is there, they change nothing, as in a dump. */
+const readsStrings = new Map([
+    ['standard_conforming_strings', /^(on|true|yes|1)$/i],
+    ['backslash_quote', /^safe_encoding$/i],
+]);
+function reasonAgainst(tree) {
+    switch (effectOf(tree).kind) {
+        case 'begin':
+        case 'commit':
+        case 'rollback':
+        case 'prepare':
+        case 'commit-prepared':
+        case 'rollback-prepared':
+            return [`it holds a ${faithful_nameOf(tree)}`];
+        case 'copy-in':
+            return ['COPY FROM STDIN needs its data, which is not in the SQL'];
+        default:
+            return 'VariableSetStmt' in tree ? inSetting(tree.VariableSetStmt) : [];
+    }
+}
+function inSetting({ name = '', args: [value] = [] }) {
+    const text = value && 'A_Const' in value ? value.A_Const.sval?.sval : undefined;
+    return readsStrings.get(name.toLowerCase())?.test(text ?? '') === false ? [`it sets ${name}`] : [];
+}
+/** `COMMIT` for TRANS_STMT_COMMIT. */
+const faithful_nameOf = (tree) => 'TransactionStmt' in tree ? (tree.TransactionStmt.kind ?? '').replace('TRANS_STMT_', '').replaceAll('_', ' ') : '';
+
+;// CONCATENATED MODULE: ./src/plan/version-rows.ts
+
+/**
+ * Reads a statement of Alembic's own: it makes or drops the version table, or moves one of its rows; undefined where it is
+ * anything else, and might do what nobody is shown. Needs the parser to be loaded.
+ */
+function moveIn(sql, table) {
+    const trees = version_rows_treesOf(sql);
+    const [tree] = trees;
+    if (!tree || trees.length > 1)
+        return undefined;
+    if (callsMore(tree))
+        return undefined;
+    if ('CreateStmt' in tree) {
+        const { relation } = tree.CreateStmt;
+        return version_rows_isTable(relation, table) && relation?.relpersistence === 'p' ? {} : undefined;
+    }
+    if ('DropStmt' in tree)
+        return dropsOnly(tree.DropStmt, table) ? {} : undefined;
+    if ('InsertStmt' in tree && version_rows_isTable(tree.InsertStmt.relation, table)) {
+        const { cols = [], selectStmt } = tree.InsertStmt;
+        const at = cols.findIndex(isVersion);
+        const [row, ...more] = selectStmt && 'SelectStmt' in selectStmt ? (selectStmt.SelectStmt.valuesLists ?? []) : [];
+        const to = row && 'List' in row ? version_rows_textOf(row.List.items?.[at]) : undefined;
+        return to === undefined || more.length > 0 ? undefined : { to };
+    }
+    if ('UpdateStmt' in tree && version_rows_isTable(tree.UpdateStmt.relation, table)) {
+        const { targetList = [], whereClause } = tree.UpdateStmt;
+        const target = targetList.find(isVersion);
+        const to = target && 'ResTarget' in target ? version_rows_textOf(target.ResTarget.val) : undefined;
+        const from = versionIn(whereClause);
+        return to === undefined || from === undefined ? undefined : { from, to };
+    }
+    if ('DeleteStmt' in tree && version_rows_isTable(tree.DeleteStmt.relation, table)) {
+        const from = versionIn(tree.DeleteStmt.whereClause);
+        return from === undefined ? undefined : { from };
+    }
+    return undefined;
+}
+/** The heads behind these moves; undefined where one goes that is not there. */
+function headsBehind(heads, moves) {
+    const now = new Set(heads);
+    for (const { from, to } of moves) {
+        if (from !== undefined && !now.delete(from))
+            return undefined;
+        if (to !== undefined)
+            now.add(to);
+    }
+    return now;
+}
+function version_rows_treesOf(sql) {
+    try {
+        return splitStatements(sql).map(({ tree }) => tree);
+    }
+    catch {
+        return [];
+    }
+}
+const version_rows_isTable = (relation, { name, schema }) => relation?.relname === name && (relation.schemaname ?? null) === schema;
+function dropsOnly({ objects = [] }, { name, schema }) {
+    const [object, ...more] = objects;
+    const parts = object && 'List' in object ? (object.List.items ?? []).map(version_rows_nameOf) : [];
+    return more.length === 0 && parts.join('.') === (schema === null ? name : `${schema}.${name}`);
+}
+/** A version table of the project's own may have a column for the time; nothing else is called. */
+const version_rows_harmless = new Set(['now', 'clock_timestamp', 'statement_timestamp', 'transaction_timestamp']);
+function callsMore(tree) {
+    let calls = false;
+    JSON.stringify(tree, (key, value) => {
+        if (key === 'SubLink' || key === 'withClause' || key === 'fromClause' || key === 'usingClause')
+            calls = true;
+        if (key === 'A_Expr')
+            calls ||= (value.name ?? []).map(version_rows_nameOf).join('.') !== '=';
+        if (key === 'FuncCall')
+            calls ||= !version_rows_harmless.has((value.funcname ?? []).map(version_rows_nameOf).join('.'));
+        return value;
+    });
+    return calls;
+}
+const version_rows_nameOf = (node) => ('String' in node ? (node.String.sval ?? '') : '');
+const isVersion = (node) => 'ResTarget' in node && node.ResTarget.name === 'version_num';
+const version_rows_textOf = (node) => node && 'A_Const' in node ? node.A_Const.sval?.sval : undefined;
+/** The constant of `alembic_version.version_num = '…'`. */
+function versionIn(clause) {
+    if (!clause || !('A_Expr' in clause) || (clause.A_Expr.name ?? []).map(version_rows_nameOf).join() !== '=')
+        return undefined;
+    const { lexpr, rexpr } = clause.A_Expr;
+    const column = lexpr && 'ColumnRef' in lexpr ? lexpr.ColumnRef.fields?.at(-1) : undefined;
+    return column && version_rows_nameOf(column) === 'version_num' ? version_rows_textOf(rexpr) : undefined;
+}
+
+;// CONCATENATED MODULE: ./src/plan/unfit.ts
+
+
+
+
+/** The batch of one database as its plan file has it. */
+function planOf(planned, direction) {
+    const { 'prior-heads': priorHeads, 'new-heads': newHeads, revisions } = planned;
+    const unknown = { down: [], dependsOn: [], labels: [], file: '', created: '' };
+    return {
+        direction,
+        target: newHeads.join(',') || 'base',
+        priorHeads,
+        newHeads,
+        revisions: revisions.map(revision => ({ ...unknown, ...revision })),
+    };
+}
+/**
+ * Why a plan file with this content is not applied, to follow “because”; undefined where it is. The same is asked when it
+ * is written and when it is read. Needs the parser to be loaded.
+ */
+function unfitOf(content) {
+    const { databases, direction } = content;
+    const binds = databases.map(({ bind }) => bind);
+    // As JSON writes it, behind an even number of backslashes.
+    if (/(?<!\\)(?:\\\\)*\\u0000/.test(JSON.stringify(content)))
+        return 'there is a null character in it';
+    if (new Set(binds).size < binds.length)
+        return 'it names a database twice';
+    const plans = databases.map(planned => ({ bind: planned.bind, plan: planOf(planned, direction) }));
+    if (digestOf(digestedOf({ direction, databases: plans })) !== content.digest) {
+        return 'its digest is not that of its revisions';
+    }
+    for (const { plan } of plans) {
+        // An apply asks the server.
+        const [first] = unfaithfulOf(plan, new NewEnumValues(true));
+        if (first)
+            return `of ${unfit_placeOf(first.revision, first.line)}: ${first.why}`;
+    }
+    return databases.map(unfitHeads).find(Boolean);
+}
+/** The revision with its place, for people. */
+const unfit_placeOf = ({ id, path }, line) => `revision ${id} (${path}${line === null ? '' : `:${line}`})`;
+/** The heads move as its statements move them, and by nothing that is hidden as Alembic's own. */
+function unfitHeads(planned) {
+    const { 'prior-heads': prior, 'new-heads': heads, 'version-table': table, revisions } = planned;
+    if (new Set(revisions.map(({ id }) => id)).size < revisions.length)
+        return 'it has a revision twice';
+    const moves = [];
+    for (const revision of revisions) {
+        for (const { sql, line, own } of revision.statements) {
+            if (!own)
+                continue;
+            const move = moveIn(sql, table);
+            if (!move)
+                return `of ${unfit_placeOf(revision, line)}: a statement is said to be Alembic’s own, and is not`;
+            moves.push(move);
+        }
+    }
+    const behind = headsBehind(prior, moves);
+    const follow = behind?.size === heads.length && heads.every(head => behind.has(head));
+    return follow ? undefined : 'its new heads do not follow from its prior heads and its revisions';
 }
 
 ;// CONCATENATED MODULE: ./node_modules/@cfworker/json-schema/dist/esm/pointer.js
@@ -23219,6 +21689,8 @@ const plan_file_schema_namespaceObject = /*#__PURE__*/JSON.parse('{"$schema":"ht
 
 
 
+/** How large a plan file may be, in bytes: it is held in memory several times over. */
+const mostBytes = 256 * 1024 * 1024;
 const plan_file_format = 'atomic-upgrade/plan';
 const version = 1;
 /** The text of a plan file; signed where there is a key. */
@@ -23268,385 +21740,35 @@ function parse(text) {
 }
 const refused = (message) => new Failure('plan-changed', message, { advice: 'Make a new plan with mode: preview, and have that reviewed.' });
 const whose = ({ repository, label }) => `of ${repository || 'no repository'} with ${label ? `the label ${label}` : 'no label'}`;
-const plan_file_bytesOf = (plan) => JSON.stringify(plan);
-const checksumOf = (plan) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(plan_file_bytesOf(plan)).digest('hex')}`;
-const signatureOf = (plan, key) => `hmac-sha256:${(0,external_node_crypto_.createHmac)('sha256', key).update(plan_file_bytesOf(plan)).digest('hex')}`;
+const bytesOf = (plan) => JSON.stringify(plan);
+const checksumOf = (plan) => `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytesOf(plan)).digest('hex')}`;
+const signatureOf = (plan, key) => `hmac-sha256:${(0,external_node_crypto_.createHmac)('sha256', key).update(bytesOf(plan)).digest('hex')}`;
 /** In a time that does not tell how much of it is right. */
 function sameText(a, b) {
     const [one, other] = [Buffer.from(a), Buffer.from(b)];
     return one.length === other.length && (0,external_node_crypto_.timingSafeEqual)(one, other);
 }
 
-;// CONCATENATED MODULE: ./src/plan/separate.ts
-
-/**
- * The plan with each statement by itself, where a script has executed several at once: what is shown is what PostgreSQL
- * gets, one after another. Comments stay where they are. Needs the parser to be loaded.
- */
-function separate(plan) {
-    const revisions = plan.revisions.map(({ statements, ...revision }) => {
-        return statements ? { ...revision, statements: statements.flatMap(apart) } : revision;
-    });
-    return { ...plan, revisions };
-}
-function apart(statement) {
-    try {
-        return mayBeSeveral(statement.sql) ? separate_textsOf(statement.sql).map(sql => ({ ...statement, sql })) : [statement];
-    }
-    catch {
-        // It is shown as it stands, and the server will say what is wrong with it.
-        return [statement];
-    }
-}
-function separate_textsOf(sql) {
-    const ends = splitStatements(sql).map(({ end }) => end);
-    if (ends.length < 2)
-        return [sql];
-    const bytes = Buffer.from(sql);
-    const starts = [0, ...ends.slice(0, -1).map(end => end + 1)];
-    return starts.map((start, n) => bytes.toString('utf8', start, n < starts.length - 1 ? ends[n] : bytes.length).trim());
-}
-/** How many statements PostgreSQL sees in SQL text. Throws libpg-query's `SqlError` where its grammar does not accept it. */
-const countStatements = (sql) => (mayBeSeveral(sql) ? splitStatements(sql).length : 1);
-/** Without these it is one, and megabytes of data need not be parsed. */
-const mayBeSeveral = (sql) => sql.includes(';') || /^\s*(--|\/\*|$)/.test(sql);
-
-;// CONCATENATED MODULE: ./src/plan/faithful.ts
-
-
-
-/**
- * What of the SQL of a batch cannot be applied as its SQL in one transaction: statements that end the transaction or
- * cannot be in it, and those that change how the rest is read. `values`: see obstaclesOf. Needs the parser to be loaded.
- */
-function unfaithfulOf(plan, values) {
-    return [...plan.revisions.flatMap(inStatements), ...obstaclesOf(plan, values)];
-}
-const inStatements = (revision) => (revision.statements ?? []).flatMap(({ sql, line }) => reasonsAgainst(sql).map(why => ({ revision, line, why })));
-/** Without these words no statement needs to be parsed. */
-const faithful_telling = /\b(begin|start|commit|end|rollback|abort|prepare|copy)\b|standard_conforming_strings|backslash_quote/i;
-function reasonsAgainst(sql) {
-    try {
-        const several = countStatements(sql) > 1 ? ['it holds several statements in one'] : [];
-        return faithful_telling.test(sql)
-            ? [...splitStatements(sql).flatMap(({ tree }) => reasonAgainst(tree)), ...several]
-            : several;
-    }
-    catch {
-        return ['PostgreSQL 18’s parser does not read it'];
-    }
-}
-/** How strings are read is not for a script to say. Set to what it is there, they change nothing, as in a dump. */
-const readsStrings = new Map([
-    ['standard_conforming_strings', /^(on|true|yes|1)$/i],
-    ['backslash_quote', /^safe_encoding$/i],
-]);
-function reasonAgainst(tree) {
-    switch (effectOf(tree).kind) {
-        case 'begin':
-        case 'commit':
-        case 'rollback':
-        case 'prepare':
-        case 'commit-prepared':
-        case 'rollback-prepared':
-            return [`it holds a ${faithful_nameOf(tree)}`];
-        case 'copy-in':
-            return ['COPY FROM STDIN needs its data, which is not in the SQL'];
-        default:
-            return 'VariableSetStmt' in tree ? inSetting(tree.VariableSetStmt) : [];
-    }
-}
-function inSetting({ name = '', args: [value] = [] }) {
-    const text = value && 'A_Const' in value ? value.A_Const.sval?.sval : undefined;
-    return readsStrings.get(name.toLowerCase())?.test(text ?? '') === false ? [`it sets ${name}`] : [];
-}
-/** `COMMIT` for TRANS_STMT_COMMIT. */
-const faithful_nameOf = (tree) => 'TransactionStmt' in tree ? (tree.TransactionStmt.kind ?? '').replace('TRANS_STMT_', '').replaceAll('_', ' ') : '';
-
-;// CONCATENATED MODULE: ./src/plan/version-rows.ts
-
-/**
- * Reads a statement of Alembic's own: it makes or drops the version table, or moves one of its rows; undefined where it is
- * anything else, and might do what nobody is shown. Needs the parser to be loaded.
- */
-function moveIn(sql, table) {
-    const trees = version_rows_treesOf(sql);
-    const [tree] = trees;
-    if (!tree || trees.length > 1)
-        return undefined;
-    if (callsMore(tree))
-        return undefined;
-    if ('CreateStmt' in tree) {
-        const { relation } = tree.CreateStmt;
-        return version_rows_isTable(relation, table) && relation?.relpersistence === 'p' ? {} : undefined;
-    }
-    if ('DropStmt' in tree)
-        return dropsOnly(tree.DropStmt, table) ? {} : undefined;
-    if ('InsertStmt' in tree && version_rows_isTable(tree.InsertStmt.relation, table)) {
-        const { cols = [], selectStmt } = tree.InsertStmt;
-        const at = cols.findIndex(isVersion);
-        const [row, ...more] = selectStmt && 'SelectStmt' in selectStmt ? (selectStmt.SelectStmt.valuesLists ?? []) : [];
-        const to = row && 'List' in row ? version_rows_textOf(row.List.items?.[at]) : undefined;
-        return to === undefined || more.length > 0 ? undefined : { to };
-    }
-    if ('UpdateStmt' in tree && version_rows_isTable(tree.UpdateStmt.relation, table)) {
-        const { targetList = [], whereClause } = tree.UpdateStmt;
-        const target = targetList.find(isVersion);
-        const to = target && 'ResTarget' in target ? version_rows_textOf(target.ResTarget.val) : undefined;
-        const from = versionIn(whereClause);
-        return to === undefined || from === undefined ? undefined : { from, to };
-    }
-    if ('DeleteStmt' in tree && version_rows_isTable(tree.DeleteStmt.relation, table)) {
-        const from = versionIn(tree.DeleteStmt.whereClause);
-        return from === undefined ? undefined : { from };
-    }
-    return undefined;
-}
-/** The heads behind these moves; undefined where one goes that is not there. */
-function headsBehind(heads, moves) {
-    const now = new Set(heads);
-    for (const { from, to } of moves) {
-        if (from !== undefined && !now.delete(from))
-            return undefined;
-        if (to !== undefined)
-            now.add(to);
-    }
-    return now;
-}
-function version_rows_treesOf(sql) {
-    try {
-        return splitStatements(sql).map(({ tree }) => tree);
-    }
-    catch {
-        return [];
-    }
-}
-const version_rows_isTable = (relation, { name, schema }) => relation?.relname === name && (relation.schemaname ?? null) === schema;
-function dropsOnly({ objects = [] }, { name, schema }) {
-    const [object, ...more] = objects;
-    const parts = object && 'List' in object ? (object.List.items ?? []).map(version_rows_nameOf) : [];
-    return more.length === 0 && parts.join('.') === (schema === null ? name : `${schema}.${name}`);
-}
-/** A version table of the project's own may have a column for the time; nothing else is called. */
-const version_rows_harmless = new Set(['now', 'clock_timestamp', 'statement_timestamp', 'transaction_timestamp']);
-function callsMore(tree) {
-    let calls = false;
-    JSON.stringify(tree, (key, value) => {
-        if (key === 'SubLink' || key === 'withClause' || key === 'fromClause' || key === 'usingClause')
-            calls = true;
-        if (key === 'A_Expr')
-            calls ||= (value.name ?? []).map(version_rows_nameOf).join('.') !== '=';
-        if (key === 'FuncCall')
-            calls ||= !version_rows_harmless.has((value.funcname ?? []).map(version_rows_nameOf).join('.'));
-        return value;
-    });
-    return calls;
-}
-const version_rows_nameOf = (node) => ('String' in node ? (node.String.sval ?? '') : '');
-const isVersion = (node) => 'ResTarget' in node && node.ResTarget.name === 'version_num';
-const version_rows_textOf = (node) => node && 'A_Const' in node ? node.A_Const.sval?.sval : undefined;
-/** The constant of `alembic_version.version_num = '…'`. */
-function versionIn(clause) {
-    if (!clause || !('A_Expr' in clause) || (clause.A_Expr.name ?? []).map(version_rows_nameOf).join() !== '=')
-        return undefined;
-    const { lexpr, rexpr } = clause.A_Expr;
-    const column = lexpr && 'ColumnRef' in lexpr ? lexpr.ColumnRef.fields?.at(-1) : undefined;
-    return column && version_rows_nameOf(column) === 'version_num' ? version_rows_textOf(rexpr) : undefined;
-}
-
-;// CONCATENATED MODULE: ./src/plan/unfit.ts
-
-
-
-
-/** The batch of one database as its plan file has it. */
-function planOf(planned, direction) {
-    const { 'prior-heads': priorHeads, 'new-heads': newHeads, revisions } = planned;
-    const unknown = { down: [], dependsOn: [], labels: [], file: '', created: '' };
-    return {
-        direction,
-        target: newHeads.join(',') || 'base',
-        priorHeads,
-        newHeads,
-        revisions: revisions.map(revision => ({ ...unknown, ...revision })),
-    };
-}
-/**
- * Why a plan file with this content is not applied, to follow “because”; undefined where it is. The same is asked when it
- * is written and when it is read. Needs the parser to be loaded.
- */
-function unfitOf(content) {
-    const { databases, direction } = content;
-    const binds = databases.map(({ bind }) => bind);
-    // As JSON writes it, behind an even number of backslashes.
-    if (/(?<!\\)(?:\\\\)*\\u0000/.test(JSON.stringify(content)))
-        return 'there is a null character in it';
-    if (new Set(binds).size < binds.length)
-        return 'it names a database twice';
-    const plans = databases.map(planned => ({ bind: planned.bind, plan: planOf(planned, direction) }));
-    if (digestOf(digestedOf({ direction, databases: plans })) !== content.digest) {
-        return 'its digest is not that of its revisions';
-    }
-    for (const { plan } of plans) {
-        // An apply asks the server.
-        const [first] = unfaithfulOf(plan, new NewEnumValues(true));
-        if (first)
-            return `of ${unfit_placeOf(first.revision, first.line)}: ${first.why}`;
-    }
-    return databases.map(unfitHeads).find(Boolean);
-}
-/** The revision with its place, for people. */
-const unfit_placeOf = ({ id, path }, line) => `revision ${id} (${path}${line === null ? '' : `:${line}`})`;
-/** The heads move as its statements move them, and by nothing that is hidden as Alembic's own. */
-function unfitHeads(planned) {
-    const { 'prior-heads': prior, 'new-heads': heads, 'version-table': table, revisions } = planned;
-    if (new Set(revisions.map(({ id }) => id)).size < revisions.length)
-        return 'it has a revision twice';
-    const moves = [];
-    for (const revision of revisions) {
-        for (const { sql, line, own } of revision.statements) {
-            if (!own)
-                continue;
-            const move = moveIn(sql, table);
-            if (!move)
-                return `of ${unfit_placeOf(revision, line)}: a statement is said to be Alembic’s own, and is not`;
-            moves.push(move);
-        }
-    }
-    const behind = headsBehind(prior, moves);
-    const follow = behind?.size === heads.length && heads.every(head => behind.has(head));
-    return follow ? undefined : 'its new heads do not follow from its prior heads and its revisions';
-}
-
-;// CONCATENATED MODULE: ./src/from-plan-file.ts
+;// CONCATENATED MODULE: ./src/planning/plan-file.ts
 
 
 
 
 
-
-
-
-
-
-
-
-
-
-/** How large a plan file may be, in bytes: it is held in memory several times over. */
-const mostBytes = 256 * 1024 * 1024;
-/**
- * Writes the plan for a later apply. Where its SQL alone would not do what the scripts do there is none, and the log
- * says which revision is why.
- */
-async function writePlan(step) {
-    const { inputs, surroundings, result, targets } = step;
-    const { log, repository } = surroundings;
-    // Whoever signs plans wants them.
-    const withoutIt = (told) => {
-        if (inputs.planKey)
-            log.warning(told(why => (inputs.hideLiterals ? reasonWithout(why) : why)));
-        else
-            log.info(told(why => why));
-    };
-    const unshown = targets.flatMap(({ state }) => state.plan.revisions).find(({ notRenderable }) => notRenderable);
-    if (unshown?.notRenderable) {
-        const { line, reason } = unshown.notRenderable;
-        return withoutIt(of => `There is no plan file, because of ${unfit_placeOf(unshown, line)}: ${of(reason)}.`);
-    }
-    const computed = step.sources.find(({ values }) => !values);
-    if (computed) {
-        const file = shownPath(computed.file);
-        return withoutIt(() => `There is no plan file, because of ${file}: only running it tells what it revises.`);
-    }
-    const found = await allOf(targets.map(async (target) => obstaclesOf(target.state.plan, await newEnumValues(target))));
-    const [obstacle] = found.flat();
-    if (obstacle) {
-        const { revision, line, why } = obstacle;
-        return withoutIt(of => `There is no plan file, because of ${unfit_placeOf(revision, line)}: ${of(why)}.`);
-    }
-    let databases;
-    try {
-        databases = await allOf(targets.map(target => plannedDatabase(target)));
-    }
-    catch (error) {
-        // A preview that cannot be applied as it stands is a preview all the same.
-        if (!(error instanceof Failure))
-            throw error;
-        return log.info(`There is no plan file. ${error.message} ${error.details.advice}`);
-    }
-    const { label, direction } = inputs;
-    const plan = { repository, label, digest: digestOf(result.digested), direction, databases };
-    const unfit = unfitOf(plan);
-    if (unfit)
-        return withoutIt(of => `There is no plan file, because ${of(unfit)}.`);
-    const text = writePlanFile(plan, inputs.planKey);
-    if (Buffer.byteLength(text) > mostBytes)
-        return withoutIt(() => 'There is no plan file: it would be over 256 MiB.');
-    const file = step.write('plan.json', text, 'The plan file');
-    if (file)
-        result.planFile = file;
-}
-/**
- * Which new values of enums the plan's SQL can use when it is sent as it stands, outside of savepoints: on PostgreSQL 17
- * and later, those of a type that it makes itself (measured). A server that is not known counts as such, since an apply
- * of the file asks again.
- */
-async function newEnumValues({ state, client }) {
-    if (obstaclesOf(state.plan).length === 0 || !client)
-        return new NewEnumValues(true);
-    const { rows } = await client.query("SELECT current_setting('server_version_num') AS version");
-    return new NewEnumValues(Number(rows[0]?.version) >= 170_000);
-}
-async function plannedDatabase(target) {
-    const { state, client, versionTable, versionTableExists: exists } = target;
-    const { priorHeads, newHeads, revisions } = state.plan;
-    const identity = client && (await target.identify());
-    return {
-        bind: state.bind,
-        database: identity ? { name: identity.name, 'system-identifier': identity.system } : null,
-        'version-table': { ...versionTable, exists },
-        'prior-heads': priorHeads,
-        'new-heads': newHeads,
-        revisions: revisions.map(({ id, message, path, digest, statements = [] }) => {
-            return { id, message, path, digest, statements: statements.map(({ sql, line, own }) => ({ sql, line, own })) };
-        }),
-    };
-}
-/**
- * Takes the batch of each database from the plan file, and the databases as they are now. A database that is at the
- * plan's target has nothing to do. Throws a Failure `plan-changed` where the file does not fit.
- */
-async function readPlan(step) {
-    const { inputs, surroundings, result } = step;
-    const { repository } = surroundings;
-    for (const target of step.targets) {
-        target.versionTable = { name: inputs.versionTable || 'alembic_version', schema: inputs.versionTableSchema || null };
-    }
+/** Reads the plan file of the inputs. Throws a Failure: `plan-changed` where it does not fit, `invalid-input`. */
+function readPlan({ inputs, surroundings }) {
     const { label, planKey: key, direction } = inputs;
-    const content = readPlanFile(from_plan_file_textOf(inputs.planFile), { repository, label, key });
+    const content = readPlanFile(plan_file_textOf(inputs.planFile), { repository: surroundings.repository, label, key });
     const unfit = unfitOf(content);
     if (unfit)
-        throw from_plan_file_refused(`The plan file is none that this release would write, because ${unfit}.`);
+        throw plan_file_refused(`The plan file is none that this release would write, because ${unfit}.`);
     if (direction === 'downgrade' && content.direction === 'upgrade') {
-        throw from_plan_file_refused('The plan file is an upgrade, and this step is to be a downgrade.');
+        throw plan_file_refused('The plan file is an upgrade, and this step is to be a downgrade.');
     }
-    result.direction = content.direction;
-    step.match(content.databases.map(({ bind, 'version-table': { name, schema } }) => {
-        return { bind, versionTable: name, versionTableSchema: schema };
-    }));
-    if (step.asksDatabases)
-        await settleLeftovers(step);
-    const plans = step.targets.map(async (target) => {
-        const planned = content.databases.find(({ bind }) => bind === target.state.bind);
-        const plan = planOf(planned, content.direction);
-        const isThere = target.client ? await isAtTarget(target, planned) : false;
-        return [target.state.bind, isThere ? { ...plan, priorHeads: plan.newHeads, revisions: [] } : plan];
-    });
-    return new Map(await allOf(plans));
+    return content;
 }
 /** Throws a Failure where it is no regular file, or too large: a device or a pipe may have no end. */
-function from_plan_file_textOf(file) {
+function plan_file_textOf(file) {
     const { O_RDONLY, O_NONBLOCK = 0 } = external_node_fs_.constants;
     let descriptor;
     try {
@@ -23654,7 +21776,7 @@ function from_plan_file_textOf(file) {
         descriptor = (0,external_node_fs_.openSync)((0,external_node_path_namespaceObject.resolve)(file), O_RDONLY | O_NONBLOCK);
         if (!(0,external_node_fs_.fstatSync)(descriptor).isFile())
             throw new Error('it is not a regular file');
-        return decoded(from_plan_file_bytesOf(descriptor));
+        return decoded(plan_file_bytesOf(descriptor));
     }
     catch (error) {
         if (error instanceof Failure)
@@ -23670,7 +21792,7 @@ function from_plan_file_textOf(file) {
     }
 }
 /** What the file says of its size is not asked: it may grow meanwhile. */
-function from_plan_file_bytesOf(descriptor) {
+function plan_file_bytesOf(descriptor) {
     const chunks = [];
     for (let size = 0;;) {
         const chunk = Buffer.allocUnsafe(1024 * 1024);
@@ -23688,133 +21810,55 @@ function decoded(bytes) {
         return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
     }
     catch {
-        throw from_plan_file_refused('The plan file was altered: it is not UTF-8.');
+        throw plan_file_refused('The plan file was altered: it is not UTF-8.');
     }
 }
-/** Whether nothing is left to do. Throws where the plan is for another database, or for other heads. */
-async function isAtTarget(target, planned) {
+/** The plan file is not what this step needs. */
+const plan_file_refused = (message) => new Failure('plan-changed', message, { advice: 'Make a new plan with mode: preview, and have that reviewed.' });
+
+;// CONCATENATED MODULE: ./src/planning/from-plan-file.ts
+
+
+
+
+/**
+ * The batch of one database by the plan file; a database that is at the plan's target has nothing to do. Throws a
+ * Failure `plan-changed` where the file is of another database, or of other heads.
+ */
+async function planFrom(content, database) {
+    const planned = content.databases.find(({ bind }) => bind === database.bind);
+    if (!planned)
+        throw new Error(`The plan file does not have ${database.bind}`);
+    const plan = planOf(planned, content.direction);
+    return (await isAtTarget(database, planned)) ? { ...plan, priorHeads: plan.newHeads, revisions: [] } : plan;
+}
+/** Whether nothing is left to do; not known of a database that is not asked. */
+async function isAtTarget({ target, priorHeads: heads, versionTableExists }, planned) {
+    if (!target)
+        return false;
     const { database, 'version-table': table, 'prior-heads': priorHeads, 'new-heads': newHeads } = planned;
-    const { heads, tableExists } = await readHeads(target.client, target.versionTable);
     if (database) {
         const { name, system } = await target.identify();
         if (name !== database.name)
-            throw from_plan_file_refused(`The plan file is for the database ${database.name}, and this one is ${name}.`);
+            throw plan_file_refused(`The plan file is for the database ${database.name}, and this one is ${name}.`);
         if (system !== database['system-identifier']) {
-            throw from_plan_file_refused(`The plan file is for the database ${name} of another PostgreSQL cluster (system identifier ${database['system-identifier']}, and here ${system}).`);
+            throw plan_file_refused(`The plan file is for the database ${name} of another PostgreSQL cluster (system identifier ${database['system-identifier']}, and here ${system}).`);
         }
     }
     if (sameHeads(heads, newHeads))
         return true;
     if (!sameHeads(heads, priorHeads)) {
-        throw from_plan_file_refused(`The plan file starts from ${nameHeads(priorHeads)}, and the database is at ${nameHeads(heads)}.`);
+        throw plan_file_refused(`The plan file starts from ${nameHeads(priorHeads)}, and the database is at ${nameHeads(heads)}.`);
     }
-    if (tableExists !== table.exists) {
-        throw from_plan_file_refused(tableExists
+    if (versionTableExists !== table.exists) {
+        throw plan_file_refused(versionTableExists
             ? `The plan file creates the version table ${table.name}, and the database has it already.`
             : `The plan file needs the version table ${table.name}, and the database has none.`);
     }
     return false;
 }
-const from_plan_file_refused = (message) => new Failure('plan-changed', message, { advice: 'Make a new plan with mode: preview, and have that reviewed.' });
 
-;// CONCATENATED MODULE: ./src/plan/destructive.ts
-
-/**
- * What of the batch destroys data by its form, on PostgreSQL's own parse tree: drops, type changes, truncates, and
- * DELETE and UPDATE without WHERE. What scripts without SQL do, and what is inside of functions, is not seen.
- * Needs the parser to be loaded.
- */
-function destructionsOf(plan) {
-    return plan.revisions.flatMap(revision => (revision.statements ?? []).flatMap(({ sql, line, own }) => own ? [] : deedsOf(sql).map(what => ({ revision, line, what }))));
-}
-/** Without these words no statement needs to be parsed. */
-const destructive_telling = /\b(drop|truncate|delete|update|type)\b/i;
-function deedsOf(sql) {
-    if (!destructive_telling.test(sql))
-        return [];
-    try {
-        return splitStatements(sql).flatMap(({ tree }) => deeds(tree));
-    }
-    catch {
-        // Not in our parser's grammar: nothing can be said of it.
-        return [];
-    }
-}
-/** Views, indexes, functions and constraints hold no data. */
-const destructive_kinds = {
-    OBJECT_TABLE: 'table',
-    OBJECT_FOREIGN_TABLE: 'foreign table',
-    OBJECT_MATVIEW: 'materialized view',
-    OBJECT_SCHEMA: 'schema',
-    OBJECT_SEQUENCE: 'sequence',
-    OBJECT_TYPE: 'type',
-    OBJECT_EXTENSION: 'extension',
-};
-function deeds(tree) {
-    if ('DropStmt' in tree) {
-        const kind = destructive_kinds[tree.DropStmt.removeType ?? ''];
-        return kind ? (tree.DropStmt.objects ?? []).map(object => `drops the ${kind} ${destructive_nameOf(object)}`) : [];
-    }
-    if ('DropOwnedStmt' in tree)
-        return ['drops everything that a role owns'];
-    if ('DropdbStmt' in tree)
-        return [`drops the database ${tree.DropdbStmt.dbname}`];
-    if ('TruncateStmt' in tree)
-        return (tree.TruncateStmt.relations ?? []).map(table => `empties the table ${destructive_nameOf(table)}`);
-    if ('AlterTableStmt' in tree) {
-        const { relation, cmds = [] } = tree.AlterTableStmt;
-        const table = relation ? destructive_nameOf({ RangeVar: relation }) : '';
-        return cmds.flatMap(command => {
-            if (!('AlterTableCmd' in command))
-                return [];
-            const { subtype, name } = command.AlterTableCmd;
-            if (subtype === 'AT_DropColumn')
-                return [`drops the column ${name} of ${table}`];
-            if (subtype === 'AT_AlterColumnType')
-                return [`changes the type of the column ${name} of ${table}`];
-            return [];
-        });
-    }
-    return deedsOfData(tree);
-}
-/** DELETE and UPDATE without WHERE, also in a WITH. */
-function deedsOfData(tree) {
-    if ('DeleteStmt' in tree && !tree.DeleteStmt.whereClause && !tree.DeleteStmt.usingClause?.length) {
-        return [`deletes every row of ${destructive_tableOf(tree.DeleteStmt.relation)}`];
-    }
-    if ('UpdateStmt' in tree && !tree.UpdateStmt.whereClause && !tree.UpdateStmt.fromClause?.length) {
-        return [`changes every row of ${destructive_tableOf(tree.UpdateStmt.relation)}`];
-    }
-    const [statement] = Object.values(tree);
-    return (statement?.withClause?.ctes ?? []).flatMap(cte => 'CommonTableExpr' in cte && cte.CommonTableExpr.ctequery ? deedsOfData(cte.CommonTableExpr.ctequery) : []);
-}
-const destructive_tableOf = (relation) => relation ? nameOfRelation(relation) : '';
-const nameOfRelation = ({ schemaname, relname = '' }) => schemaname ? `${schemaname}.${relname}` : relname;
-/** The name of an object as the parse tree has it, with its schema where it was written. */
-function destructive_nameOf(object) {
-    if ('RangeVar' in object)
-        return nameOfRelation(object.RangeVar);
-    if ('String' in object)
-        return object.String.sval ?? '';
-    const parts = 'List' in object ? object.List.items : 'TypeName' in object ? object.TypeName.names : undefined;
-    return (parts ?? []).map(destructive_nameOf).join('.');
-}
-
-;// CONCATENATED MODULE: ./src/planning.ts
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+;// CONCATENATED MODULE: ./src/planning/plan.ts
 
 
 
@@ -23823,1641 +21867,146 @@ function destructive_nameOf(object) {
 
 /**
  * Resolves the batch of each database from its prior heads to the target, of scripts that are read and not run, or takes
- * it from the plan file; the result and the log then have it.
+ * it from the plan file; the log then has it. Throws a Failure.
  */
-async function planBatch(step) {
-    const { inputs, result } = step;
-    const plans = inputs.planFile ? await readPlan(step) : await planScripts(step);
-    for (const target of step.targets) {
-        const { state } = target;
-        const plan = plans.get(state.bind);
-        state.plan = plan;
-        state.priorHeads = plan.priorHeads;
-        state.newHeads = plan.newHeads;
-        planning_describe(step, plan, state);
-    }
-    result.digested = digestedOf(result);
+async function planBatch(found) {
+    const { inputs, surroundings, direction, source, edited } = found;
+    const step = { inputs, surroundings };
+    const databases = source.is === 'scripts'
+        ? await resolveBatch(found, source)
+        : await allOf(found.databases.map(async (each) => ({ ...plan_batchOf(each), plan: await planFrom(source.content, each) })));
+    for (const database of databases)
+        plan_describe(step, database, databases.length > 1);
+    const digested = digestedOf({ direction, databases });
+    return { stage: 'planned', ...step, direction, source, edited, databases, digested };
 }
-/** Imports the scripts and renders the batch; what its SQL tells is then known, and the files of SQL and plan are written. */
-async function renderBatch(step) {
-    const { inputs, result } = step;
-    const isPending = revisionsOf(result).length > 0;
-    // A preview says also then whether they can be imported; in a job that may change the database nothing runs for nothing.
-    if (!inputs.planFile && (isPending || inputs.mode === 'preview'))
-        await renderScripts(step);
-    for (const target of step.targets) {
-        const { state } = target;
-        const plan = state.plan;
-        state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined);
-        if (inputs.segments && !inputs.planFile)
-            divide(step, plan, state);
-        state.destructions = destructionsOf(plan);
-        describeSql(step, plan, state);
-    }
-    if (isPending)
-        writeSql(step);
-    if (inputs.mode !== 'apply' && !inputs.planFile)
-        await writePlan(step);
-}
-async function planScripts(step) {
-    const { inputs, driver } = step;
-    const { direction, revision: target, fromRevision } = inputs;
-    const project = await step.loadProject();
-    step.match(project.databases);
-    if (step.asksDatabases)
-        await settleLeftovers(step);
-    step.scripts = project.scripts;
-    if (inputs.mode !== 'apply')
-        step.result.edited = await editedScripts(step);
-    const given = step.asksDatabases ? undefined : await headsWithoutDatabase(step, project);
-    const asked = step.targets.map(async (target) => {
-        const { state, client, versionTable } = target;
-        const { heads, tableExists } = given ?? (await readHeads(client, versionTable));
-        target.versionTableExists = tableExists;
-        if (!fromRevision)
-            state.priorHeads = state.newHeads = heads;
-        return [state.bind, { heads }];
-    });
-    const databases = Object.fromEntries(await allOf(asked));
-    return await step.python(() => driver.resolve({ direction, target, databases }), 'Output of the app');
-}
-async function renderScripts(step) {
-    const { inputs, driver, targets } = step;
+async function resolveBatch({ inputs, databases }, { python }) {
     const { direction, revision: target } = inputs;
-    const asked = targets.map(({ state, versionTableExists }) => [state.bind, { plan: state.plan, versionTableExists }]);
-    const request = { direction, target, databases: Object.fromEntries(asked), imported: step.imported };
-    const plans = await step.python(() => driver.render(request), 'Output of the dry run');
-    for (const { state } of targets)
-        state.plan = separate(plans.get(state.bind));
+    const asked = databases.map(({ bind, priorHeads: heads }) => [bind, { heads }]);
+    const request = { direction, target, databases: Object.fromEntries(asked) };
+    const plans = await python.dry('Output of the app', run => run.resolve(request));
+    return databases.map(database => ({ ...plan_batchOf(database), plan: planIn(plans, database.bind) }));
 }
-/** The heads that the user names, else those of the scripts that a pull request builds on. */
-async function headsWithoutDatabase({ inputs, surroundings, reader }, project) {
-    const { fromRevision: named } = inputs;
-    if (named)
-        return { heads: named, tableExists: named.length > 0 };
-    const directory = (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory);
-    const scripts = await scriptsAt(directory, await baseCommit(directory, surroundings.base));
-    const readings = await reader.read(scripts.map(({ source }) => Buffer.from(source)));
-    const nodes = readings.flatMap(reading => nodeOf(reading) ?? []);
-    // Other projects of the repository have histories of their own.
-    const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)));
-    surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`);
-    return { heads, tableExists: heads.length > 0 };
+const plan_batchOf = ({ bind, target, versionTable, versionTableExists }) => {
+    return { bind, target, versionTable, versionTableExists };
+};
+/** The plan of a database that was asked for. */
+function planIn(plans, bind) {
+    const plan = plans.get(bind);
+    if (!plan)
+        throw new Error(`There is no plan of ${bind}`);
+    return plan;
 }
-function divide({ inputs }, plan, state) {
-    state.division = segmentsOf(plan);
-    // A rehearsal rolls back, which only one transaction can be.
-    if (inputs.mode === 'rehearse')
-        return;
-    state.obstacles = state.division.obstacles;
-    state.segments = state.division.segments.map(segment => beforeItRuns(segment, 'planned'));
+/**
+ * The scripts that are imported, by their ids: the batch, and what has run before it. Raw Alembic imports the others,
+ * too; nothing of the batch can need what comes behind it, or beside it.
+ */
+function importedWith(databases, { project }) {
+    const heads = databases.flatMap(({ plan }) => plan.priorHeads);
+    const batch = databases.flatMap(({ plan }) => plan.revisions.map(({ id }) => id));
+    return new Set([...below(project.scripts, heads), ...batch]);
 }
 /** Tells the log of the batch of one database. */
-function planning_describe({ surroundings, targets }, plan, state) {
+function plan_describe({ surroundings }, { bind, plan }, several) {
     const { log } = surroundings;
     const { direction, priorHeads, newHeads, revisions } = plan;
-    const of = targets.length > 1 ? `${state.bind}: ` : '';
+    const of = several ? `${bind}: ` : '';
     if (revisions.length === 0)
         return log.info(`${of}The database is at ${nameHeads(priorHeads)}; nothing to do.`);
     const batch = count(revisions.length, 'revision');
     log.info(`${of}${direction} from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)}: ${batch}`);
 }
-/** Tells the log what each revision of it sends. */
-function describeSql({ surroundings, targets }, plan, state) {
-    const { log } = surroundings;
-    const of = targets.length > 1 ? `${state.bind}: ` : '';
-    for (const revision of plan.revisions) {
-        const { id, message, path, notRenderable } = revision;
-        const title = `${of}${id} ${message} (${path})`;
-        if (notRenderable)
-            log.info(`${title}: not rendered, ${notRenderable.reason}`);
-        else
-            log.group(title, abridged(ownStatements(revision).map(({ sql }) => sql)));
-    }
-    if (segments_isDivided(state))
-        log.group(`PostgreSQL runs it in ${state.segments.length} segments`, segmentLines(state));
-}
-function writeSql(step) {
-    const { result } = step;
-    const plans = result.databases.flatMap(({ bind, plan }) => (plan ? [{ bind, plan }] : []));
-    if (!plans.every(({ plan }) => isRendered(plan)))
-        return;
-    const scripts = plans.filter(({ plan }) => plan.revisions.length > 0);
-    const named = ({ bind, plan }) => plans.length > 1 ? `${sqlComment(`database ${bind}`)}\n${sqlScript(plan)}` : sqlScript(plan);
-    const file = step.write('sql', scripts.map(named).join('\n'), 'The file of the SQL');
-    if (file)
-        result.sqlFile = file;
+
+;// CONCATENATED MODULE: ./src/alembic/shown-path.ts
+
+/** A file for people: relative to the workspace where it lies inside it. */
+function shownPath(absolute) {
+    const inside = (0,external_node_path_namespaceObject.relative)(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute);
+    return inside.startsWith('..') ? absolute : inside.replaceAll('\\', '/');
 }
 
-;// CONCATENATED MODULE: ./src/report/blame.ts
-
+;// CONCATENATED MODULE: ./src/planning/scripts.ts
 
 
 
 
 /**
- * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
- * the sessions that it waited for, in words.
+ * Reads the files of scripts, each once: what is digested, looked up and run is made from these bytes.
+ * Throws a Failure where one cannot be read, or where only running one would tell its place and the inputs demand that
+ * it is vouched for before.
  */
-function failureOf({ message, revision, place, fromDatabase }, last, plan, { blockers = [], inSegments = false } = {}) {
-    const script = plan.revisions.find(each => each.id === revision);
-    const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision;
-    const subject = name === null ? 'env.py' : `Revision ${name}`;
-    const at = { ...(revision && { revision }), ...(place && { place }) };
-    const refused = fromDatabase ? last : undefined;
-    if (!refused?.error) {
-        const quotes = [{ of: 'python', text: message }];
-        return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), { ...at, quotes });
-    }
-    const { sql, error } = refused;
-    const details = { ...at, statement: { sql, ...error } };
-    if (notTransactional.has(error.code)) {
-        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut({ inSegments, ofTheTransaction: isAboutTheTransaction(sql, error.message) }) });
-    }
-    if (isTransient(error.code)) {
-        const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
-        return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
-            ...details,
-            transient: true,
-            quotes: blockers.map(text => ({ of: 'session', text })),
-            advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
-        });
-    }
-    return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
-        ...details,
-        advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
-    });
-}
-/** Says of statements that were found before anything ran that they cannot be part of one transaction. */
-function notTransactionalFailure([first, ...more], { inSegments = false } = {}) {
-    const { revision, line, text, why, ofTheTransaction } = first;
-    const name = `${revision.id}${revision.message && ` (${revision.message})`}`;
-    const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : '';
-    return new Failure('not-transactional', `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${sentence(why)}${others}`, {
-        revision: revision.id,
-        place: { file: revision.path, line },
-        quotes: [{ of: 'value', text: why }],
-        statement: { sql: text, code: '', message: '' },
-        advice: waysOut({ inSegments, ofTheTransaction }),
-    });
-}
-/** Says that a batch which needs segments cannot be rolled back as a whole, as a rehearsal is. */
-function notRehearsableFailure(obstacles) {
-    const { reason, message, details } = notTransactionalFailure(obstacles);
-    return new Failure(reason, `${message} A rehearsal is rolled back, and this could not be undone.`, {
-        ...details,
-        advice: 'Rehearse up to the revision before it (input `revision`), or apply the batch to a copy of the database.',
-    });
-}
-/** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
-function warningsOf({ databases }) {
-    const obstacles = databases.flatMap(({ obstacles = [], division }) => obstacles.map(obstacle => ({ ...obstacle, inSegments: division !== undefined })));
-    const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? []);
-    const at = (path, line) => `${path}${line === null ? '' : `:${line}`}`;
-    const refused = obstacles.map(({ revision, line, why, ...which }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(which)}`);
-    const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
-    return [...refused, ...halvesOf({ databases }), ...mentioned];
-}
-/** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */
-function waysOut({ inSegments = false, ofTheTransaction = false }) {
-    if (ofTheTransaction)
-        return 'The batch runs in a transaction of ours, in READ COMMITTED, which has begun before: take the statement out. Where rows have to stay as they are while the script reads them, it can lock them (`LOCK TABLE`, `SELECT … FOR UPDATE`).';
-    return inSegments
-        ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in an earlier revision; where the preview does not see that a script uses it, apply the batch up to that one first (input `revision`).'
-        : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.';
-}
-/** Ends with a full stop, whether or not the error's own words do. */
-const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
-/** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
-const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
-/** lock_not_available, deadlock_detected, serialization_failure. */
-const waited = new Set(['55P03', '40P01', '40001']);
-/** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
-const isTransient = (code = '') => waited.has(code);
-
-;// CONCATENATED MODULE: ./src/github/reviews.ts
-
-
-/**
- * Who may approve: those with a role in the repository or its organization. Anybody can review a public one; a private
- * one only they, whatever the workflow's token is told of members who conceal that they are.
- */
-const reviewers = new Set(['OWNER', 'MEMBER', 'COLLABORATOR']);
-/** Looks up reviews, each pull request once. */
-class Reviews {
-    repository;
-    cancelled;
-    #client;
-    #problems = new Map();
-    #files = new Map();
-    constructor(token, repository, cancelled) {
-        this.repository = repository;
-        this.cancelled = cancelled;
-        this.#client = client(token);
-        // It is awaited later, if ever.
-        this.#client.catch(() => { });
-    }
-    /**
-     * What is missing for a file to have been reviewed: a merged pull request that brought it, approved in its final head
-     * commit by somebody else than its author, with these very bytes in that head. undefined: nothing.
-     * Throws what GitHub answers.
-     */
-    async missing({ path, commit, blobs }) {
-        const octokit = await this.#client;
-        const { data: pulls } = await octokit.rest.repos.listPullRequestsAssociatedWithCommit({
-            ...this.repository,
-            commit_sha: commit,
-            request: this.#request(),
-        });
-        const merged = pulls.filter(pull => pull.merged_at);
-        if (merged.length === 0) {
-            const what = `no merged pull request has brought it (it was last changed by commit ${commit.slice(0, 12)})`;
-            return pulls[0] ? { pullRequest: pulls[0].number, what } : { what };
-        }
-        let closest;
-        for (const { number } of merged) {
-            const what = await this.#problemWith(number, path, blobs);
-            if (!what)
-                return undefined;
-            closest ??= { pullRequest: number, what };
-        }
-        return closest;
-    }
-    async #problemWith(number, path, blobs) {
-        const blob = (await remembered(this.#files, number, () => this.#filesOf(number))).get(path);
-        if (blob === undefined)
-            return 'it does not change this script';
-        if (blob === null || !blobs.includes(blob))
-            return 'its final head has another version of this script than will run';
-        return remembered(this.#problems, number, () => this.#approvalProblem(number));
-    }
-    async #approvalProblem(number) {
-        const at = { ...this.repository, pull_number: number, request: this.#request() };
-        const octokit = await this.#client;
-        const { data: pull } = await octokit.rest.pulls.get(at);
-        const reviews = await octokit.paginate(octokit.rest.pulls.listReviews, { ...at, per_page: 100 });
-        const [author, head] = [pull.user?.login, pull.head.sha];
-        // Oldest first; a comment takes no opinion back.
-        const latest = new Map(reviews
-            .filter(({ state }) => !['COMMENTED', 'PENDING'].includes(state))
-            .map(review => [review.user?.login ?? '', review]));
-        const approvals = [...latest.values()].filter(({ state }) => state === 'APPROVED');
-        if (approvals.length === 0)
-            return 'it has no approval';
-        const byOthers = approvals.filter(({ user }) => user && user.login !== author);
-        if (byOthers.length === 0)
-            return 'nobody but its author has approved it';
-        const isMember = (association) => pull.base?.repo?.private || !association || reviewers.has(association);
-        const byMembers = byOthers.filter(review => isMember(review.author_association));
-        if (byMembers.length === 0)
-            return 'it is approved only by people without a role in this repository';
-        const ofHead = byMembers.filter(review => review.commit_id === head);
-        return ofHead.length > 0 ? '' : `its approval is not of its final head commit ${head.slice(0, 12)}`;
-    }
-    /** The blobs of a pull request's files, by path; null for one that it removes. */
-    async #filesOf(number) {
-        const octokit = await this.#client;
-        const files = await octokit.paginate(octokit.rest.pulls.listFiles, {
-            ...this.repository,
-            pull_number: number,
-            per_page: 100,
-            request: this.#request(),
-        });
-        return new Map(files.map(({ filename, sha, status }) => [filename, status === 'removed' ? null : sha]));
-    }
-    #request() {
-        return { signal: deadline(this.cancelled) };
-    }
-}
-function remembered(known, number, find) {
-    const found = known.get(number) ?? find();
-    known.set(number, found);
-    return found;
-}
-/** Why GitHub could not be asked, and what would help, in words. */
-function reviewProblem(error) {
-    const { status } = error;
-    const problem = `GitHub could not be asked for the reviews: ${messageOf(error)}.`;
-    return status === 403 || status === 404
-        ? `${problem} The job needs \`permissions: { contents: read, pull-requests: read }\`.`
-        : problem;
-}
-
-;// CONCATENATED MODULE: ./src/review.ts
-
-
-
-
-
-
-/**
- * Demands of every script of the batch that it came by a reviewed pull request. Alembic imports the others as well: those
- * that are not as they were when the databases' heads were added have to be reviewed, too. Scripts that are older than
- * the adoption of the rule are exempt as they were then. Throws a Failure `not-reviewed` that names each script, its
- * pull request and what is missing.
- */
-async function requireReview(step) {
-    const { inputs, surroundings, scripts, imported, targets } = step;
-    const { requireReview: rule, githubToken } = inputs;
-    if (!rule)
-        return;
-    const plans = targets.flatMap(({ state }) => state.plan ?? []);
-    const batch = new Set(plans.flatMap(({ revisions }) => revisions.map(({ id }) => id)));
-    const exempt = new Set(rule === true ? [] : await olderThan(step, rule.since));
-    const ids = new Set([...batch, ...imported]);
-    const asked = [...ids].flatMap(id => scripts.get(id) ?? []).filter(({ file }) => !exempt.has(file));
-    const heads = plans.flatMap(({ priorHeads }) => priorHeads);
-    const asBefore = asked.every(({ id }) => batch.has(id)) ? new Set() : await unchangedSince(step, heads);
-    const [owner = '', repo = ''] = surroundings.repository.split('/');
-    const reviews = new Reviews(githubToken, { owner, repo }, surroundings.signal);
-    const history = new History(process.env.GITHUB_WORKSPACE ?? process.cwd());
-    await history.requireCommitted((0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory));
-    const lines = [];
-    for (const script of asked) {
-        if (!batch.has(script.id) && asBefore.has(script.file))
-            continue;
-        const missing = await missingOf(script.file, step.bytesOf(script), history, reviews);
-        if (missing)
-            lines.push(told(script, batch.has(script.id), missing));
-    }
-    if (lines.length === 0)
-        return surroundings.log.info('Every script of the batch was reviewed.');
-    throw new Failure('not-reviewed', lines.join('\n'), {
-        advice: 'Bring each script by a pull request that somebody else approves in its final state. Scripts older than this rule are exempt with `require-review: since:REVISION`.',
-    });
-}
-async function missingOf(file, bytes, history, reviews) {
-    let version;
-    try {
-        version = await history.versionOf(file, bytes);
-    }
-    catch (error) {
-        if (!(error instanceof Failure) || error.reason !== 'not-reviewed')
+async function readScripts(files, reader, inputs) {
+    const scripts = files.map(file => ({ file, bytes: scripts_bytesOf(file) }));
+    const isDemanding = demandOf(inputs) !== undefined;
+    const readings = await reader.read(scripts.map(({ bytes }) => bytes)).catch((error) => {
+        // A Python that needs more than `-I -S` leaves it: its scripts are learned by their import.
+        if (isDemanding)
             throw error;
-        return { what: error.message.replace(/\.$/, '') };
-    }
-    try {
-        return await reviews.missing(version);
-    }
-    catch (error) {
-        throw new Failure('not-reviewed', reviewProblem(error), { cause: error });
-    }
-}
-/** The files of the scripts below a revision that have the bytes which they had wherever it was added. */
-async function olderThan(step, since) {
-    const { scripts } = step;
-    const [id, ...more] = [...scripts.keys()].filter(each => each === since || each.startsWith(since));
-    if (id === undefined || more.length > 0) {
-        throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`);
-    }
-    const older = below(scripts, [id]);
-    older.delete(id);
-    const asThen = await unchangedSince(step, [id]);
-    return [...scripts.values()].filter(script => older.has(script.id) && asThen.has(script.file)).map(({ file }) => file);
-}
-function told({ id, message, path }, isOfBatch, { pullRequest, what }) {
-    const role = isOfBatch ? '' : ', which is not of the batch and is imported with it';
-    const by = pullRequest ? `pull request #${pullRequest}: ` : '';
-    return `Revision ${id}${message && ` (${message})`}, ${path}${role}: ${by}${what}.`;
-}
-
-;// CONCATENATED MODULE: ./node_modules/is-network-error/index.js
-const objectToString = Object.prototype.toString;
-
-const isError = value => objectToString.call(value) === '[object Error]';
-
-const errorMessages = new Set([
-	'network error', // Chrome
-	'NetworkError when attempting to fetch resource.', // Firefox
-	'The Internet connection appears to be offline.', // Safari 16
-	'Network request failed', // `cross-fetch`
-	'fetch failed', // Undici (Node.js)
-	'terminated', // Undici (Node.js)
-	' A network error occurred.', // Bun (WebKit)
-	'Network connection lost', // Cloudflare Workers (fetch)
-]);
-
-function isNetworkError(error) {
-	const isValid = error
-		&& isError(error)
-		&& error.name === 'TypeError'
-		&& typeof error.message === 'string';
-
-	if (!isValid) {
-		return false;
-	}
-
-	const {message, stack} = error;
-
-	// Safari 17+ has generic message but no stack for network errors
-	if (message === 'Load failed' || (message.startsWith('Load failed (') && message.endsWith(')'))) {
-		return stack === undefined
-			// Sentry adds its own stack trace to the fetch error, so also check for that
-			|| '__sentry_captured__' in error;
-	}
-
-	// Deno network errors start with specific text
-	if (message.startsWith('error sending request for url')) {
-		return true;
-	}
-
-	// Chrome: exact "Failed to fetch" or with hostname: "Failed to fetch (example.com)"
-	if (message === 'Failed to fetch' || (message.startsWith('Failed to fetch (') && message.endsWith(')'))) {
-		return true;
-	}
-
-	// Standard network error messages
-	return errorMessages.has(message);
-}
-
-;// CONCATENATED MODULE: ./node_modules/p-retry/index.js
-
-
-function validateRetries(retries) {
-	if (typeof retries === 'number') {
-		if (retries < 0) {
-			throw new TypeError('Expected `retries` to be a non-negative number.');
-		}
-
-		if (Number.isNaN(retries)) {
-			throw new TypeError('Expected `retries` to be a valid number or Infinity, got NaN.');
-		}
-
-		// Not `Number.isSafeInteger`, which would reject a huge `retries`. That is accepted on purpose and behaves as effectively forever.
-		// eslint-disable-next-line unicorn/prefer-number-is-safe-integer
-		if (Number.isFinite(retries) && !Number.isInteger(retries)) {
-			throw new TypeError('Expected `retries` to be a non-negative integer or Infinity.');
-		}
-	} else if (retries !== undefined) {
-		throw new TypeError('Expected `retries` to be a number or Infinity.');
-	}
-}
-
-function validateNumberOption(name, value, {allowInfinity = false} = {}) {
-	if (typeof value !== 'number' || Number.isNaN(value)) {
-		throw new TypeError(`Expected \`${name}\` to be a number${allowInfinity ? ' or Infinity' : ''}.`);
-	}
-
-	if (!allowInfinity && !Number.isFinite(value)) {
-		throw new TypeError(`Expected \`${name}\` to be a finite number.`);
-	}
-
-	if (value < 0) {
-		throw new TypeError(`Expected \`${name}\` to be \u{2265} 0.`);
-	}
-}
-
-function validateOption(name, value, type) {
-	// `null` means "not provided", as it does for the other options. `unref` needs this because it is the one option with no default of its own.
-	if (value === undefined || value === null) {
-		return;
-	}
-
-	if (typeof value !== type) {
-		throw new TypeError(`Expected \`${name}\` to be a ${type}.`);
-	}
-}
-
-function validateSignal(value) {
-	// `null` means "not provided", as it does for the other options.
-	if (value === undefined || value === null) {
-		return;
-	}
-
-	// Duck typed rather than `instanceof`, so a signal from another realm still works. All three methods are checked because `removeEventListener` is called from inside a timer callback, where a `TypeError` would be an uncaught exception rather than a rejection the caller could catch.
-	if (typeof value.throwIfAborted !== 'function'
-		|| typeof value.addEventListener !== 'function'
-		|| typeof value.removeEventListener !== 'function') {
-		throw new TypeError('Expected `signal` to be an AbortSignal.');
-	}
-}
-
-class AbortError extends Error {
-	constructor(message) {
-		super(typeof message === 'string' ? message : undefined);
-
-		this.name = 'AbortError';
-
-		if (message instanceof Error) {
-			this.originalError = message;
-			({message} = message);
-		} else {
-			// Created here, so it already captures every caller frame. Copying `this.stack` instead would only rewrite the header, which is rendered lazily from `name` and `message` at read time. It also stringifies a non-string message, so reuse its result below.
-			this.originalError = new Error(message);
-			({message} = this.originalError);
-
-			// The caller sees this error, so the frame for this constructor is dropped where the runtime supports it. Left in, the top frame blames p-retry for an error the caller threw. An error the caller passed keeps its own stack, which points at their throw site already. V8-only, hence the lint exception, and the optional call leaves the stack as it is where it is missing.
-			// eslint-disable-next-line unicorn/no-nonstandard-builtin-properties
-			Error.captureStackTrace?.(this.originalError, AbortError);
-		}
-
-		this.message = message;
-	}
-}
-
-// `setTimeout` cannot represent a longer delay and fires it right away instead, which turns a long backoff into a tight retry loop. Cap at the largest value it can still hold.
-const maximumDelay = (2 ** 31) - 1;
-
-function calculateDelay(retriesConsumed, options) {
-	// Nothing to wait for, and multiplying by a factor that has grown to `Infinity` would give `NaN`.
-	if (options.minTimeout === 0) {
-		return 0;
-	}
-
-	// `retriesConsumed` starts at 0 and only ever counts up, so the first retry is already attempt 1.
-	const attempt = retriesConsumed + 1;
-	const random = options.randomize ? (Math.random() + 1) : 1;
-
-	const timeout = Math.round(random * options.minTimeout * (options.factor ** (attempt - 1)));
-
-	// `maxTimeout` rounds up, so a fractional cap still gives a whole number of milliseconds. Rounding down would turn a cap below 1 into no timer at all, which never yields to the event loop. `Math.ceil(Infinity)` is `Infinity`.
-	return Math.min(timeout, Math.ceil(options.maxTimeout), maximumDelay);
-}
-
-function calculateRemainingTime(start, max) {
-	return Number.isFinite(max) ? max - (performance.now() - start) : max;
-}
-
-async function delayForRetry(delay, options) {
-	if (delay <= 0) {
-		return;
-	}
-
-	await new Promise((resolve, reject) => {
-		// Registered with `once`, so it removes itself when it fires.
-		const onAbort = () => {
-			clearTimeout(timeoutToken);
-			reject(options.signal.reason);
-		};
-
-		const timeoutToken = setTimeout(() => {
-			options.signal?.removeEventListener('abort', onAbort);
-			resolve();
-		}, delay);
-
-		if (options.unref) {
-			timeoutToken.unref?.();
-		}
-
-		options.signal?.addEventListener('abort', onAbort, {once: true});
-	});
-}
-
-// Stringifying a thrown value can itself throw, for an object with no usable `toString`. That must never be allowed to replace the failure the caller is actually dealing with.
-//
-// A thrown value whose own accessors or proxy traps throw is not supported, here or anywhere else. It comes from the caller's own code, so it is not something to defend against.
-function stringifyThrownValue(value) {
-	try {
-		return String(value);
-	} catch {
-		return Object.prototype.toString.call(value);
-	}
-}
-
-// `AbortError` wraps the error the caller actually wants, and the wrappers can be nested, so keep unwrapping until the cause is reached. Otherwise an `AbortError` would escape `pRetry` and a `catch` doing `error instanceof AbortError` would read a real failure as a cancellation.
-//
-// Two wrappers whose `originalError` points at each other are not supported, like the thrown values above.
-function unwrapAbortError(error) {
-	let cause = error;
-
-	// A wrapper with no error to unwrap to is the cause as far as it goes.
-	while (cause instanceof AbortError && cause.originalError instanceof Error) {
-		cause = cause.originalError;
-	}
-
-	return cause;
-}
-
-async function onAttemptFailure({error, attemptNumber, retriesConsumed, startTime, options}) {
-	// The signal is checked after the operation and after every callback, so a cancellation is never reported as an operation failure or a callback's decision, and no callback runs after it. The last check also guards the delay, whose abort listener never fires on a signal that is already aborted.
-	const abortIfNeeded = () => {
-		options.signal?.throwIfAborted();
-	};
-
-	const normalizedError = error instanceof Error
-		? error
-		: new TypeError(`Non-error was thrown: "${stringifyThrownValue(error)}". You should only throw errors.`);
-
-	// Checked before unwrapping an `AbortError`, because the reason a caller aborted with is final. Unwrapping it would replace the reason they chose with whatever is inside it, and it would also let an `AbortError` from the operation outrank a cancellation the caller asked for.
-	abortIfNeeded();
-
-	if (normalizedError instanceof AbortError) {
-		throw unwrapAbortError(normalizedError);
-	}
-
-	// `retriesConsumed` only ever advances while `retriesLeft` is above 0, so this is never negative. `Infinity` minus a finite count is `Infinity`, so an unlimited budget needs no special case.
-	const retriesLeft = options.retries - retriesConsumed;
-
-	// A `TypeError` normally means the operation itself is broken rather than the thing it was trying to reach, so retrying it does not help. A network `TypeError` is the exception, and its message differs per runtime, so it has to be recognised rather than assumed.
-	const isRetriableError = !(normalizedError instanceof TypeError) || isNetworkError(normalizedError);
-
-	// Out of time already, out of retries, or a failure that is never retried, so the delay is 0 and the callbacks are told that no retry follows. Only computed when a retry can still follow, so a randomized delay does not draw from `Math.random` for a wait that is never taken.
-	const timeLeft = calculateRemainingTime(startTime, options.maxRetryTime);
-	const delayTime = isRetriableError && timeLeft > 0 && retriesLeft > 0 ? calculateDelay(retriesConsumed, options) : 0;
-
-	const consumeRetryContext = Object.freeze({
-		error: normalizedError,
-		attemptNumber,
-		retriesLeft,
-		retriesConsumed,
-		retryDelay: delayTime,
-	});
-
-	// No answer means no opinion, so fall back to the default. Treating it as `false` instead would leave `retries` uncounted and let the loop run forever.
-	const consumeRetry = (await options.shouldConsumeRetry(consumeRetryContext)) ?? true;
-
-	abortIfNeeded();
-
-	const effectiveDelay = consumeRetry ? delayTime : 0;
-	const context = Object.freeze({
-		error: normalizedError,
-		attemptNumber,
-		retriesLeft,
-		retriesConsumed,
-		retryDelay: effectiveDelay,
-	});
-
-	await options.onFailedAttempt(context);
-
-	abortIfNeeded();
-
-	const remainingTime = calculateRemainingTime(startTime, options.maxRetryTime);
-
-	// No time or budget left, or a failure that retrying cannot help with.
-	if (
-		!isRetriableError
-		|| remainingTime <= 0
-		|| retriesLeft <= 0
-	) {
-		throw normalizedError;
-	}
-
-	const shouldRetry = await options.shouldRetry(context);
-
-	abortIfNeeded();
-
-	if (!shouldRetry) {
-		throw normalizedError;
-	}
-
-	const remainingTimeAfterShouldRetry = calculateRemainingTime(startTime, options.maxRetryTime);
-
-	if (remainingTimeAfterShouldRetry <= 0) {
-		throw normalizedError;
-	}
-
-	if (!consumeRetry) {
-		return false;
-	}
-
-	await delayForRetry(Math.min(effectiveDelay, remainingTimeAfterShouldRetry), options);
-
-	return true;
-}
-
-async function pRetry(input, options = {}) {
-	options = {...options};
-
-	// Applied before validating, so that `null` means "not provided" here as it does for every other option.
-	options.retries ??= 10;
-
-	validateRetries(options.retries);
-
-	if (Object.hasOwn(options, 'forever')) {
-		throw new Error('The `forever` option is no longer supported. For many use-cases, you can set `retries: Infinity` instead.');
-	}
-
-	options.factor ??= 2;
-	options.minTimeout ??= 1000;
-	options.maxTimeout ??= Infinity;
-	options.maxRetryTime ??= Infinity;
-	options.randomize ??= false;
-	options.onFailedAttempt ??= () => {};
-	options.shouldRetry ??= () => true;
-	options.shouldConsumeRetry ??= () => true;
-
-	// Validate the options that have a runtime type to check.
-	validateOption('onFailedAttempt', options.onFailedAttempt, 'function');
-	validateOption('shouldRetry', options.shouldRetry, 'function');
-	validateOption('shouldConsumeRetry', options.shouldConsumeRetry, 'function');
-	validateOption('randomize', options.randomize, 'boolean');
-	validateOption('unref', options.unref, 'boolean');
-	validateSignal(options.signal);
-	validateNumberOption('factor', options.factor);
-	validateNumberOption('minTimeout', options.minTimeout);
-	validateNumberOption('maxTimeout', options.maxTimeout, {allowInfinity: true});
-	validateNumberOption('maxRetryTime', options.maxRetryTime, {allowInfinity: true});
-
-	// A negative factor is rejected above, so this only catches `0`. Treat it as `1` to keep the delay constant instead of dropping to zero after the first retry.
-	if (options.factor === 0) {
-		options.factor = 1;
-	}
-
-	options.signal?.throwIfAborted();
-
-	let attemptNumber = 0;
-	let retriesConsumed = 0;
-	const startTime = performance.now();
-
-	// A consumed count is always finite, so `Infinity` keeps this true and needs no special case.
-	while (retriesConsumed <= options.retries) {
-		attemptNumber++;
-
-		try {
-			options.signal?.throwIfAborted();
-
-			const result = await input(attemptNumber);
-
-			options.signal?.throwIfAborted();
-
-			return result;
-		} catch (error) {
-			if (await onAttemptFailure({
-				error,
-				attemptNumber,
-				retriesConsumed,
-				startTime,
-				options,
-			})) {
-				retriesConsumed++;
-			}
-		}
-	}
-
-	// Unreachable: `onAttemptFailure` throws once `retriesLeft` reaches 0, which is the same state the loop condition tests, so the loop is always left by a throw. Kept as a guard against a future change to either side breaking that pairing.
-	throw new Error('Retry attempts exhausted without throwing an error.');
-}
-
-function makeRetriable(function_, options) {
-	return function (...arguments_) {
-		return pRetry(() => function_.apply(this, arguments_), options);
-	};
-}
-
-;// CONCATENATED MODULE: ./src/deploy-lock.ts
-
-
-/** Waits for a lock that keeps other deploys out, until the transaction of `client` has it. Throws a Failure. */
-const takeLock = (step, target, client, key) => waitForLock(client, key, () => tellAndSettle(step, target, key), step.surroundings.signal);
-/** While it is waited for: says who has it, and ends what holds it for nobody any more. */
-async function tellAndSettle(step, target, key) {
-    const holder = await target.holderOf(key);
-    step.surroundings.log.info(`Waiting for another deploy of this database${holder && `: ${holder}`}.`);
-    await settleLeftovers(step, { inTheWay: true });
-    return holder;
-}
-
-;// CONCATENATED MODULE: ./src/second-connection.ts
-
-
-
-
-
-/** How long the second connection may take to begin, in milliseconds: a pooler may have no server process left for it. */
-const second_connection_patience = 5_000;
-/**
- * A second connection to one database, in an idle READ COMMITTED transaction. It holds a lock that every apply takes
- * first, and so it can read the heads behind the COMMIT before any other deploy has moved them. The transaction holds
- * no snapshot, so that CREATE INDEX CONCURRENTLY does not wait for it; a lock of a session would not survive a pooler.
- */
-class SecondConnection {
-    target;
-    client;
-    constructor(target, client) {
-        this.target = target;
-        this.client = client;
-    }
-    /**
-     * Connects and waits for the lock. Throws a Failure `connection-failed` where the connection cannot be had or is lost,
-     * `lock-timeout` or `cancelled` as `takeLock` does.
-     */
-    static async open(step, target) {
-        const client = await target.connectForLock();
-        try {
-            target.leaveWhenCancelled(client);
-            await beginReading(client);
-            await takeLock(step, target, client, lockKeys.second);
-            await client.query(timeouts);
-            const second = new SecondConnection(target, client);
-            // Where the batch's own connection breaks, what became of it may take long to find out: others go on meanwhile.
-            target.client?.once('end', () => setTimeout(() => void second.end(), second_connection_patience).unref());
-            return second;
-        }
-        catch (error) {
-            await disconnect(client);
-            if (error instanceof Failure)
-                throw error;
-            throw new Failure('connection-failed', `The second connection to the database cannot be used: ${messageOf(error)}.`, { cause: error });
-        }
-    }
-    /** Says that the connection is there. Throws a Failure where it is not. */
-    async check() {
-        try {
-            await this.client.query('SELECT 1');
-        }
-        catch (error) {
-            if (isServerError(error))
-                throw error;
-            throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
-                advice: 'Another deploy may have begun: look for it. Run the step again.',
-                cause: error,
-            });
-        }
-    }
-    end() {
-        return disconnect(this.client);
-    }
-}
-/** For what is read behind the COMMIT: whoever is in the way then is not waited for long. */
-const timeouts = `SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'`;
-/** Begins the transaction. Throws where that takes too long. */
-async function beginReading(client) {
-    const settings = ['tcp_keepalives_idle = 30', 'tcp_keepalives_interval = 10', 'tcp_keepalives_count = 3'];
-    const all = ['idle_in_transaction_session_timeout = 0', ...settings].map(each => `SET LOCAL ${each}`);
-    const begun = client.query(`BEGIN ISOLATION LEVEL READ COMMITTED; ${all.join('; ')}`);
-    begun.catch(() => { });
-    await inTime(begun, 'the server has none left for it');
-}
-async function inTime(action, otherwise) {
-    let timer;
-    const late = new Promise((_, reject) => {
-        timer = setTimeout(() => reject(new Error(otherwise)), second_connection_patience);
+        return scripts.map(() => scripts_unread);
     });
-    try {
-        return await Promise.race([action, late]);
-    }
-    finally {
-        clearTimeout(timer);
-    }
-}
-/**
- * One for each database, in the order of the locks. Where it cannot be had, the log says what that means, and an apply
- * goes on without it; not in segments, where it has the deploy lock. Throws a Failure.
- */
-async function openSecondConnections(step) {
-    const opened = new Map();
-    try {
-        for (const target of inLockOrder(step.targets)) {
-            try {
-                const second = await SecondConnection.open(step, target);
-                opened.set(target, second);
-                second.client.once('end', () => second_connection_lost(step, target, opened));
-            }
-            catch (error) {
-                const isOptional = error instanceof Failure && error.reason === 'connection-failed' && !step.runsInSegments;
-                if (!isOptional)
-                    throw error;
-                await step.throwIfCancelled();
-                doWithout(step, error.message);
-            }
-        }
-        return opened;
-    }
-    catch (error) {
-        await endSecondConnections(opened);
-        throw error;
-    }
-}
-/** Without one of these locks a run would keep others waiting for nothing, so all go. */
-function second_connection_lost(step, target, opened) {
-    if (!opened.has(target))
-        return;
-    if (!step.runsInSegments && !step.surroundings.signal.aborted)
-        doWithout(step, 'It was lost.');
-    void endSecondConnections(opened);
-}
-/** A pooler may have had one server process for both: then the batch goes first, and the other connection goes. */
-async function giveWay(step, opened, begun) {
-    const timer = setTimeout(() => {
-        if (step.runsInSegments || opened.size === 0)
-            return;
-        doWithout(step, 'The batch’s own transaction could not begin beside it.');
-        void endSecondConnections(opened);
-    }, second_connection_patience);
-    try {
-        await begun;
-    }
-    finally {
-        clearTimeout(timer);
-    }
-}
-async function endSecondConnections(opened) {
-    const all = [...opened.values()];
-    opened.clear();
-    await Promise.all(all.map(second => second.end()));
-}
-const doWithout = ({ surroundings }, why) => surroundings.log.info(`No second connection: another deploy may come between the COMMIT and the look at the heads behind it. ${why}`);
-
-;// CONCATENATED MODULE: ./src/behind-commit.ts
-
-
-
-
-
-
-
-
-/** How long a database is asked for its heads behind the COMMIT, in milliseconds. */
-const behind_commit_patience = 5_000;
-/**
- * Reads the heads of what was committed, on connections that had no part in it: triggers and cursors of the batch can
- * act inside the COMMIT, and what the databases hold then is what is said. Where they cannot be read, the log says so.
- * Throws a Failure `drift` where they are not the batch's; the outcome is `applied` all the same.
- */
-async function readBehindCommit(step, seconds) {
-    const { result, targets } = step;
-    const moved = targets.filter(({ state }) => state.plan.revisions.length > 0);
-    await allOf(moved.map(async (target) => {
-        const { state } = target;
-        const heads = await behind_commit_headsOf(step, target, seconds.get(target)?.client);
-        state.reread = heads !== undefined;
-        state.newHeads = heads ?? state.plan.newHeads;
-    }));
-    const [first] = moved.filter(({ state }) => !sameHeads(state.newHeads, state.plan.newHeads));
-    if (!first)
-        return;
-    const { bind, newHeads, plan } = first.state;
-    const which = targets.length > 1 ? `the database ${bind}` : 'the database';
-    result.outcome = 'applied';
-    throw new Failure('drift', `The batch is committed, and behind the COMMIT ${which} is at ${nameHeads(newHeads)} and not at ${nameHeads(plan.newHeads)}: something has moved the version table in the COMMIT or at once behind it.`, {
-        advice: 'Look for a trigger that writes into the version table, and for somebody who migrates without the deploy lock. What the batch did is there: alembic stamp sets the version table right.',
-        ...(targets.length > 1 && { bind }),
+    return scripts.map(({ file, bytes }, index) => {
+        const { values, computed, doc } = readings[index] ?? scripts_unread;
+        const { revision, down_revision } = values;
+        const isRead = computed.length === 0 && revision !== undefined && down_revision !== undefined;
+        if (!isRead)
+            requireNothingOf(file, computed, inputs);
+        const known = isRead ? { ...values, revision, down_revision } : undefined;
+        return { file, bytes, digest: scriptDigest(bytes), values: known, doc };
     });
 }
-/** undefined where they cannot be read. */
-async function behind_commit_headsOf(step, target, second) {
-    const { log, signal } = step.surroundings;
-    const unread = (error) => void log.info(`The heads were not read again behind the COMMIT: ${messageOf(error)}.`);
-    try {
-        if (second)
-            return await read(second, target);
-    }
-    catch (error) {
-        if (isServerError(error))
-            return unread(error);
-        // It was lost, which has been told.
-    }
-    let why = new Error('there is no connection');
-    const heads = await keepAsking({ patience: behind_commit_patience, signal }, () => target
-        .aside(async (client) => {
-        await beginReading(client);
-        await client.query(timeouts);
-        return await read(client, target);
-    })
-        .catch(error => {
-        why = error;
-        throw error;
-    }));
-    return heads ?? unread(why);
-}
-/** Throws where the server is a standby: it may not know yet what its primary has done. */
-async function read(client, { relation }) {
-    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
-    if (rows[0]?.standby)
-        throw new Error('the server that answers is a standby');
-    return relation ? (await readRelation(client, relation)).heads : [];
-}
-
-;// CONCATENATED MODULE: ./src/postgres/transaction.ts
-
-
-
 /**
- * The one transaction that the batch becomes part of, on a client that is used for nothing else.
- * Statements between `begin` and `commit` are the gate's.
+ * What runs is what was read; whoever has written into the file since meant something else. Throws a Failure
+ * `plan-changed`.
  */
-class Transaction {
-    client;
-    pid;
-    settings;
-    lockTimeout;
-    constructor(client, 
-    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
-    pid, 
-    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
-    settings, 
-    /** Milliseconds; 0 is no limit. */
-    lockTimeout) {
-        this.client = client;
-        this.pid = pid;
-        this.settings = settings;
-        this.lockTimeout = lockTimeout;
-    }
-    #id;
-    /** Committed or prepared: nothing of it is left on the connection. */
-    #over = false;
-    /** The transaction's id (xid8), after `identify`. */
-    get id() {
-        return this.#id;
-    }
-    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
-    static async begin(client, { lockTimeout, statementTimeout }) {
-        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        const { rows } = await client.query(`SELECT
-      pg_catalog.current_setting('transaction_read_only') AS read_only,
-      pg_catalog.pg_is_in_recovery()::text AS standby,
-      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
-      pg_catalog.pg_backend_pid()::text AS pid`);
-        const { read_only, standby, synchronous_commit, pid } = rows[0];
-        if (read_only === 'on') {
-            throw new Failure('not-permitted', standby === 'true'
-                ? 'The server is a standby: nothing can be written to it.'
-                : 'The database or the role is read-only (default_transaction_read_only is on).', {
-                advice: standby === 'true'
-                    ? 'Let database-url lead to the primary.'
-                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
-            });
-        }
-        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
-        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
-        const settings = [
-            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
-            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
-            'SET LOCAL idle_in_transaction_session_timeout = 0',
-            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
-            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
-            'SET LOCAL tcp_keepalives_idle = 30',
-            'SET LOCAL tcp_keepalives_interval = 10',
-            'SET LOCAL tcp_keepalives_count = 3',
-        ];
-        await together(client, settings);
-        // From 14, and only where the platform can tell that a client has gone.
-        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
-        if (await isAccepted(client, checkConnection))
-            settings.push(checkConnection);
-        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
-        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
-    }
-    /** Gives the transaction its id. */
-    async identify() {
-        this.#id = await this.#currentId();
-    }
-    /** Begins another one behind a COMMIT, with the same settings. */
-    async beginNext() {
-        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
-        this.#over = false;
-        await this.identify();
-    }
-    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
-    async checkConstraints() {
-        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
-    }
-    /**
-     * Throws a Failure when the connection is not in the transaction that was begun. Resolves to the cursors WITH HOLD that
-     * are open: PostgreSQL runs what is left of their queries inside the COMMIT.
-     */
-    async checkIdentity() {
-        const { rows } = await this.client.query(`SELECT ${currentId},
-      ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`);
-        const { id, cursors } = rows[0];
-        if (id === this.id)
-            return cursors;
-        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
-            advice: 'Please report this with the script that ran.',
-        });
-    }
-    /** Runs what is left of a cursor's query, as the COMMIT would. Throws what PostgreSQL answers. */
-    async exhaust(cursor) {
-        await this.client.query(`MOVE FORWARD ALL IN ${identifier(cursor)}`);
-    }
-    /**
-     * Clears what scripts have left in the session: cursors, settings, prepared statements, locks, temporary relations. It would
-     * outlive the transaction on a pooled connection, and what comes now is not to be read through it. Throws what
-     * PostgreSQL answers.
-     */
-    async clearSession() {
-        const unlock = 'SELECT pg_catalog.pg_advisory_unlock_all()';
-        await together(this.client, ['CLOSE ALL', ...this.#cleared, 'DEALLOCATE ALL', unlock, 'DISCARD TEMP']);
-    }
-    /** What comes now is not for a script's SET ROLE, for one. */
-    async clearSettings() {
-        await together(this.client, this.#cleared);
-    }
-    get #cleared() {
-        // The role of the connection's start need not be that of the session: ALTER ROLE … SET role.
-        return ['RESET SESSION AUTHORIZATION', 'RESET ROLE', 'RESET ALL', ...this.settings];
-    }
-    /**
-     * Commits. Resolves only when PostgreSQL has answered COMMIT.
-     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
-     */
-    async commit() {
-        let command;
-        try {
-            command = (await this.client.query('COMMIT')).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
-                statement: {
-                    sql: 'COMMIT',
-                    code: error.code ?? '',
-                    message: error.message,
-                    ...(error.detail && { detail: error.detail }),
-                },
-                cause: error,
-            });
-        }
-        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
-        if (command !== 'COMMIT') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
-        }
-        this.#over = true;
-    }
-    /**
-     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
-     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
-     */
-    async prepare(gid) {
-        let command;
-        try {
-            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw refusedToPrepare(error);
-        }
-        if (command !== 'PREPARE') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
-        }
-        this.#over = true;
-    }
-    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
-    async end() {
-        if (!this.#over) {
-            await Promise.race([
-                // In one message, since a pooler may give the next one to another server connection.
-                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
-                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
-            ]);
-        }
-        await disconnect(this.client);
-    }
-    async #currentId() {
-        const { rows } = await this.client.query(`SELECT ${currentId}`);
-        return rows[0].id;
-    }
-}
-const currentId = 'pg_catalog.pg_current_xact_id()::text AS id';
-function refusedToPrepare(error) {
-    const { code = '', message, detail } = error;
-    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
-    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
-    if (code === '42710') {
-        return new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
-            statement,
-            advice: 'Somebody else has prepared a transaction under this name, which whoever may connect can do: pg_prepared_xacts has its owner, who can end it by ROLLBACK PREPARED, as a superuser can. Run the step again: its name will be another one.',
-            cause: error,
-        });
-    }
-    return code === '0A000'
-        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
-            statement,
-            advice: 'Take that out of the migration, or set two-phase: never.',
-            cause: error,
-        })
-        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
-            statement,
-            cause: error,
-        });
-}
-/** Several statements in one message, and so in one round trip. */
-const together = (client, statements) => client.query(statements.join('; '));
-const quote = (text) => `'${text.replaceAll("'", "''")}'`;
-async function checkTimeout(client, input, setting, value) {
-    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
-        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
-            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
-        });
-    }
-}
-async function isAccepted(client, sql) {
-    const savepoint = 'SAVEPOINT atomic_upgrade_try';
-    try {
-        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
-        return true;
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
-        return false;
-    }
-}
-
-;// CONCATENATED MODULE: ./src/plan/standing-index.ts
-
-
-const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
-/** What a statement makes; undefined where it is no CREATE INDEX CONCURRENTLY, or leaves the name to the server. */
-function indexMadeBy(sql) {
-    const [tree] = treesOf(sql);
-    if (!tree || !('IndexStmt' in tree) || !tree.IndexStmt.concurrent)
-        return undefined;
-    const { idxname: name, relation: { schemaname, relname = '' } = {} } = tree.IndexStmt;
-    return name
-        ? { name, table: [schemaname, relname].flatMap(part => (part ? [quoted(part)] : [])).join('.') }
-        : undefined;
-}
-/**
- * Whether an index is what the statement makes, by the definition that PostgreSQL gives (pg_get_indexdef). False where
- * it only may be: PostgreSQL writes expressions in its own way.
- */
-function isMadeBy(sql, definition) {
-    const [one, other] = [indexIn(sql), indexIn(definition)];
-    return one !== undefined && one === other;
-}
-/** An index without what its name, place and building add, as text to compare. */
-function indexIn(sql) {
-    const [tree] = treesOf(sql);
-    if (!tree || !('IndexStmt' in tree))
-        return undefined;
-    const { concurrent: _, if_not_exists: __, relation, accessMethod = 'btree', ...index } = tree.IndexStmt;
-    const text = JSON.stringify({ ...index, accessMethod, table: relation?.relname, only: relation?.inh !== true });
-    return text.replaceAll(/"(\w*location)":\d+,?/g, '').replaceAll(',}', '}');
-}
-/** The same statement, content with an index of that name. */
-function unlessThere(sql) {
-    const [{ tree } = { tree: undefined }] = splitStatements(sql);
-    if (!tree || !('IndexStmt' in tree) || tree.IndexStmt.if_not_exists)
-        return sql;
-    return sql.replace(/^(\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY)\b/i, '$1 IF NOT EXISTS');
-}
-
-;// CONCATENATED MODULE: ./src/postgres/standing-index.ts
-/** The index of that name on that table, as the connection's search path finds it. */
-async function findIndex(client, { name, table }) {
-    const { rows } = await client.query(`SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, i.indisvalid AS "isValid",
-            pg_catalog.pg_get_indexdef(c.oid) AS definition
-     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2`, [table, name]);
-    return rows[0];
-}
-/** The same behind everybody who builds an index on the table right now: until then every such index is invalid. */
-async function findSettledIndex(client, index) {
-    const found = await findIndex(client, index);
-    if (!found || found.isValid)
-        return found;
-    await client.query('BEGIN');
-    try {
-        // The lock that CREATE INDEX CONCURRENTLY holds from its start to its end.
-        await client.query(`LOCK TABLE ${index.table} IN SHARE UPDATE EXCLUSIVE MODE`);
-        return await findIndex(client, index);
-    }
-    finally {
-        await client.query('ROLLBACK');
-    }
-}
-
-;// CONCATENATED MODULE: ./src/verify.ts
-
-
-
-
-
-
-/** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
-async function verify(target) {
-    const { newHeads } = target.state.plan;
-    const cursors = await checkTransaction(target);
-    for (const cursor of cursors)
-        await exhaust(target, cursor);
-    if (cursors.length > 0)
-        await checkTransaction(target);
-    await clear(target);
-    const heads = await headsBehindScripts(target);
-    if (sameHeads(heads, newHeads))
+function requireUnchanged(script) {
+    if (!script)
         return;
-    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, {
-        advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits; where it sets a search_path, name the schema of its version table in version-table-schema.',
+    const { id, path, file, digest } = script;
+    if ((0,external_node_fs_.existsSync)(file) && scriptDigest((0,external_node_fs_.readFileSync)(file)) === digest)
+        return;
+    throw new Failure('plan-changed', `The script of revision ${id} has changed since the batch was planned.`, {
+        advice: 'See to it that nothing writes into the scripts while they run, and run the step again.',
+        place: { file: path, line: null },
     });
 }
-/** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
-async function verifySegment(target, expected) {
-    await checkTransaction(target);
-    // The search path, too, is a script's. Temporary relations stay, as they do behind any COMMIT.
-    await target.transaction.clearSettings();
-    const heads = await headsBehindScripts(target);
-    if (sameHeads(heads, expected))
+function scripts_bytesOf(file) {
+    try {
+        return (0,external_node_fs_.readFileSync)(file);
+    }
+    catch (error) {
+        throw new Failure('render-failed', `The script ${shownPath(file)} cannot be read: ${messageOf(error)}.`, {
+            cause: error,
+        });
+    }
+}
+const scripts_unread = {
+    values: {},
+    computed: ['revision', 'down_revision', 'branch_labels', 'depends_on'],
+    doc: '',
+};
+/** What is said where a script cannot be vouched for and the inputs demand it. */
+function demandOf({ expectedDigest, requireReview, mode }) {
+    if (expectedDigest)
+        return 'plan-changed';
+    return requireReview && mode !== 'preview' ? 'not-reviewed' : undefined;
+}
+/** What is computed may be anything once it runs, so that no digest and no review can be of it. */
+function requireNothingOf(file, computed, inputs) {
+    const reason = demandOf(inputs);
+    if (!reason)
         return;
-    throw new Failure('migration-failed', `A COMMIT is needed where the heads have to be ${nameHeads(expected)}, and they are ${nameHeads(heads)}.`, { advice: 'Check that no script writes into the version table.' });
-}
-/** Reads the heads; a version table that the scripts have made is known from then on. */
-async function headsBehindScripts(target) {
-    const { transaction, versionTable } = target;
-    const { heads, relation } = await readHeadsAgain(transaction.client, versionTable, target.relation);
-    target.relation ??= relation;
-    return heads;
-}
-const inDatabase = ({ bind }) => (bind === 'default' ? '' : ` in the database ${bind}`);
-/** Runs now what the COMMIT would: the rest of a cursor's query. */
-async function exhaust({ transaction, state }, cursor) {
-    try {
-        await transaction.exhaust(cursor);
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        const told = `The cursor ${cursor} WITH HOLD fails as its query is run to its end${inDatabase(state)}: ${messageOf(error)}.`;
-        throw new Failure('migration-failed', told, {
-            advice: 'Close the cursor in the migration, or mend its query: PostgreSQL runs it to its end at the COMMIT.',
-            bind: state.bind,
-            cause: error,
-        });
-    }
-}
-async function clear({ transaction, state }) {
-    try {
-        await transaction.clearSession();
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        const told = `What the scripts have left in the session could not be cleared${inDatabase(state)}: ${messageOf(error)}.`;
-        throw new Failure('migration-failed', told, {
-            advice: 'Drop temporary tables at the end of the migration that makes them.',
-            bind: state.bind,
-            cause: error,
-        });
-    }
-}
-/** Resolves to the cursors WITH HOLD that are open. */
-async function checkTransaction({ transaction, state }) {
-    try {
-        await transaction.checkConstraints();
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        if (isTransient(error.code)) {
-            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
-            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
-        }
-        throw new Failure('migration-failed', `A deferred constraint is violated${inDatabase(state)}: ${messageOf(error)}.`, {
-            advice: 'Mend the data in the migration before the constraint is checked.',
-            bind: state.bind,
-            cause: error,
-        });
-    }
-    return await transaction.checkIdentity();
-}
-
-;// CONCATENATED MODULE: ./src/segments.ts
-
-
-
-
-
-
-
-
-
-/** Whether the batch can be gone on with: nothing stands of a revision that cannot run again. */
-const canGoOn = ({ state }) => state.standing?.statements.every(canRunAgain) ?? true;
-/**
- * A batch that may be several transactions, while its scripts run: where one has to end, it is verified and committed,
- * and what became of each segment is noted for the outputs.
- */
-class SegmentedRun {
-    step;
-    target;
-    checkLock;
-    #division;
-    /** Of the plan, those that are still to come. */
-    #planned;
-    #ran;
-    #tape;
-    /** The revision at hand, and those that ended in the transaction at hand. */
-    #revision;
-    #ended = [];
-    /** From where on the tape the transaction at hand has its statements. */
-    #since = 0;
-    /** The next revision needs what was done so far to be committed. */
-    #isDue = false;
-    /** The statement that runs alone now, and from where on the tape it is found. */
-    #alone;
-    constructor(step, target, checkLock) {
-        this.step = step;
-        this.target = target;
-        this.checkLock = checkLock;
-        this.#division = segmentsOf(target.rest);
-        this.#planned = [...this.#division.segments];
-        // What a try before this one has committed.
-        this.#ran = target.state.segments.filter(({ outcome }) => outcome === 'applied');
-        this.#publish();
-    }
-    /** The scripts are about to run. */
-    begins(tape) {
-        this.#tape = tape;
-    }
-    /** How many segments are still to come, as far as they are known. */
-    get left() {
-        return this.#planned.length;
-    }
-    revisionStarts(id) {
-        if (this.#revision !== undefined)
-            this.#ended.push(this.#revision);
-        this.#revision = id;
-        this.#isDue ||= this.#division.endsBefore.includes(id);
-    }
-    // ── What the gate asks for ────────────────────────────────────────────────────────────────────────────────────────
-    isDue(isIdle) {
-        if (this.#isDue || !isIdle)
-            return this.#isDue;
-        const values = this.#division.endsBehind.filter(({ revision }) => revision === this.#revision);
-        return this.#statements.some(({ sql }) => values.some(({ value }) => addsValue(sql, value)));
-    }
-    async commit() {
-        const { step, target } = this;
-        const { log } = step.surroundings;
-        const { priorHeads: from } = target.rest;
-        const heads = this.#headsNow;
-        await verifySegment(target, heads);
-        await this.checkLock();
-        await step.throwIfCancelled();
-        target.committing = true;
-        let answered;
-        try {
-            answered = await commit(step, target, { priorHeads: from, newHeads: heads });
-        }
-        finally {
-            target.committing = false;
-        }
-        const revisions = this.#committed();
-        if (revisions.length > 0)
-            log.info(`Committed: ${listed(revisions)}.`);
-        if (answered)
-            return;
-        throw new Failure('connection-failed', 'The connection was lost at a COMMIT, which PostgreSQL has carried out.', {
-            transient: true,
-            advice: 'Run the step again: it goes on behind what is committed.',
-        });
-    }
-    async alone(sql) {
-        const { log } = this.step.surroundings;
-        this.#aloneHasEnded();
-        await this.checkLock();
-        await this.step.throwIfCancelled();
-        const sent = await this.#clearTheWay(sql);
-        log.info(`Running outside of a transaction: ${sql}`);
-        this.#alone = { sql, since: this.#tape.entries.length };
-        return sent;
-    }
-    async begin() {
-        this.#aloneHasEnded();
-        await this.checkLock();
-        await this.target.transaction.beginNext();
-        this.#since = this.#tape.entries.length;
-    }
-    // ── The end ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    /** Every revision has ended, and the last transaction is committed. */
-    applied() {
-        if (this.#revision !== undefined)
-            this.#ended.push(this.#revision);
-        this.#revision = undefined;
-        this.#committed();
-        this.#planned = [];
-        this.#publish();
-    }
-    /** Nothing more is run. */
-    async failed() {
-        const { state } = this.target;
-        this.#aloneHasEnded();
-        const last = this.#ran.at(-1);
-        if (last?.outcome === 'failed')
-            await this.#lookFor(last);
-        if (last?.statement === undefined || last.outcome === 'applied')
-            this.#rolledBack(state.outcome === 'in-doubt');
-        this.#publish();
-    }
-    /** What a CREATE INDEX CONCURRENTLY has left, if it has. */
-    async #lookFor(run) {
-        const index = indexMadeBy(run.statement);
-        if (!index)
-            return;
-        try {
-            const found = await this.target.aside(client => findIndex(client, index));
-            if (!found)
-                run.outcome = 'rolled-back';
-            else if (!found.isValid)
-                this.target.state.invalidIndex = found.name;
-        }
-        catch {
-            // It stays `failed`.
-        }
-    }
-    #rolledBack(inDoubt) {
-        const revisions = [...this.#ended, ...(this.#hasBegun ? [this.#revision] : [])];
-        const planned = this.#take(false);
-        if (revisions.length === 0 && !planned)
-            return;
-        const all = new Set([...revisions, ...(planned?.revisions ?? [])]);
-        const outcome = inDoubt ? 'in-doubt' : revisions.length > 0 ? 'rolled-back' : 'not-run';
-        this.#ran.push({ revisions: [...all], outcome });
-    }
-    // ── What became of the segments ───────────────────────────────────────────────────────────────────────────────────
-    /** Whether the revision at hand is in the transaction at hand, and not only about to run something alone. */
-    get #hasBegun() {
-        const id = this.#revision;
-        if (id === undefined)
-            return false;
-        const first = this.#planned.find(({ revisions }) => revisions.includes(id));
-        return first?.alone === undefined || this.#entries.length > 0;
-    }
-    get #entries() {
-        const entries = this.#tape?.entries.slice(this.#since) ?? [];
-        return entries.filter(entry => entry.revision === this.#revision && !entry.lookup);
-    }
-    /** What the revision at hand has done in the transaction at hand, Alembic's own statements left out. */
-    get #statements() {
-        return this.#entries.filter(({ tag }) => tag !== null);
-    }
-    /** The heads at this point of the batch, behind the revisions that have ended. */
-    get #headsNow() {
-        const { priorHeads, revisions } = this.target.rest;
-        const { length } = this.#ended;
-        return length === 0 ? priorHeads : (revisions[length - 1].heads ?? []);
-    }
-    #committed() {
-        const { target } = this;
-        const statements = this.#statements.map(({ sql }) => sql).filter(sql => !isRead(sql));
-        const running = statements.length > 0 ? [this.#revision] : [];
-        const revisions = [...this.#ended, ...running];
-        if (this.#ended.length > 0)
-            delete target.state.standing;
-        target.committed += this.#ended.length;
-        this.#stands(statements);
-        this.#ended = [];
-        this.#since = this.#tape?.entries.length ?? 0;
-        this.#isDue = false;
-        if (revisions.length > 0)
-            this.#add({ revisions, outcome: 'applied' });
-        return revisions;
-    }
-    #aloneHasEnded() {
-        if (!this.#alone)
-            return;
-        const { sql, since } = this.#alone;
-        const [answer, ...more] = this.#tape.entries.slice(since).filter(entry => !entry.lookup);
-        this.#alone = undefined;
-        const failed = [answer, ...more].some(entry => entry?.error);
-        const outcome = !answer ? 'in-doubt' : failed ? 'failed' : 'applied';
-        this.#add({ revisions: [this.#revision], statement: sql, outcome });
-        if (outcome === 'applied')
-            this.#stands([sql]);
-    }
-    #stands(statements) {
-        const { state } = this.target;
-        if (statements.length === 0)
-            return;
-        const before = state.standing?.statements ?? [];
-        state.standing = { revision: this.#revision, statements: [...new Set([...before, ...statements])] };
-    }
-    #add(run) {
-        // A statement that an earlier try has run, and this one again.
-        const isSame = ({ statement, revisions }) => statement !== undefined && statement === run.statement && revisions.join() === run.revisions.join();
-        this.#ran = [...this.#ran.filter(other => !isSame(other)), run];
-        this.#take(run.statement !== undefined);
-        this.#publish();
-    }
-    /** The next one of the plan, if it is of that kind. */
-    #take(alone) {
-        return this.#planned[0] && (this.#planned[0].alone !== undefined) === alone ? this.#planned.shift() : undefined;
-    }
-    #publish() {
-        const planned = this.#planned.map(segment => beforeItRuns(segment, 'not-run'));
-        this.target.state.segments = [...this.#ran, ...planned];
-    }
-    // ── What stands in the way ────────────────────────────────────────────────────────────────────────────────────────
-    /** An index that an earlier run has left: dropped where it is invalid, taken for the statement's where it is that. */
-    async #clearTheWay(sql) {
-        const { client } = this.target.transaction;
-        const { log } = this.step.surroundings;
-        const index = indexMadeBy(sql);
-        const found = index && (await findSettledIndex(client, index));
-        if (!found)
-            return sql;
-        if (!found.isValid) {
-            log.info(`The index ${found.name} is invalid, left by a build that failed: dropping it before it is built again.`);
-            await client.query(`DROP INDEX CONCURRENTLY ${found.name}`);
-            return sql;
-        }
-        if (!isMadeBy(sql, found.definition))
-            return sql;
-        log.info(`The index ${found.name} is there already, as this statement makes it.`);
-        return unlessThere(sql);
-    }
+    const path = shownPath(file);
+    throw new Failure(reason, `Nothing can vouch for ${path}: only running it tells its ${computed.join(', ')}.`, {
+        advice: 'Write them at the top of the script as they are: a string, a tuple of strings, or None.',
+        place: { file: path, line: null },
+    });
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/blockers.ts
 
 
 /** The most of another session's query that is shown, in characters. */
-const blockers_shown = 200;
+const shown = 200;
 /**
  * The sessions that keep a server process waiting for a lock, in words; by a connection that is not in a transaction
  * (pg_stat_activity is cached there). Another role's query is visible only with `pg_read_all_stats`.
@@ -25474,7 +22023,7 @@ async function blockersOf(client, pid) {
             return 'a prepared transaction (see pg_prepared_xacts)';
         const who = [`pid ${pid}`, user && `user ${user}`, since && `in a transaction since ${since}`, state];
         const last = query.replaceAll(/\s+/g, ' ').trim();
-        const told = last && `: ${last.length > blockers_shown ? `${last.slice(0, blockers_shown)}…` : last}`;
+        const told = last && `: ${last.length > shown ? `${last.slice(0, shown)}…` : last}`;
         return `${application} (${who.filter(Boolean).join(', ')})${told}`;
     });
     return [...new Set(described)];
@@ -25761,7 +22310,7 @@ function statement(sql, { row, done, error } = {}) {
     };
 }
 /** Several statements in order; those behind a failing one are not run. */
-const request_statements = (...sql) => join(...sql.map(text => statement(text)));
+const statements = (...sql) => join(...sql.map(text => statement(text)));
 /** A Sync; `ready` gets the server's transaction status, `T` or `E`. */
 function syncPoint(ready) {
     return { bytes: sync, expected: [{ ends: 'Z', done: last => ready(String.fromCharCode(last.body[0])) }] };
@@ -25942,8 +22491,8 @@ class Settings {
     /** Says this step's own settings again, or only the one of that name. */
     ownOf(name) {
         if (name === null)
-            return request_statements(...this.own);
-        return request_statements(...this.own.filter(sql => sql.toLowerCase().startsWith(`set local ${name.toLowerCase()} `)));
+            return statements(...this.own);
+        return statements(...this.own.filter(sql => sql.toLowerCase().startsWith(`set local ${name.toLowerCase()} `)));
     }
     /** What makes the connection forget those of all clients. */
     get reset() {
@@ -26128,12 +22677,12 @@ const written = `SELECT pg_catalog.count(*) - 1 FROM pg_catalog.pg_locks
 const everything = `SELECT pg_catalog.json_build_object('written', (${written}), 'tables', (${tables(`${readsOf('c.oid')} + (SELECT coalesce(pg_catalog.sum(${readsOf('i.indexrelid')}), 0)::bigint
                           FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)`)}))::text`;
 const changesOnly = `SELECT pg_catalog.json_build_object('written', 0, 'tables', (${tables('0')}))::text`;
-const asking = (sql) => (seen, error) => statement(sql, { row: ([json]) => seen(survey_read(json ?? '{}')), ...(error && { error }) });
+const asking = (sql) => (seen, error) => statement(sql, { row: ([json]) => seen(read(json ?? '{}')), ...(error && { error }) });
 /** Asks who has written and read what; the transaction itself has an id already. */
 const survey = asking(everything);
 /** Asks for the tables that were changed, and for nothing else. */
 const surveyOfChanges = asking(changesOnly);
-function survey_read(json) {
+function read(json) {
     const { written, tables } = JSON.parse(json);
     const counted = (tables ?? []).map(([oid, name, changes, reads]) => {
         return [String(oid), { name, changes, reads }];
@@ -26201,7 +22750,7 @@ class Handover {
         const error = (message) => {
             refused = readFields(message.body).M ?? refused;
         };
-        this.upstream.send(join(request_statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), surveyOfChanges(before => this.isolation.begins(before), error), request_statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
+        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), surveyOfChanges(before => this.isolation.begins(before), error), statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
             if (status === 'T')
                 return begin();
             this.#current = undefined;
@@ -28094,6 +24643,8 @@ function tape_shortened(text, limit) {
 class Tape {
     versionTable;
     entries = [];
+    /** Hear of each entry as it is made. */
+    listeners = [];
     #notices = [];
     #noticesDropped = 0;
     revision = null;
@@ -28112,7 +24663,7 @@ class Tape {
             const now = performance.now();
             const since = Math.max(sent, this.#last);
             this.#last = now;
-            this.entries.push({
+            const entry = {
                 revision,
                 sql: tape_shortened(sql, error ? kept.refused : kept.sql),
                 parameters: parameters().map(value => value && tape_shortened(value, kept.parameter)),
@@ -28121,7 +24672,10 @@ class Tape {
                 tag,
                 error: error ?? null,
                 lookup: isLookup(sql, this.versionTable),
-            });
+            };
+            this.entries.push(entry);
+            for (const listener of this.listeners)
+                listener(entry);
         };
     }
     notice(severity, message) {
@@ -28173,9 +24727,9 @@ function isLookup(sql, versionTable) {
 }
 const tape_firstWord = /^\s*(\w+)/;
 const ofTheCatalog = /\b(pg_catalog\.|pg_class\b|version\(\)|current_schema\(\))/i;
-const tape_tableOf = /^\s*(?:insert into|update|delete from|create table|select .* from)\s+((?:"[^"]+"|[\w.$])+)/is;
+const tableOf = /^\s*(?:insert into|update|delete from|create table|select .* from)\s+((?:"[^"]+"|[\w.$])+)/is;
 function isOf(table, head) {
-    const [, name] = tape_tableOf.exec(head) ?? [];
+    const [, name] = tableOf.exec(head) ?? [];
     return name?.split('.').at(-1)?.replaceAll('"', '') === table;
 }
 /** Reads the fields of an ErrorResponse; source: protocol-error-fields.html of PostgreSQL's documentation. */
@@ -29117,7 +25671,157 @@ async function cancelStatement(pid, connect) {
     }
 }
 
-;// CONCATENATED MODULE: ./src/progress.ts
+;// CONCATENATED MODULE: ./src/report/segments.ts
+
+
+
+
+
+/** Whether the batch of a database is more than one transaction. */
+const segments_isDivided = (segments) => segments.length > 1 || segments[0]?.statement !== undefined;
+/** The segments, a line for each: what runs in it, and what became of it or where the batch can stop behind it. */
+function segmentLines(plan, segments, { id, sql } = plain) {
+    return segments.map((segment, index) => {
+        const { revisions, statement, outcome } = segment;
+        const [first = '', last = first] = [revisions[0], revisions.at(-1)];
+        const ids = revisions.length > 1 ? `${id(first)} to ${id(last)}, ${count(revisions.length, 'revision')}` : id(first);
+        const what = statement === undefined ? `${ids} in one transaction` : `${ids}: ${sql(statement)} alone`;
+        if (outcome !== 'planned')
+            return `${what}: ${words[outcome]}`;
+        if (index === segments.length - 1)
+            return what;
+        const { heads, half } = stopBehind(plan, segments, index);
+        const then = `stops behind it at ${id(nameHeads(heads))}`;
+        return `${what}; ${then}${half === undefined ? '' : `, with a part of ${id(half)}`}`;
+    });
+}
+const words = {
+    applied: 'committed',
+    'rolled-back': 'rolled back',
+    failed: 'failed',
+    'in-doubt': 'no answer came',
+    'not-run': 'not run',
+};
+/** The same failure with what to do when a part of the batch is committed. */
+function goingOn(failure, result) {
+    const database = result.outcome === 'partly-applied' && plannedOf(result).find(({ segments }) => stands(segments));
+    if (!database)
+        return failure;
+    const { standing, invalidIndex } = database;
+    const newHeads = database.newHeads ?? [];
+    const { advice } = failure.details;
+    const dropped = invalidIndex ? ' It drops the invalid index before it builds it anew.' : '';
+    const again = `Run the step again: it goes on from ${nameHeads(newHeads)}.${dropped}`;
+    const half = standing?.statements.filter(sql => !canRunAgain(sql)) ?? [];
+    if (standing && half.length > 0) {
+        const told = `Alembic runs revision ${standing.revision} from its start again, and a part of it is there already: undo that by hand, or write it so that it can run again (IF NOT EXISTS); then run the step again.`;
+        return new Failure(failure.reason, failure.message, { ...failure.details, transient: false, advice: told });
+    }
+    const first = failure.reason === 'migration-failed' ? 'Mend the script.' : keptAdvice(advice);
+    return new Failure(failure.reason, failure.message, {
+        ...failure.details,
+        advice: [first, again].filter(Boolean).join(' '),
+    });
+}
+/** Without what is said better here. */
+const keptAdvice = (advice = '') => advice.replace(/(^|\. )Run the step again[^.]*\.$/, '$1').trim();
+/** What a preview warns of: scripts of which a part may stand. */
+function halvesOf(result) {
+    return plannedOf(result).flatMap(({ forecast }) => (forecast.division?.halves ?? []).map(({ revision, line, statements }) => {
+        const [first = ''] = statements.filter(sql => !canRunAgain(sql)).map(plain.sql);
+        const at = `${revision.path}${line === null ? '' : `:${line}`}`;
+        return `Revision ${revision.id} may come to stand half (${at}): if the run stops behind “${first}”, Alembic cannot run the script again. Give everything beside what runs alone a revision of its own, or write it so that it can run again (IF NOT EXISTS, IF EXISTS).`;
+    }));
+}
+
+;// CONCATENATED MODULE: ./src/report/blame.ts
+
+
+
+
+
+/**
+ * Puts together what Python said of the failed script and what PostgreSQL said of the failed statement; `blockers` are
+ * the sessions that it waited for, in words.
+ */
+function failureOf({ message, revision, place, fromDatabase }, last, plan, { blockers = [], inSegments = false } = {}) {
+    const script = plan.revisions.find(each => each.id === revision);
+    const name = script ? `${script.id}${script.message && ` (${script.message})`}` : revision;
+    const subject = name === null ? 'env.py' : `Revision ${name}`;
+    const at = { ...(revision && { revision }), ...(place && { place }) };
+    const refused = fromDatabase ? last : undefined;
+    if (!refused?.error) {
+        const quotes = [{ of: 'python', text: message }];
+        return new Failure('migration-failed', sentence(`${subject} failed: ${message}`), { ...at, quotes });
+    }
+    const { sql, error } = refused;
+    const details = { ...at, statement: { sql, ...error } };
+    if (notTransactional.has(error.code)) {
+        return new Failure('not-transactional', sentence(`${subject} holds a statement that PostgreSQL does not run in a transaction with others: ${error.message}`), { ...details, advice: waysOut({ inSegments, ofTheTransaction: isAboutTheTransaction(sql, error.message) }) });
+    }
+    if (isTransient(error.code)) {
+        const waitedFor = blockers.length > 0 ? ` It waited for ${blockers.join(' and for ')}.` : '';
+        return new Failure('lock-timeout', sentence(`${subject} did not get a lock: ${error.message}`) + waitedFor, {
+            ...details,
+            transient: true,
+            quotes: blockers.map(text => ({ of: 'session', text })),
+            advice: 'Run the step again when the table is less busy, or raise `lock-timeout` or `retries`.',
+        });
+    }
+    return new Failure('migration-failed', sentence(`${subject} failed: ${error.message}`), {
+        ...details,
+        advice: `Mend the script and run the step again: it will start from ${nameHeads(plan.priorHeads)}, as this one did.`,
+    });
+}
+/** Says of statements that were found before anything ran that they cannot be part of one transaction. */
+function notTransactionalFailure([first, ...more], { inSegments = false } = {}) {
+    const { revision, line, text, why, ofTheTransaction } = first;
+    const name = `${revision.id}${revision.message && ` (${revision.message})`}`;
+    const others = more.length > 0 ? ` So do ${count(more.length, 'other statement')} of the batch.` : '';
+    return new Failure('not-transactional', `Revision ${name} holds a statement that PostgreSQL does not run in a transaction with others: ${sentence(why)}${others}`, {
+        revision: revision.id,
+        place: { file: revision.path, line },
+        quotes: [{ of: 'value', text: why }],
+        statement: { sql: text, code: '', message: '' },
+        advice: waysOut({ inSegments, ofTheTransaction }),
+    });
+}
+/** Says that a batch which needs segments cannot be rolled back as a whole, as a rehearsal is. */
+function notRehearsableFailure(obstacles) {
+    const { reason, message, details } = notTransactionalFailure(obstacles);
+    return new Failure(reason, `${message} A rehearsal is rolled back, and this could not be undone.`, {
+        ...details,
+        advice: 'Rehearse up to the revision before it (input `revision`), or apply the batch to a copy of the database.',
+    });
+}
+/** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
+function warningsOf(result) {
+    const databases = plannedOf(result);
+    const obstacles = databases.flatMap(({ forecast }) => forecast.obstacles.map(obstacle => ({ ...obstacle, inSegments: forecast.division !== null })));
+    const revisions = databases.flatMap(({ plan }) => plan.revisions);
+    const at = (path, line) => `${path}${line === null ? '' : `:${line}`}`;
+    const refused = obstacles.map(({ revision, line, why, ...which }) => `An apply will refuse revision ${revision.id}: ${why} (${at(revision.path, line)}). ${waysOut(which)}`);
+    const mentioned = revisions.flatMap(({ id, path, mentions = [] }) => mentions.map(({ line, text }) => `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`));
+    return [...refused, ...halvesOf(result), ...mentioned];
+}
+/** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */
+function waysOut({ inSegments = false, ofTheTransaction = false }) {
+    if (ofTheTransaction)
+        return 'The batch runs in a transaction of ours, in READ COMMITTED, which has begun before: take the statement out. Where rows have to stay as they are while the script reads them, it can lock them (`LOCK TABLE`, `SELECT … FOR UPDATE`).';
+    return inSegments
+        ? 'Let the script run it in `op.get_context().autocommit_block()`. A new enum value is added there too, or in an earlier revision; where the preview does not see that a script uses it, apply the batch up to that one first (input `revision`).'
+        : 'Let the script run it in `op.get_context().autocommit_block()` and set `segments: true`: the batch is then more than one transaction, and can stop between them. Or use a form that PostgreSQL runs in a transaction (`CREATE INDEX` without `CONCURRENTLY`, for one), or run that migration outside of this action.';
+}
+/** Ends with a full stop, whether or not the error's own words do. */
+const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
+/** active_sql_transaction, invalid_transaction_termination, unsafe_new_enum_value_usage, object_in_use. */
+const notTransactional = new Set(['25001', '2D000', '55P04', '55006']);
+/** lock_not_available, deadlock_detected, serialization_failure. */
+const waited = new Set(['55P03', '40P01', '40001']);
+/** Whether an SQLSTATE says that another session was in the way, so that the same batch may succeed a little later. */
+const isTransient = (code = '') => waited.has(code);
+
+;// CONCATENATED MODULE: ./src/running/progress.ts
 
 /** Tells the log of each revision as it ends, and keeps its figures in `runs`. */
 class Progress {
@@ -29125,40 +25829,38 @@ class Progress {
     log;
     plan;
     runs = [];
-    #started = 0;
+    /** The revision that is running; `since` as `performance.now()` counts. */
     #current;
-    /** From where on the tape the revision has its statements. */
-    #since = 0;
     constructor(tape, log, plan) {
         this.tape = tape;
         this.log = log;
         this.plan = plan;
+        tape.listeners.push(entry => this.#note(entry));
     }
     /** The revision starts, and the one before it has ended. */
     start(id) {
         this.finish();
-        this.#current = id;
         this.tape.revision = id;
-        this.#since = this.tape.entries.length;
-        this.#started = performance.now();
+        this.#current = { id, since: performance.now(), statements: 0 };
     }
     /** The last revision has ended. */
     finish({ failed = false } = {}) {
-        const id = this.#current;
-        if (id === undefined)
+        if (!this.#current)
             return;
+        const { id, since, statements } = this.#current;
         this.#current = undefined;
-        const duration = performance.now() - this.#started;
-        const statements = this.tape.entries
-            .slice(this.#since)
-            .filter(entry => entry.revision === id && !entry.lookup).length;
+        const duration = performance.now() - since;
         this.runs.push({ id, duration, statements });
         const message = this.plan.revisions.find(revision => revision.id === id)?.message ?? '';
         this.log.info(`${failed ? '✗' : '✓'} ${id} ${message}: ${count(statements, 'statement')}, ${seconds(duration)}`);
     }
+    #note({ revision, lookup }) {
+        if (this.#current && revision === this.#current.id && !lookup)
+            this.#current.statements++;
+    }
 }
 
-;// CONCATENATED MODULE: ./src/through-gates.ts
+;// CONCATENATED MODULE: ./src/running/through-gates.ts
 
 
 
@@ -29170,38 +25872,48 @@ class Progress {
 
 
 
+
+/** The Python that migrates, with the project loaded. Throws a Failure. */
+async function loadOnline({ python, sources }) {
+    const online = python.takeOnlineRun();
+    await online.run.load(files => sources.read(files));
+    // What the app prints, the run that planned has shown.
+    online.printed.forget();
+    return online;
+}
 /**
- * Runs the scripts online, each database's through a gate of its own; with `run`, that commits where a segment ends.
- * Throws a Failure that names what failed.
+ * Runs the scripts online, each database's through a gate of its own; with `segmented`, that commits where a segment
+ * ends. Throws a Failure that names what failed.
  */
-async function runThroughGates(step, run) {
-    const { surroundings, inputs, printed, targets } = step;
+async function runThroughGates(running, scripts, { run: python, printed }, migrations, segmented) {
+    const { inputs, surroundings } = running.step;
     const { log, signal } = surroundings;
-    const passages = await openAll(step, run);
-    const several = targets.length > 1;
+    const passages = await openAll(running, python, migrations, segmented);
+    const several = migrations.length > 1;
     const cancel = () => {
-        for (const passage of passages)
-            if (!passage.target.committing)
-                void passage.cancel();
+        for (const { migration, cancel } of passages)
+            if (!migration.target.committing)
+                void cancel();
     };
     signal.addEventListener('abort', cancel);
-    step.started = true;
-    const { size } = new Set(targets.flatMap(({ rest }) => rest.revisions.map(({ id }) => id)));
-    const where = several ? `on ${targets.length} databases, each ` : '';
-    const segments = run?.left ?? 1;
+    running.hasStarted = true;
+    const { size } = new Set(migrations.flatMap(({ course }) => course.rest.revisions.map(({ id }) => id)));
+    const where = several ? `on ${migrations.length} databases, each ` : '';
+    const segments = segmented?.left ?? 1;
     log.info(`Running ${count(size, 'revision')} ${where}in ${segments > 1 ? `${segments} segments` : 'one transaction'}.`);
-    const { direction } = inputs;
-    const target = through_gates_behind(inputs.revision, targets[0].committed);
-    const databases = Object.fromEntries(passages.map(passage => [passage.target.state.bind, through_gates_batchOf(passage)]));
+    const { direction, revision } = inputs;
+    const target = through_gates_behind(revision, Math.max(...migrations.map(({ course }) => course.committed)));
+    const databases = Object.fromEntries(passages.map(passage => [passage.migration.bind, through_gates_batchOf(passage)]));
+    const imported = importedWith(running.courses, scripts);
     let error;
     try {
-        await step.driver.run({ direction, target, databases, imported: step.imported }, {
+        await python.run({ direction, target, databases, imported }, {
             revision(bind, id) {
-                for (const { target, progress } of passages) {
-                    if (target.state.bind === bind) {
-                        requireUnchanged(step.scripts.get(id));
+                for (const { migration, progress } of passages) {
+                    if (migration.bind === bind) {
+                        requireUnchanged(scripts.project.scripts.get(id));
                         progress.start(id);
-                        run?.revisionStarts(id);
+                        segmented?.revisionStarts(id);
                     }
                     else
                         progress.finish();
@@ -29222,12 +25934,12 @@ async function runThroughGates(step, run) {
     }
     await through_gates_close(passages);
     signal.removeEventListener('abort', cancel);
-    for (const { target, tape, progress } of passages) {
+    for (const { migration, tape, progress } of passages) {
         progress.finish({ failed: error !== undefined });
-        target.state.runs = [...target.state.runs, ...progress.runs];
+        migration.course.runs = [...migration.course.runs, ...progress.runs];
         const { notices } = tape;
         if (notices.length > 0)
-            log.group(`Notices of PostgreSQL${several ? ` (${target.state.bind})` : ''}`, notices);
+            log.group(`Notices of PostgreSQL${several ? ` (${migration.bind})` : ''}`, notices);
     }
     printed.show(log, 'Output of the scripts');
     const [failure] = passages.flatMap(({ gate }) => gate.failure ?? []);
@@ -29237,28 +25949,29 @@ async function runThroughGates(step, run) {
     if (lost)
         throw connectionLost(lost.gate.lost, lost.tape.revision === null ? {} : { revision: lost.tape.revision });
     if (error instanceof ScriptError)
-        throw blame(error, passages, run !== undefined);
+        throw blame(error, passages, segmented !== undefined);
     if (error)
         throw error;
     const [doom] = passages.flatMap(({ gate }) => gate.doom ?? []);
     if (doom)
         throw doom;
 }
-async function through_gates_open(step, target, run) {
-    const { driver } = step;
+async function through_gates_open({ step, courses }, python, migration, segmented) {
     const { log } = step.surroundings;
-    const { client, pid, settings, lockTimeout } = target.transaction;
+    const { course, target, transaction } = migration;
+    const { client, pid, settings, lockTimeout } = transaction;
     const cancel = () => cancelStatement(pid, () => target.connect());
     // A script's threads may wait for each other, and so for an answer that none of them will get any more.
-    const onLost = () => void setTimeout(() => driver.kill(), graceOfLost).unref();
-    const tape = new Tape(target.versionTable.name);
-    run?.begins(tape);
+    const onLost = () => void setTimeout(() => python.kill(), graceOfLost).unref();
+    const tape = new Tape(course.versionTable.name);
+    if (segmented)
+        tape.listeners.push(entry => segmented.note(entry));
     const gate = await Gate.open({
         client,
         tape,
         settings,
         cancel,
-        segmenting: run,
+        segmenting: segmented,
         patience: lockTimeout,
         onCatalogRead: words => log.info(words),
         onLost,
@@ -29270,18 +25983,18 @@ async function through_gates_open(step, target, run) {
         connect: () => target.connect(),
         onWait: blockers => log.info(`Waiting for a lock that is held by ${blockers.join(' and by ')}.`),
     });
-    const of = step.targets.length > 1 ? `${target.state.bind}: ` : '';
-    const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, target.rest);
-    return { target, tape, gate, watch, progress, cancel };
+    const of = courses.length > 1 ? `${course.bind}: ` : '';
+    const progress = new Progress(tape, { info: text => log.info(of + text) }, course.rest);
+    return { migration, tape, gate, watch, progress, cancel };
 }
 /** How long Python may go on when its connection to the database is gone, in milliseconds. */
 const graceOfLost = 10_000;
 /** All of them, or none is left open. */
-async function openAll(step, run) {
+async function openAll(running, python, migrations, segmented) {
     const opened = [];
     try {
-        return await allOf(step.targets.map(async (target) => {
-            const passage = await through_gates_open(step, target, run);
+        return await allOf(migrations.map(async (migration) => {
+            const passage = await through_gates_open(running, python, migration, segmented);
             opened.push(passage);
             return passage;
         }));
@@ -29297,20 +26010,23 @@ async function through_gates_close(passages) {
 }
 /** The same target for what is still to be run: `+4` is `+3` behind the first revision. */
 const through_gates_behind = (revision, committed) => revision.replace(/(?<=^|@)([+-])(\d+)$/, (_, sign, steps) => `${sign}${Number(steps) - committed}`);
-function through_gates_batchOf({ target, gate }) {
-    const { user = '', database = '' } = target.client;
-    const revisions = target.rest.revisions.map(({ id }) => id);
+function through_gates_batchOf({ migration, gate }) {
+    const { user = '', database = '' } = migration.target.client;
+    const revisions = migration.course.rest.revisions.map(({ id }) => id);
     return { revisions, gate: { ...gate.address, user, database } };
 }
 /** The error of a script, with what PostgreSQL said to it. */
 function blame(error, passages, inSegments) {
-    const { target, tape, watch } = passages.find(({ target }) => target.state.bind === error.bind) ??
+    const passage = passages.find(({ migration }) => migration.bind === error.bind) ??
         passages.find(({ tape }) => tape.failure) ??
         passages[0];
+    if (!passage)
+        return error;
+    const { migration, tape, watch } = passage;
     const blockers = watch.blockersSince(tape.failure?.since);
-    const failure = failureOf(error, tape.failure, target.rest, { blockers, inSegments });
+    const failure = failureOf(error, tape.failure, migration.course.rest, { blockers, inSegments });
     if (passages.length > 1)
-        failure.details.bind = target.state.bind;
+        failure.details.bind = migration.bind;
     return failure;
 }
 
@@ -29431,7 +26147,7 @@ function tagOf(text) {
     return { command: text.replace(/[ \d]+$/, ''), rows: rows === undefined ? null : Number(rows) };
 }
 
-;// CONCATENATED MODULE: ./src/through-messages.ts
+;// CONCATENATED MODULE: ./src/running/through-messages.ts
 
 
 
@@ -29445,25 +26161,25 @@ function tagOf(text) {
  * Runs the SQL of the plan as it stands there, statement by statement in a pipeline: no Python, no scripts.
  * Throws a Failure that names what failed.
  */
-async function runMessages(step) {
-    const { log } = step.surroundings;
-    step.started = true;
-    for (const target of step.targets) {
-        const { revisions } = target.state.plan;
+async function runMessages(running, migrations) {
+    const { log } = running.step.surroundings;
+    running.hasStarted = true;
+    for (const migration of migrations) {
+        const { revisions } = migration.course.plan;
         if (revisions.length === 0)
             continue;
-        const where = step.targets.length > 1 ? ` on ${target.state.bind}` : '';
+        const where = migrations.length > 1 ? ` on ${migration.bind}` : '';
         log.info(`Running the SQL of ${count(revisions.length, 'revision')}${where} in one transaction.`);
-        await runOn(step, target);
+        await runOn(running.step, migration, migrations.length > 1);
     }
 }
-async function runOn({ surroundings, targets }, target) {
+async function runOn({ surroundings }, migration, several) {
     const { log, signal } = surroundings;
-    const { state, transaction } = target;
+    const { course, target, transaction } = migration;
     const { client, pid, lockTimeout } = transaction;
-    const of = targets.length > 1 ? `${state.bind}: ` : '';
-    const tape = new Tape(target.versionTable.name);
-    const progress = new Progress(tape, { ...log, info: text => log.info(of + text) }, state.plan);
+    const of = several ? `${course.bind}: ` : '';
+    const tape = new Tape(course.versionTable.name);
+    const progress = new Progress(tape, { info: text => log.info(of + text) }, course.plan);
     let sent = performance.now();
     const watch = new LockWatch({
         pid,
@@ -29475,22 +26191,22 @@ async function runOn({ surroundings, targets }, target) {
     const cancel = () => void cancelStatement(pid, () => target.connect());
     signal.addEventListener('abort', cancel);
     const messages = new Messages(client, (severity, text) => tape.notice(severity, text));
-    const ahead = new Ahead(state.plan.revisions, messages);
+    const ahead = new Ahead(course.plan.revisions, messages);
     let failed = true;
     try {
-        for (const revision of state.plan.revisions) {
+        for (let sending = ahead.next(); sending; sending = ahead.next()) {
+            const { revision, statements, answer } = sending;
             progress.start(revision.id);
             sent = performance.now();
             signal.throwIfAborted();
-            const { statements, answer } = ahead.next();
             const answered = await answer.catch(error => {
                 if (!(error instanceof MessageError))
                     throw error;
                 note(tape, statements, error.answered);
-                throw failureFrom(error, { revision, statements, state, blockers: watch.blockersSince(sent) });
+                throw through_messages_failureFrom(error, { revision, statements, course, blockers: watch.blockersSince(sent) });
             });
             note(tape, statements, answered);
-            const missed = missedRow(revision, statements, answered, state);
+            const missed = missedRow(revision, statements, answered, course);
             if (!missed)
                 continue;
             cancel();
@@ -29504,9 +26220,9 @@ async function runOn({ surroundings, targets }, target) {
         await watch.end();
         signal.removeEventListener('abort', cancel);
         progress.finish({ failed });
-        state.runs = progress.runs;
+        course.runs = progress.runs;
         if (tape.notices.length > 0)
-            log.group(`Notices of PostgreSQL${of && ` (${state.bind})`}`, tape.notices);
+            log.group(`Notices of PostgreSQL${of && ` (${course.bind})`}`, tape.notices);
     }
 }
 /** How much is sent before what was sent is answered, in characters. */
@@ -29520,11 +26236,14 @@ class Ahead {
         this.messages = messages;
         this.#rest = [...revisions];
     }
-    /** The next revision's statements, with their answer to come. */
+    /** The next revision and its statements, with their answer to come; undefined behind the last one. */
     next() {
-        while (this.#rest.length > 0 && this.#isLittle) {
-            const { statements = [] } = this.#rest.shift();
-            this.#sent.push({ statements, answer: this.messages.send(statements.map(({ sql }) => sql)) });
+        while (this.#isLittle) {
+            const revision = this.#rest.shift();
+            if (!revision)
+                break;
+            const { statements = [] } = revision;
+            this.#sent.push({ revision, statements, answer: this.messages.send(statements.map(({ sql }) => sql)) });
         }
         return this.#sent.shift();
     }
@@ -29544,16 +26263,16 @@ function note(tape, statements, answered) {
     }
 }
 const none = () => [];
-function failureFrom({ refused, answered, message: told }, { revision, statements, state, blockers }) {
+function through_messages_failureFrom({ refused, answered, message: told }, { revision, statements, course, blockers }) {
     if (!refused)
         return connectionLost(new Error(told), { revision: revision.id });
     const statement = statements[answered.length];
     const place = statement && { file: revision.path, line: statement.line };
-    const failure = failureOf({ message: refused.message, revision: revision.id, place, fromDatabase: true }, { sql: statement?.sql ?? '', error: refused }, state.plan, { blockers });
-    return through_messages_inBind(failure, state);
+    const failure = failureOf({ message: refused.message, revision: revision.id, place, fromDatabase: true }, { sql: statement?.sql ?? '', error: refused }, course.plan, { blockers });
+    return inBind(failure, course);
 }
 /** As Alembic itself does: a row of the version table that is moved or taken away has to be there, and once. */
-function missedRow(revision, statements, answered, state) {
+function missedRow(revision, statements, answered, course) {
     const missed = answered.find(({ command, rows }, index) => statements[index]?.own && /^(UPDATE|DELETE)$/.test(command) && rows !== 1);
     if (!missed)
         return undefined;
@@ -29561,16 +26280,473 @@ function missedRow(revision, statements, answered, state) {
         revision: revision.id,
         advice: 'Look at what the scripts do to the version table, and make a new plan.',
     });
-    return through_messages_inBind(failure, state);
+    return inBind(failure, course);
 }
 /** Which database it was, where there is more than one. */
-function through_messages_inBind(failure, { bind }) {
+function inBind(failure, { bind }) {
     if (bind !== 'default')
         failure.details.bind = bind;
     return failure;
 }
 
-;// CONCATENATED MODULE: ./src/transact.ts
+;// CONCATENATED MODULE: ./src/trying/two-phase.ts
+
+
+
+/**
+ * Whether the batch can be committed in two phases: it moves several databases, and every server has a place for a
+ * prepared transaction left. Throws a Failure `not-permitted` where the workflow requires it.
+ */
+async function canPrepare({ inputs, surroundings }, batches) {
+    const moving = batches.filter(({ plan }) => plan.revisions.length > 0);
+    const targets = moving.flatMap(({ target }) => target ?? []);
+    if (targets.length < 2)
+        return { isPossible: false, uncovered: '' };
+    const lacking = inputs.twoPhase === 'never' ? 'two-phase is never' : await lackingSlots(targets);
+    if (!lacking)
+        return { isPossible: true, uncovered: '' };
+    const refusal = new Failure('not-permitted', `Two-phase commit is required and not possible: ${lacking}.`, {
+        advice: 'Set max_prepared_transactions on the server (it needs a restart), or set two-phase: auto.',
+    });
+    if (inputs.twoPhase === 'require' && inputs.mode !== 'preview')
+        throw refusal;
+    const uncovered = inputs.twoPhase === 'require'
+        ? `An apply will be refused. ${refusal.message}`
+        : `The databases are committed one after another (${lacking}): a crash between two of these commits is not covered.`;
+    surroundings.log.info(uncovered);
+    return { isPossible: false, uncovered };
+}
+async function lackingSlots(targets) {
+    const identified = await allOf(targets.map(async (target) => ({ target, system: (await target.identify()).system })));
+    for (const { target, system } of identified) {
+        const { most, taken } = await preparedSlots(target.client);
+        const needed = identified.filter(other => other.system === system).length;
+        if (most === 0)
+            return `max_prepared_transactions is 0 on the server of ${target.bind}`;
+        if (most - taken < needed) {
+            return `of ${most} max_prepared_transactions on the server of ${target.bind}, ${taken} are taken`;
+        }
+    }
+    return '';
+}
+
+;// CONCATENATED MODULE: ./src/committing/behind-commit.ts
+
+
+
+
+
+
+
+
+/** How long a database is asked for its heads behind the COMMIT, in milliseconds. */
+const behind_commit_patience = 5_000;
+/**
+ * Reads the heads of what was committed, on connections that had no part in it: triggers and cursors of the batch can
+ * act inside the COMMIT, and what the databases hold then is what is said. Where they cannot be read, the log says so;
+ * where they are not the batch's, the step has failed by `drift`, and the outcome is `applied` all the same.
+ */
+async function readBehindCommit(step, migrations, seconds) {
+    const moved = migrations.filter(({ course }) => course.plan.revisions.length > 0);
+    const heads = new Map();
+    await allOf(moved.map(async (migration) => {
+        const read = await behind_commit_headsOf(step, migration, seconds.get(migration.target)?.client);
+        heads.set(migration.bind, { heads: read ?? migration.course.plan.newHeads, reread: read !== undefined });
+    }));
+    for (const { bind, course } of moved) {
+        const { newHeads } = course.plan;
+        const { heads: found = newHeads } = heads.get(bind) ?? {};
+        if (!sameHeads(found, newHeads)) {
+            return { outcome: 'applied', heads, failure: movedBehind(bind, found, newHeads, migrations.length > 1) };
+        }
+    }
+    return { outcome: 'applied', heads, failure: null };
+}
+function movedBehind(bind, heads, expected, several) {
+    const which = several ? `the database ${bind}` : 'the database';
+    return new Failure('drift', `The batch is committed, and behind the COMMIT ${which} is at ${nameHeads(heads)} and not at ${nameHeads(expected)}: something has moved the version table in the COMMIT or at once behind it.`, {
+        advice: 'Look for a trigger that writes into the version table, and for somebody who migrates without the deploy lock. What the batch did is there: alembic stamp sets the version table right.',
+        ...(several && { bind }),
+    });
+}
+/** undefined where they cannot be read. */
+async function behind_commit_headsOf({ surroundings }, { target, relation }, second) {
+    const { log, signal } = surroundings;
+    const unread = (error) => void log.info(`The heads were not read again behind the COMMIT: ${messageOf(error)}.`);
+    try {
+        if (second)
+            return await behind_commit_read(second, relation);
+    }
+    catch (error) {
+        if (isServerError(error))
+            return unread(error);
+        // It was lost, which has been told.
+    }
+    let why = new Error('there is no connection');
+    const heads = await keepAsking({ patience: behind_commit_patience, signal }, () => target
+        .aside(async (client) => {
+        await beginReading(client);
+        await client.query(timeouts);
+        return await behind_commit_read(client, relation);
+    })
+        .catch(error => {
+        why = error;
+        throw error;
+    }));
+    return heads ?? unread(why);
+}
+/** Throws where the server is a standby: it may not know yet what its primary has done. */
+async function behind_commit_read(client, relation) {
+    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
+    if (rows[0]?.standby)
+        throw new Error('the server that answers is a standby');
+    return relation ? (await readRelation(client, relation)).heads : [];
+}
+
+;// CONCATENATED MODULE: ./src/committing/commit.ts
+
+
+
+
+
+/** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
+const commit_patience = 60_000;
+/** Commits one database after another. Throws a Failure `commit-failed`; what became of each is noted. */
+async function commitEach(step, migrations) {
+    // What was begun is finished, also when the step is cancelled between two of them.
+    for (const { target } of migrations)
+        target.committing = true;
+    for (const [index, migration] of migrations.entries()) {
+        try {
+            await commit(step, migration, migration.course.rest);
+            migration.course.fate = { is: 'committed' };
+        }
+        catch (error) {
+            for (const { course } of migrations.slice(index)) {
+                if (course.fate.is === 'open')
+                    course.fate = { is: 'rolled-back' };
+            }
+            throw error;
+        }
+    }
+}
+/**
+ * Commits what one database has open. Resolves to whether PostgreSQL has answered; if not, the connection is gone and it
+ * was found out that it has committed. Throws a Failure `commit-failed`; it is in doubt where nobody knows.
+ */
+async function commit({ surroundings }, { course, target, transaction, relation }, { priorHeads, newHeads }) {
+    const { applicationName, signal, log } = surroundings;
+    const { versionTable } = course;
+    try {
+        await transaction.commit();
+        return true;
+    }
+    catch (error) {
+        if (error instanceof Failure)
+            throw error;
+        log.info('The answer to the COMMIT was lost; asking the database what became of it.');
+        const { id } = transaction;
+        const about = { database: target.database, applicationName, versionTable, relation, id, priorHeads, newHeads };
+        const settled = await settle({ ...about, patience: commit_patience, signal });
+        if (settled.decision === 'committed')
+            return false;
+        if (settled.decision === 'rolled-back') {
+            throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
+                advice: 'Run the step again.',
+            });
+        }
+        course.fate = { is: 'in-doubt', from: priorHeads, to: newHeads };
+        throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
+            advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. ${meaningOf(priorHeads, newHeads, course)}`,
+        });
+    }
+}
+function meaningOf(priorHeads, newHeads, { plan, segments }) {
+    if (sameHeads(priorHeads, newHeads))
+        return '“committed” then means that what ran before is there.';
+    const isPart = segments.length > 0 && !sameHeads(newHeads, plan.newHeads);
+    const what = isPart ? 'this part of the batch' : 'the whole batch';
+    return `Then ${nameHeads(newHeads)} means that ${what} is there, ${nameHeads(priorHeads)} that nothing of it is.`;
+}
+
+;// CONCATENATED MODULE: ./src/committing/two-phase.ts
+
+
+
+
+
+
+
+
+/**
+ * Commits all or none: every transaction is prepared, the first one before the others, so that its id is on disk as soon
+ * as any other is; COMMIT PREPARED on the first is the decision, and then follows on the rest. Meanwhile a second lock
+ * on the first database, on a connection of its own, tells other runs that somebody is at it.
+ * Throws a Failure; whatever a crash leaves behind is settled by a later run.
+ */
+async function commitTogether(step, migrations) {
+    const { log, signal } = step.surroundings;
+    const [{ target, transaction }] = migrations;
+    const decision = { ...(await target.identify()), transaction: transaction.id };
+    const named = (migration, index) => ({ migration, gid: gidOf(decision, index) });
+    const first = named(migrations[0], 0);
+    const others = migrations.slice(1).map((migration, index) => named(migration, index + 1));
+    const all = [first, ...others];
+    const asked = [];
+    const prepare = async (participant) => {
+        const { migration, gid } = participant;
+        asked.push(participant);
+        try {
+            await migration.transaction.prepare(gid);
+        }
+        catch (error) {
+            if (!(error instanceof Failure))
+                throw error;
+            const { bind } = migration;
+            throw new Failure(error.reason, `${bind}: ${error.message}`, { ...error.details, bind });
+        }
+    };
+    const commit = async () => {
+        log.info(`Committing in two phases: ${first.gid} in ${first.migration.bind} decides for all.`);
+        for (const { migration } of all)
+            migration.target.committing = true;
+        try {
+            await prepare(first);
+            await allOf(others.map(prepare));
+        }
+        catch (error) {
+            const left = await undo(step, asked);
+            if (error instanceof Failure && left === '')
+                throw error;
+            if (signal.aborted) {
+                throw new Failure('cancelled', `The step was cancelled before the commit was decided.${left}`, { cause: error });
+            }
+            throw new Failure('commit-failed', `Not every database could be prepared: ${messageOf(error)}.${left}`, {
+                advice: 'Run the step again.',
+                cause: error,
+            });
+        }
+        await decide(step, first, all);
+        await follow(step, first, others);
+        for (const { migration } of all)
+            migration.course.fate = { is: 'committed' };
+        return true;
+    };
+    if (await target.aside(client => underCommitLock(client, commit)))
+        return;
+    const holder = await target.holderOf(lockKeys.commit);
+    throw new Failure('lock-timeout', `Another run is committing these databases${advisory_locks_named(holder)}.`, { transient: true });
+}
+/** COMMIT PREPARED on the first database. Throws a Failure, after everything was rolled back or when it is not known. */
+async function decide(step, first, all) {
+    const { gid } = first;
+    const { target, transaction } = first.migration;
+    const { id } = transaction;
+    const { log, signal } = step.surroundings;
+    let how = 'COMMIT';
+    let why;
+    const end = async (client) => {
+        try {
+            return await finish(client, how, gid);
+        }
+        catch (error) {
+            why = error;
+            if (isServerError(error) && !isBusy(error))
+                how = 'ROLLBACK';
+            throw error;
+        }
+    };
+    if (await end(target.client).catch(() => false))
+        return;
+    if (!isServerError(why)) {
+        log.info('There was no answer to the first COMMIT PREPARED, or a strange one; asking the database what became of it.');
+    }
+    const committed = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
+        if ((await isPrepared(client, gid, id)) && (await end(client)))
+            return how === 'COMMIT';
+        const status = await statusOf(client, id);
+        return status === 'in progress' || status === null ? undefined : status === 'committed';
+    }));
+    if (committed)
+        return;
+    if (committed === undefined) {
+        all.forEach(two_phase_leaveInDoubt);
+        throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
+            advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(first, all)}`,
+            cause: why,
+        });
+    }
+    const left = await undo(step, all);
+    const told = why ? messageOf(why) : 'somebody else has rolled it back';
+    throw new Failure('commit-failed', `The first COMMIT PREPARED was not carried out: ${told}.${left}`, {
+        advice: 'Run the step again.',
+        cause: why,
+    });
+}
+/** COMMIT PREPARED on the others, after the decision. Throws a Failure where one does not follow. */
+async function follow(step, first, others) {
+    const { signal } = step.surroundings;
+    const behind = [];
+    const undone = [];
+    const follows = async (client, { migration, gid }) => {
+        const { id } = migration.transaction;
+        try {
+            if (await finish(client, 'COMMIT', gid))
+                return true;
+        }
+        catch (error) {
+            // The name is free behind the commit, and somebody else may have taken it.
+            if (!isServerError(error) || (await isPrepared(client, gid, id)))
+                throw error;
+        }
+        // Another run may have done it; so may a person, and otherwise.
+        const status = await statusOf(client, id);
+        return status === 'in progress' ? undefined : status === 'committed';
+    };
+    await allOf(others.map(async (participant) => {
+        const { target } = participant.migration;
+        const again = () => target.aside(client => follows(client, participant));
+        const followed = (await follows(target.client, participant).catch(() => undefined)) ??
+            (await keepAsking({ patience: commit_patience, signal }, again));
+        if (followed === undefined)
+            behind.push(participant);
+        if (followed === false)
+            undone.push(participant);
+    }));
+    if (behind.length + undone.length === 0)
+        return;
+    for (const { migration } of [first, ...others])
+        migration.course.fate = { is: 'committed' };
+    for (const { migration } of undone)
+        migration.course.fate = { is: 'rolled-back' };
+    behind.forEach(two_phase_leaveInDoubt);
+    if (undone.length > 0) {
+        throw new Failure('commit-failed', `The commit was decided, and in ${namesOf(undone)} somebody has rolled it back.`, {
+            advice: 'Run the step again: it applies the batch there.',
+        });
+    }
+    throw new Failure('commit-failed', `The commit is decided, and ${namesOf(behind)} could not be told.`, {
+        advice: `Run the step again; it settles this. By hand: ${two_phase_statements('COMMIT', behind)}.`,
+    });
+}
+function two_phase_leaveInDoubt({ migration: { course } }) {
+    course.fate = { is: 'in-doubt', from: course.priorHeads, to: course.plan.newHeads };
+}
+const namesOf = (participants) => participants.map(({ migration }) => migration.bind).join(' and ');
+/** Rolls back what was prepared, or is about to be; says what could not be. */
+async function undo(step, participants) {
+    const { signal } = step.surroundings;
+    const left = await allOf(participants.map(async ({ migration, gid }) => {
+        const { target, transaction, bind } = migration;
+        const done = await keepAsking({ patience: commit_patience, signal }, () => target.aside(async (client) => {
+            const { id } = transaction;
+            if ((await isPrepared(client, gid, id)) && (await finish(client, 'ROLLBACK', gid)))
+                return true;
+            // The server may still be at it: its session ends by being prepared or rolled back.
+            return (await statusOf(client, id)) === 'in progress' ? undefined : true;
+        }));
+        return done ? '' : ` In ${bind} a prepared transaction may be left, for a later run to roll back.`;
+    }));
+    return left.join('');
+}
+const byHand = ({ migration }, all) => `SELECT pg_xact_status('${migration.transaction.id}'::xid8) in ${migration.bind}; where that is committed, ${two_phase_statements('COMMIT', all)}, else ${two_phase_statements('ROLLBACK', all)}.`;
+const two_phase_statements = (how, participants) => participants.map(({ migration, gid }) => finishingIn(migration.bind, how, gid)).join(', ');
+
+;// CONCATENATED MODULE: ./src/committing/verify.ts
+
+
+
+
+
+
+/** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
+async function verify(migration) {
+    const { newHeads } = migration.course.plan;
+    const cursors = await checkTransaction(migration);
+    for (const cursor of cursors)
+        await exhaust(migration, cursor);
+    if (cursors.length > 0)
+        await checkTransaction(migration);
+    await clear(migration);
+    const heads = await headsBehindScripts(migration);
+    if (sameHeads(heads, newHeads))
+        return;
+    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, {
+        advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits; where it sets a search_path, name the schema of its version table in version-table-schema.',
+    });
+}
+/** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
+async function verifySegment(migration, expected) {
+    await checkTransaction(migration);
+    // The search path, too, is a script's. Temporary relations stay, as they do behind any COMMIT.
+    await migration.transaction.clearSettings();
+    const heads = await headsBehindScripts(migration);
+    if (sameHeads(heads, expected))
+        return;
+    throw new Failure('migration-failed', `A COMMIT is needed where the heads have to be ${nameHeads(expected)}, and they are ${nameHeads(heads)}.`, { advice: 'Check that no script writes into the version table.' });
+}
+/** Reads the heads; a version table that the scripts have made is known from then on. */
+async function headsBehindScripts(migration) {
+    const { transaction, course } = migration;
+    const { heads, relation } = await readHeadsAgain(transaction.client, course.versionTable, migration.relation);
+    migration.relation ??= relation;
+    return heads;
+}
+const inDatabase = (bind) => (bind === 'default' ? '' : ` in the database ${bind}`);
+/** Runs now what the COMMIT would: the rest of a cursor's query. */
+async function exhaust({ transaction, bind }, cursor) {
+    try {
+        await transaction.exhaust(cursor);
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        const told = `The cursor ${cursor} WITH HOLD fails as its query is run to its end${inDatabase(bind)}: ${messageOf(error)}.`;
+        throw new Failure('migration-failed', told, {
+            advice: 'Close the cursor in the migration, or mend its query: PostgreSQL runs it to its end at the COMMIT.',
+            bind,
+            cause: error,
+        });
+    }
+}
+async function clear({ transaction, bind }) {
+    try {
+        await transaction.clearSession();
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        const told = `What the scripts have left in the session could not be cleared${inDatabase(bind)}: ${messageOf(error)}.`;
+        throw new Failure('migration-failed', told, {
+            advice: 'Drop temporary tables at the end of the migration that makes them.',
+            bind,
+            cause: error,
+        });
+    }
+}
+/** Resolves to the cursors WITH HOLD that are open. */
+async function checkTransaction({ transaction, bind }) {
+    try {
+        await transaction.checkConstraints();
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        if (isTransient(error.code)) {
+            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
+            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
+        }
+        throw new Failure('migration-failed', `A deferred constraint is violated${inDatabase(bind)}: ${messageOf(error)}.`, {
+            advice: 'Mend the data in the migration before the constraint is checked.',
+            bind,
+            cause: error,
+        });
+    }
+    return await transaction.checkIdentity();
+}
+
+;// CONCATENATED MODULE: ./src/committing/transact.ts
+
 
 
 
@@ -29595,19 +26771,19 @@ const pauses = { minTimeout: 1_000, maxTimeout: 30_000 };
 /**
  * Runs the batch in one transaction for each database and ends them together: committed in mode apply, rolled back in
  * mode rehearse. Where another session was in the way, the whole batch is tried again. Whatever is thrown, the
- * transactions are over then.
+ * transactions are over then, and what became of each database is noted in `running`.
  */
-async function transact(step) {
-    const { inputs, surroundings } = step;
+async function transact(running) {
+    const { inputs, surroundings } = running.step;
     const { log, signal } = surroundings;
     let last;
-    const attempt = async (number) => {
+    const tryOnce = async (number) => {
         if (number > 1)
-            await step.startAnew();
-        return await attemptOnce(step);
+            await running.startAnew();
+        return await tryWithSecondConnections(running);
     };
     try {
-        await pRetry(number => (last = attempt(number)), {
+        await pRetry(number => (last = tryOnce(number)), {
             ...pauses,
             retries: inputs.retries,
             randomize: true,
@@ -29615,9 +26791,9 @@ async function transact(step) {
             shouldRetry: ({ error, attemptNumber, retryDelay }) => {
                 if (!(error instanceof Failure) || !error.details.transient)
                     return false;
-                if (!step.targets.every(canGoOn))
+                if (!running.courses.every(canGoOn))
                     return false;
-                const what = step.targets.some(({ committed }) => committed > 0) ? 'rest of the' : 'whole';
+                const what = running.courses.some(({ committed }) => committed > 0) ? 'rest of the' : 'whole';
                 log.info(`Try ${attemptNumber} of ${inputs.retries + 1} was rolled back: ${error.message}`);
                 log.info(`The ${what} batch is tried again in ${seconds(retryDelay)}.`);
                 return true;
@@ -29625,97 +26801,2921 @@ async function transact(step) {
         });
     }
     catch (error) {
-        last ??= Promise.reject(error);
+        // p-retry throws when the step is cancelled; what the last try has come to stays what it is.
+        if (!last)
+            throw error;
     }
-    // p-retry throws when the step is cancelled; what the last try has come to stays what it is.
+    if (!last)
+        throw new Error('Nothing was tried');
     return last;
 }
-async function attemptOnce(step) {
-    const seconds = step.inputs.mode === 'apply' ? await openSecondConnections(step) : new Map();
+async function tryWithSecondConnections(running) {
+    const { source, inputs } = running.tried;
+    const online = source.is === 'scripts' ? await loadOnline(source) : undefined;
+    const seconds = inputs.mode === 'apply' ? await openSecondConnections(running) : new Map();
     try {
-        const ending = step.runsInSegments ? await attemptInSegments(step, seconds) : await attempt(step, seconds);
-        if (ending === 'applied')
-            await readBehindCommit(step, seconds);
-        return ending;
+        return await tryOnce(running, seconds, (migrations, segmented) => source.is === 'scripts' && online
+            ? runThroughGates(running, source, online, migrations, segmented)
+            : runMessages(running, migrations));
     }
     finally {
         await endSecondConnections(seconds);
     }
 }
-/** The second connection has the deploy lock then, which the batch's own would lose with its first COMMIT. */
-async function attemptInSegments(step, seconds) {
-    const [second] = [...seconds.values()];
-    const { target } = second;
-    await takeLock(step, target, second.client, lockKeys.deploy);
-    const run = new SegmentedRun(step, target, () => second.check());
+async function tryOnce(running, seconds, run) {
+    // In segments the second connection has the deploy lock, which the batch's own would lose with its first COMMIT.
+    const second = running.isInSegments ? [...seconds.values()][0] : undefined;
+    if (second)
+        await takeLock(running, second.target, second.client, lockKeys.deploy);
+    const begun = [];
+    let segmented;
+    const migrate = async () => {
+        const beginning = running.courses.map(course => Migration.begin(course, running.step.inputs));
+        for (const each of beginning)
+            each.then(migration => begun.push(migration)).catch(() => { });
+        await giveWay(running, seconds, allOf(beginning));
+        const migrations = await inLockOrder(begun);
+        for (const { target, transaction } of migrations) {
+            if (!second)
+                await takeLock(running, target, target.client, lockKeys.deploy);
+            await transaction.identify();
+        }
+        const [first] = migrations;
+        if (second && first)
+            segmented = new SegmentedRun(running.step, first, endOfSegments(running, first, second));
+        return await runAndCommit(running, migrations, () => run(migrations, segmented), second);
+    };
+    let ending;
     try {
-        const ending = await attempt(step, seconds, run);
-        if (ending === 'applied')
-            run.applied();
-        return ending;
+        ending = await migrate().finally(() => allOf(begun.map(({ transaction }) => transaction.end())));
     }
     catch (error) {
-        await run.failed();
+        await segmented?.failed();
         throw error;
     }
+    if (ending !== 'applied')
+        return { outcome: ending, failure: null, heads: new Map() };
+    segmented?.applied();
+    return await readBehindCommit(running.step, begun, seconds);
 }
-async function attempt(step, seconds, run) {
-    const { inputs, surroundings } = step;
-    const begun = [];
-    try {
-        const beginning = step.targets.map(async (target) => {
-            target.transaction = await Transaction.begin(target.client, inputs);
-            begun.push(target.transaction);
-        });
-        await giveWay(step, seconds, allOf(beginning));
-        if (inputs.mode === 'rehearse') {
-            surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.');
-        }
-        const targets = inLockOrder(step.targets);
-        for (const target of targets) {
-            if (!run)
-                await takeLock(step, target, target.client, lockKeys.deploy);
-            await target.transaction.identify();
-        }
-        const there = await allOf(targets.map(target => isAlreadyThere(step, target)));
-        if (!there.includes(false))
-            return 'up-to-date';
-        const moving = targets.filter(({ state }) => state.plan.revisions.length > 0);
-        const together = await canPrepare(step);
-        await (inputs.planFile ? runMessages(step) : runThroughGates(step, run));
-        await allOf(targets.map(target => verify(target)));
-        await run?.checkLock();
-        if (inputs.mode === 'rehearse')
-            return 'rehearsed';
-        await step.throwIfCancelled();
-        await (together ? commitTogether(step, moving) : commitEach(step, moving));
-        return 'applied';
+/** With the deploy lock on every database: is it needed still, can it be, run it, verify it, commit it. */
+async function runAndCommit(running, migrations, run, second) {
+    const { step } = running;
+    const { mode } = step.inputs;
+    if (mode === 'rehearse') {
+        step.surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.');
     }
-    finally {
-        await allOf(begun.map(transaction => transaction.end()));
-    }
+    const there = await allOf(migrations.map(migration => isAlreadyThere(running, migration)));
+    if (!there.includes(false))
+        return 'up-to-date';
+    const moving = migrations.filter(({ course }) => course.plan.revisions.length > 0);
+    const { isPossible, uncovered } = await canPrepare(step, moving.map(({ course, target }) => ({ plan: course.plan, target })));
+    running.uncovered = uncovered;
+    await run();
+    await allOf(migrations.map(verify));
+    await second?.check();
+    if (mode === 'rehearse')
+        return 'rehearsed';
+    await throwIfCancelled(step);
+    const [first, ...others] = moving;
+    if (first && isPossible)
+        await commitTogether(step, [first, ...others]);
+    else
+        await commitEach(step, moving);
+    return 'applied';
 }
 /** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
-async function isAlreadyThere({ surroundings, targets }, target) {
-    const { state, client, versionTable } = target;
-    const { heads, relation } = await readHeads(client, versionTable);
-    target.relation = relation;
-    const plan = target.rest;
-    if (target.committed === 0)
-        state.priorHeads = heads;
-    const which = targets.length > 1 ? `The database ${state.bind}` : 'The database';
+async function isAlreadyThere({ step, courses }, migration) {
+    const { course, target } = migration;
+    const { versionTable } = course;
+    const { heads, relation } = await readHeads(target.client, versionTable);
+    migration.relation = relation;
+    const plan = course.rest;
+    if (course.committed === 0)
+        course.priorHeads = heads;
+    const which = courses.length > 1 ? `The database ${course.bind}` : 'The database';
     if (sameHeads(heads, plan.newHeads)) {
         if (plan.revisions.length > 0)
-            surroundings.log.info(`${which} was brought to the target in the meantime.`);
-        plan.revisions = [];
-        state.outcome = 'up-to-date';
+            step.surroundings.log.info(`${which} was brought to the target in the meantime.`);
+        course.isAlreadyThere();
         return true;
     }
     if (!sameHeads(heads, plan.priorHeads)) {
         throw new Failure('drift', `${which} has moved from ${nameHeads(plan.priorHeads)} to ${nameHeads(heads)} since the batch was planned.`, { advice: 'Run the step again: it will plan from the new heads.' });
     }
-    await checkWritable(client, versionTable, relation);
+    await checkWritable(target.client, versionTable, relation);
     return false;
+}
+/** A segment is verified and committed as the last one is, while the scripts run. */
+function endOfSegments({ step }, migration, second) {
+    const { course, target } = migration;
+    const mayGoOn = async () => {
+        await second.check();
+        await throwIfCancelled(step);
+    };
+    return {
+        mayGoOn,
+        commit: async (heads) => {
+            await verifySegment(migration, heads);
+            await mayGoOn();
+            target.committing = true;
+            try {
+                return await commit(step, migration, { priorHeads: course.rest.priorHeads, newHeads: heads });
+            }
+            finally {
+                target.committing = false;
+            }
+        },
+    };
+}
+
+;// CONCATENATED MODULE: external "node:child_process"
+const external_node_child_process_namespaceObject = require("node:child_process");
+;// CONCATENATED MODULE: ./src/alembic/answer.ts
+/** Reads an answer; undefined where the line is none, whoever has written it. */
+function readAnswer(json) {
+    try {
+        const value = JSON.parse(json);
+        return isAnswer(value) ? value : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+const answer_text = value => typeof value === 'string';
+const number = value => Number.isInteger(value);
+const truth = value => typeof value === 'boolean';
+const or = (check, ...others) => value => others.includes(value) || check(value);
+const answer_list = (check) => value => Array.isArray(value) && value.every(check);
+const record = (check) => value => typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(check);
+const fields = (checks) => {
+    const all = Object.entries(checks);
+    return value => typeof value === 'object' &&
+        value !== null &&
+        all.every(([name, check]) => check(value[name]));
+};
+const texts = answer_list(answer_text);
+const line = or(number, null);
+const places = or(answer_list(fields({ line: number, text: answer_text })), undefined);
+const isAnswer = fields({
+    files: or(texts, undefined),
+    loaded: or(fields({
+        revisions: answer_list(fields({
+            id: answer_text,
+            file: number,
+            down: texts,
+            depends_on: texts,
+            labels: texts,
+            message: answer_text,
+            path: answer_text,
+            created: answer_text,
+        })),
+        heads: texts,
+        databases: answer_list(fields({ bind: answer_text, version_table: answer_text, version_table_schema: or(answer_text, null) })),
+    }), undefined),
+    statement: or(fields({ sql: answer_text, line, own: truth }), undefined),
+    resolved: or(record(fields({ prior: texts, new: texts, revisions: answer_list(fields({ id: answer_text, heads: texts })) })), undefined),
+    planned: or(record(fields({
+        revisions: answer_list(fields({
+            id: answer_text,
+            statements: answer_list(number),
+            reason: or(answer_text, null),
+            line,
+            concurrently: places,
+            mentions: places,
+            strings: places,
+        })),
+    })), undefined),
+    revision: or(fields({ bind: answer_text, id: answer_text }), undefined),
+    own: or(number, undefined),
+    speaker: or(fields({
+        connection: number,
+        thread: answer_text,
+        task: or(answer_text, null),
+        place: or(fields({ file: answer_text, line: number }), null),
+    }), undefined),
+    ran: or(truth, undefined),
+    failed: or(fields({
+        kind: answer_text,
+        message: answer_text,
+        quoted: or(answer_text, undefined),
+        frames: or(answer_list(fields({ file: answer_text, line })), undefined),
+        bind: or(answer_text, undefined, null),
+        revision: or(answer_text, undefined, null),
+        line: or(number, undefined, null),
+        database: or(truth, undefined),
+        path: or(answer_text, undefined, null),
+    }), undefined),
+});
+
+;// CONCATENATED MODULE: ./src/alembic/lines.ts
+/** What is kept of any line, in bytes. */
+const usual = 8_192;
+/**
+ * Hands on each line as it ends, the last one also without an end. A line without an end takes no memory: behind the
+ * usual length only as many bytes are kept as `room` gives to one that begins so, and the rest is counted.
+ */
+function readLines(stream, room, onLine) {
+    let pieces = [];
+    let [kept, size, limit] = [0, 0, usual];
+    const add = (piece) => {
+        size += piece.length;
+        if (kept + piece.length > usual && limit === usual)
+            limit = Math.max(usual, room(Buffer.concat([...pieces, piece])));
+        const fitting = piece.subarray(0, limit - kept);
+        if (fitting.length === 0)
+            return;
+        pieces.push(fitting);
+        kept += fitting.length;
+    };
+    const end = () => {
+        const bytes = Buffer.concat(pieces);
+        const line = { bytes, size };
+        pieces = [];
+        [kept, size, limit] = [0, 0, usual];
+        onLine(line);
+    };
+    stream.on('data', (chunk) => {
+        let from = 0;
+        for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
+            add(chunk.subarray(from, at));
+            end();
+            from = at + 1;
+        }
+        if (from < chunk.length)
+            add(chunk.subarray(from));
+    });
+    stream.on('end', () => {
+        if (size > 0)
+            end();
+    });
+}
+/** What is shown of a line that was cut, in characters. */
+const lines_shown = 1_900;
+/** A line for people; a carriage return begins another one, as progress bars have it. */
+function lines_textsOf({ bytes, size }) {
+    if (size > bytes.length)
+        return [`${bytes.toString('utf8').slice(0, lines_shown)} … (${size} bytes)`];
+    return bytes
+        .toString('utf8')
+        .split(/\r(?!$)|[\u2028\u2029]/)
+        .map(text => text.replace(/\r$/, ''));
+}
+
+;// CONCATENATED MODULE: ./src/alembic/process.ts
+
+
+
+
+
+
+
+
+
+/** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
+const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000];
+/** The driver's modules, each behind those that it imports. */
+const modules = [
+    'lifeline',
+    'failures',
+    'channel',
+    'trusted',
+    'asked',
+    'connections',
+    'scripts',
+    'graph',
+    'environment',
+    'forbidden',
+    'literals',
+    'varying',
+    'dry_run',
+    'online_run',
+    'project',
+    'twin',
+    'main',
+];
+/**
+ * What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows.
+ * Until they stand, the working directory is not on the path, where Python has put it: a `json.py` there is not ours.
+ */
+const bootstrap = `import sys
+here = [sys.path.pop(0)] if sys.path[:1] == [""] else []
+import json, os, types
+size, sources = int(os.read(0, 10)), b""
+while len(sources) < size:
+    sources += os.read(0, size - len(sources))
+sys.modules["atomic_upgrade"] = types.ModuleType("atomic_upgrade")
+for name, source in json.loads(sources).items():
+    module = sys.modules["atomic_upgrade." + name] = types.ModuleType("atomic_upgrade." + name)
+    exec(compile(source, "atomic_upgrade/%s.py" % name, "exec"), module.__dict__)
+module.main(here)`;
+/** The modules as JSON, behind its length in ten digits. */
+function sources() {
+    const read = (name) => (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', `${name}.py`), 'utf8');
+    const bytes = Buffer.from(JSON.stringify(Object.fromEntries(modules.map(name => [name, read(name)]))));
+    return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes]);
+}
+/** The user's Python with our driver in it, which answers one request after another. */
+class PythonProcess {
+    options;
+    #child;
+    #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
+    #answers = [];
+    /** Bytes since the last request. */
+    #answered = 0;
+    #wake;
+    /** Why no further answer will come. */
+    #gone;
+    #killed = false;
+    /** Once it is loaded: failures are told in its words. */
+    project;
+    constructor(options) {
+        this.options = options;
+        const [command = 'python', ...args] = options.python;
+        const { environment, trusted } = options;
+        const { PYTHONPATH = '' } = environment;
+        // A process group of its own, so that wrappers and whatever the app forks end with it.
+        this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-c', bootstrap], {
+            cwd: options.workingDirectory,
+            env: trusted && PYTHONPATH ? { ...environment, PYTHONPATH: pathOutside(options, trusted.roots) } : environment,
+            stdio: ['pipe', 'pipe', 'pipe'],
+            detached: process.platform !== 'win32',
+        });
+        this.#child.on('error', error => this.#leave(cannotStart(options.python, options.workingDirectory, error)));
+        this.#child.on('exit', (code, signal) => {
+            const leave = () => this.#leave(endedEarly(options.python, code, signal));
+            // The last words of one that ended by itself may still be in the pipe.
+            if (this.#killed)
+                leave();
+            else
+                setTimeout(leave, 100);
+        });
+        this.#child.stdin.on('error', () => { });
+        const isAnswer = (start) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce;
+        readLines(this.#child.stderr, () => 0, line => this.#print(line));
+        readLines(this.#child.stdout, start => (isAnswer(start) ? mostAtOnce : 0), line => (isAnswer(line.bytes) ? this.#read(line) : this.#print(line)));
+        options.signal.addEventListener('abort', () => this.kill());
+        this.#child.stdin.write(sources());
+        const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls, twice } = options;
+        this.send({
+            nonce: this.#nonce,
+            ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
+            load: {
+                flask_app: flaskApp,
+                directory,
+                alembic_config: alembicConfig,
+                version_table: versionTable,
+                version_table_schema: versionTableSchema,
+                urls,
+                twice,
+            },
+        });
+    }
+    /** Whether a failure is that Python has gone. */
+    hasGone(error) {
+        return this.#gone !== undefined && error === this.#gone;
+    }
+    /** Ends Python and everything that it started. */
+    kill() {
+        const { pid } = this.#child;
+        if (pid === undefined)
+            return;
+        this.#killed = true;
+        try {
+            if (process.platform === 'win32')
+                this.#child.kill('SIGKILL');
+            else
+                process.kill(-pid, 'SIGKILL');
+        }
+        catch {
+            // It has ended by itself.
+        }
+        this.#child.stdout?.destroy();
+        this.#child.stderr?.destroy();
+    }
+    /** Sends a request. */
+    send(request) {
+        this.#answered = 0;
+        this.#child.stdin.write(`${JSON.stringify(request)}\n`);
+    }
+    /**
+     * Waits for the next answer. Throws a Failure, or what the driver says of a failure while the batch runs: a
+     * ScriptError.
+     */
+    async answer() {
+        while (this.#answers.length === 0) {
+            if (this.options.signal.aborted)
+                throw new Failure('cancelled', 'The step was cancelled.');
+            if (this.#gone)
+                throw this.#gone;
+            await new Promise(resolve => {
+                this.#wake = resolve;
+            });
+        }
+        const answer = this.#answers.shift();
+        if (answer.failed)
+            throw failures_failureFrom(answer.failed, this.project, path => this.shown(path)) ?? this.unexpected();
+        return answer;
+    }
+    /** An answer that nobody has asked for: Python ends. */
+    unexpected() {
+        return this.#distrust('was not asked for');
+    }
+    /** A path of Python's for people. */
+    shown(path) {
+        return shownPath((0,external_node_path_namespaceObject.resolve)(this.options.workingDirectory, path));
+    }
+    #print(line) {
+        for (const text of lines_textsOf(line))
+            if (text !== '')
+                this.options.print(text);
+    }
+    #read({ bytes, size }) {
+        this.#answered += size;
+        const isTooLong = size > bytes.length || this.#answered > mostInAll;
+        const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.#nonce.length));
+        if (answer)
+            this.#answers.push(answer);
+        else
+            this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers');
+        this.#wake?.();
+    }
+    /** Somebody else has spoken in the driver's place: nothing more of it is believed, and Python ends. */
+    #distrust(why) {
+        const told = `Python said something in the driver’s place that ${why}.`;
+        this.#leave(new Failure('render-failed', told, {
+            advice: 'See to it that nothing in the app, env.py or the scripts writes into what the driver has opened.',
+        }));
+        this.#answers = [];
+        this.kill();
+        return this.#gone;
+    }
+    #leave(failure) {
+        this.#gone ??= failure;
+        this.#wake?.();
+    }
+}
+/**
+ * What of PYTHONPATH lies outside of the checkout. A `sitecustomize` or a module of the standard library's name within it
+ * would run before anything of ours: our driver adds the rest once it watches.
+ */
+function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }, roots) {
+    // Also what a link in the checkout leads out of it to.
+    const isInside = (path) => {
+        const real = (0,external_node_fs_.existsSync)(path) ? (0,external_node_fs_.realpathSync)(path) : path;
+        if (roots.some(root => `${real}${external_node_path_namespaceObject.sep}`.startsWith(`${root}${external_node_path_namespaceObject.sep}`)))
+            return true;
+        return (0,external_node_path_namespaceObject.dirname)(path) !== path && isInside((0,external_node_path_namespaceObject.dirname)(path));
+    };
+    const outside = PYTHONPATH.split(external_node_path_namespaceObject.delimiter).filter(entry => !isInside((0,external_node_path_namespaceObject.resolve)(workingDirectory, entry)));
+    return outside.join(external_node_path_namespaceObject.delimiter);
+}
+
+;// CONCATENATED MODULE: ./src/alembic/python-run.ts
+
+/** One run of the user's Python, in a process of its own. Every method throws a Failure in words for the user. */
+class PythonRun {
+    process;
+    /** The scripts' places among those that were read, by their ids. */
+    #numbers = new Map();
+    /** Starts Python, which at once imports what the project needs. */
+    constructor(options) {
+        this.process = new PythonProcess(options);
+    }
+    /** Waits until the app is imported; `read` is called for the scripts, of which this Python then knows what it returns. */
+    async load(read) {
+        const known = [];
+        let answer = await this.process.answer();
+        for (; answer.files; answer = await this.process.answer()) {
+            const scripts = await read(answer.files);
+            known.push(...scripts);
+            const told = scripts.map(({ bytes, values = null, doc }) => ({ source: bytes.toString('base64'), values, doc }));
+            this.process.send({ scripts: told });
+        }
+        const { loaded } = answer;
+        if (!loaded)
+            throw this.process.unexpected();
+        this.#numbers = new Map(loaded.revisions.map(({ id, file }) => [id, file]));
+        const project = {
+            heads: loaded.heads,
+            databases: loaded.databases.map(({ bind, version_table, version_table_schema }) => {
+                return { bind, versionTable: version_table, versionTableSchema: version_table_schema };
+            }),
+            scripts: new Map(loaded.revisions.map(({ id, down, depends_on: dependsOn, labels, message, path, file, created }) => {
+                const script = known[file];
+                if (!script || (script.values && script.values.revision !== id))
+                    throw this.process.unexpected();
+                const [title = ''] = message.split('\n');
+                const { digest } = script;
+                return [
+                    id,
+                    {
+                        id,
+                        down,
+                        dependsOn,
+                        labels,
+                        message: title.trim(),
+                        path: this.process.shown(path),
+                        file: script.file,
+                        digest,
+                        created,
+                    },
+                ];
+            })),
+        };
+        this.process.project = project;
+        return project;
+    }
+    /** Ends Python and everything that it started. */
+    kill() {
+        this.process.kill();
+    }
+    numbersOf(ids) {
+        return [...this.#numbers].flatMap(([id, number]) => (ids.has(id) ? [number] : []));
+    }
+}
+
+;// CONCATENATED MODULE: ./src/alembic/dry-run.ts
+
+/** The run that plans the batch, and renders it without a database (`--sql`, Alembic's offline mode). */
+class DryRun extends PythonRun {
+    /** Resolves the target by Alembic's rules: the batch of each database, without its SQL. */
+    async resolve({ direction, target, databases }) {
+        this.process.send({ resolve: { direction, target, databases } });
+        const { resolved } = await this.process.answer();
+        if (!resolved)
+            throw this.process.unexpected();
+        const plans = Object.entries(resolved).map(([bind, { prior, new: newHeads, revisions: ids }]) => {
+            const revisions = ids.map(({ id, heads }) => {
+                const script = this.process.project?.scripts.get(id);
+                if (!script)
+                    throw this.process.unexpected();
+                return { ...script, heads };
+            });
+            return [bind, { direction, target, priorHeads: prior, newHeads, revisions }];
+        });
+        return new Map(plans);
+    }
+    /** Imports the scripts, and renders the batch of each database: the same plans with their SQL. */
+    async render({ direction, target, databases, imported }) {
+        const asked = Object.entries(databases).map(([bind, { plan, versionTableExists: version_table_exists }]) => {
+            return [bind, { heads: plan.priorHeads, version_table_exists, revisions: plan.revisions.map(({ id }) => id) }];
+        });
+        const plan = { direction, target, databases: Object.fromEntries(asked) };
+        this.process.send({ plan, import: this.numbersOf(imported) });
+        const statements = [];
+        let answer = await this.process.answer();
+        for (; answer.statement; answer = await this.process.answer())
+            statements.push(answer.statement);
+        const { planned } = answer;
+        if (!planned)
+            throw this.process.unexpected();
+        const plans = Object.entries(databases).map(([bind, { plan }]) => {
+            const rendered = new Map(planned[bind]?.revisions.map(each => [each.id, each]));
+            const revisions = plan.revisions.map(revision => {
+                const found = rendered.get(revision.id);
+                if (!found)
+                    throw this.process.unexpected();
+                const { id: _, statements: [from, to], reason, line, ...source } = found;
+                if (reason === null)
+                    return { ...revision, statements: statements.slice(from, to) };
+                return { ...revision, notRenderable: { reason, line }, ...source };
+            });
+            return [bind, { ...plan, revisions }];
+        });
+        return new Map(plans);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/alembic/environment.ts
+/**
+ * The environment of the user's Python: the step's own, without what could be used in the step's name.
+ *
+ * `secrets` are the forms of the database's password, `token` the GitHub token. A value that is a credential is replaced
+ * by a word that says so, since an app may insist on finding something there.
+ */
+function childEnvironment(environment, { secrets, token }) {
+    // libpq, and so we, would take the password from there where the URL has none.
+    const known = environment.PGPASSWORD ? [...secrets, environment.PGPASSWORD] : secrets;
+    const child = {};
+    for (const [name, value] of Object.entries(environment)) {
+        if (value === undefined || withheld.test(name))
+            continue;
+        child[name] = withoutCredentials(name, value, known, token);
+    }
+    // On branches, the order in which Alembic goes through revisions depends on the hash seed.
+    child.PYTHONHASHSEED ??= '0';
+    child.PYTHONUNBUFFERED ??= '1';
+    // libpq would look for a password in the home directory.
+    child.PGPASSFILE = process.platform === 'win32' ? 'NUL' : '/dev/null';
+    return child;
+}
+/** Inputs, tokens, the runner's files for outputs, and what would steer libpq past the gate. */
+const withheld = /^(INPUT_.*|ACTIONS_.*|GITHUB_(TOKEN|OUTPUT|ENV|PATH|STATE|STEP_SUMMARY)|GH_TOKEN|GH_ENTERPRISE_TOKEN|GITHUB_ENTERPRISE_TOKEN|RUNNER_TOKEN|PG(PASSWORD|PASSFILE|SERVICE|SERVICEFILE|SSL\w*|REQUIREAUTH|REQUIRESSL|CHANNELBINDING|GSS\w*|TARGETSESSIONATTRS|LOADBALANCEHOSTS|HOSTADDR))$/i;
+const placeholder = 'withheld-by-atomic-upgrade';
+/** GitHub's tokens, whoever put them there; source: GitHub's documentation of its token formats. */
+const gitHubToken = /\b(?:gh[opsur]_|github_pat_)[\w.-]{16,}/g;
+/** Passwords in a PostgreSQL URL (the user without one is what the gate expects), in libpq's `key=value` form, in JSON. */
+const passwordsInUrls = /(postgres(?:ql)?(?:\+\w+)?:\/\/[^:/@\s]*):(?:[^@\s]*|[^@/\r\n]*)@(?:[^@/?\s]*@)*/gi;
+const passwordsInPairs = /((?:^|[?&;\s])(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^&\s]+)/gi;
+const passwordsInJson = /("password"\s*:\s*")(?:\\.|[^"\\])*/gi;
+function withoutCredentials(name, value, secrets, token) {
+    const basic = Buffer.from(`x-access-token:${token}`).toString('base64');
+    if (token !== '' && (value.includes(token) || value.includes(basic)))
+        return placeholder;
+    const text = value
+        .replace(gitHubToken, placeholder)
+        .replace(passwordsInUrls, '$1@')
+        .replace(passwordsInPairs, `$1${placeholder}`)
+        .replace(passwordsInJson, `$1${placeholder}`);
+    const named = /PASS|PWD|SECRET|CREDENTIAL|TOKEN|_KEY$|_PW$/i.test(name);
+    return secrets.reduce((rest, secret) => {
+        if (named && rest === secret)
+            return placeholder;
+        return isTelling(secret) ? rest.replaceAll(secret, placeholder) : rest;
+    }, text);
+}
+/** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
+const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
+
+;// CONCATENATED MODULE: ./src/alembic/online-run.ts
+
+
+
+/** The run that migrates, through gates. */
+class OnlineRun extends PythonRun {
+    /** Runs the batches. Throws a Failure, or a ScriptError. */
+    async run({ imported, ...run }, listener) {
+        const left = new Map(Object.entries(run.databases).map(([bind, { revisions }]) => [bind, [...revisions]]));
+        this.process.send({ run, import: this.numbersOf(imported) });
+        try {
+            for (;;) {
+                const { ran, revision, own, speaker } = await this.process.answer();
+                // What was printed before is in the pipe.
+                if (ran)
+                    return await (0,promises_namespaceObject.setImmediate)();
+                if (own !== undefined)
+                    listener.own(own);
+                else if (speaker) {
+                    const { connection, thread, task, place } = speaker;
+                    listener.speaker(connection, {
+                        thread,
+                        task,
+                        place: place && { ...place, file: this.process.shown(place.file) },
+                    });
+                }
+                else if (revision && left.get(revision.bind)?.shift() === revision.id) {
+                    listener.revision(revision.bind, revision.id);
+                }
+                else
+                    throw this.process.unexpected();
+                this.process.send({ go: true });
+            }
+        }
+        catch (error) {
+            if (!this.process.hasGone(error))
+                throw error;
+            throw new Failure('migration-failed', error.message, error.details);
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./src/alembic/reader.ts
+
+
+
+
+
+
+/** In bytes; of a script only its values and its docstring are told. */
+const mostOfAnswer = 100_000_000;
+/**
+ * An interpreter of the user's that imports nothing but Python itself (`-I -S`): no package, nothing of the project, no
+ * PYTHONPATH. It parses scripts.
+ */
+class Reader {
+    #child;
+    #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
+    /** Who waits for the answer; undefined is said of one that ends, or says too much. */
+    #hear = () => { };
+    #gone = false;
+    constructor({ python, workingDirectory, environment, signal, }) {
+        const [command = 'python', ...args] = python;
+        const program = (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'reader.py'), 'utf8');
+        this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
+            cwd: workingDirectory,
+            env: environment,
+            stdio: ['pipe', 'pipe', 'ignore'],
+            detached: process.platform !== 'win32',
+        });
+        const gone = () => {
+            this.#gone = true;
+            this.#hear(undefined);
+        };
+        // The driver's Python, which is started by the same command, says better what is wrong with it.
+        this.#child.on('error', gone);
+        this.#child.on('close', gone);
+        this.#child.stdin.on('error', () => { });
+        const isAnswer = (start) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce;
+        readLines(this.#child.stdout, start => (isAnswer(start) ? mostOfAnswer : 0), ({ bytes, size }) => {
+            if (isAnswer(bytes))
+                this.#hear(size > bytes.length ? undefined : readingsIn(bytes.toString('utf8', this.#nonce.length)));
+        });
+        signal.addEventListener('abort', () => this.kill());
+    }
+    /** Reads scripts. Throws a Failure where there is no such interpreter, or it ends. */
+    async read(sources) {
+        const readings = await new Promise(resolve => {
+            this.#hear = resolve;
+            if (this.#gone)
+                return resolve(undefined);
+            this.#child.stdin.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`);
+        });
+        if (readings)
+            return readings;
+        throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
+            advice: 'Check that the command in the input python passes its arguments on.',
+        });
+    }
+    kill() {
+        const { pid } = this.#child;
+        if (pid === undefined)
+            return;
+        try {
+            if (process.platform === 'win32')
+                this.#child.kill('SIGKILL');
+            else
+                process.kill(-pid, 'SIGKILL');
+        }
+        catch {
+            // It has ended by itself.
+        }
+        this.#child.stdout?.destroy();
+    }
+}
+function readingsIn(json) {
+    try {
+        return JSON.parse(json);
+    }
+    catch {
+        return undefined;
+    }
+}
+/** A script's place in the graph; undefined of what is no script, or does not say it. */
+function nodeOf({ values }) {
+    const { revision: id, down_revision: down, depends_on: dependsOn, branch_labels: labels } = values;
+    if (id === undefined || down === undefined)
+        return undefined;
+    return { id, down: asNames(down), dependsOn: asNames(dependsOn), labels: asNames(labels) };
+}
+const asNames = (value) => typeof value === 'string' ? [value] : [...(value ?? [])].sort();
+
+;// CONCATENATED MODULE: ./src/opening/python.ts
+
+
+
+
+
+
+
+/**
+ * The user's Python: a process for each purpose, which is started ahead where it will be needed, since imports take
+ * longest of all. All end with the step.
+ */
+class Python {
+    step;
+    trusted;
+    #options;
+    /** Reads scripts without running them. */
+    reader;
+    /** Plans the batch, and renders it. */
+    dryRun;
+    #onlineRun;
+    constructor(step, 
+    /** What may be loaded from the checkout; undefined where that is not asked. */
+    trusted) {
+        this.step = step;
+        this.trusted = trusted;
+        const { inputs, surroundings } = step;
+        this.#options = optionsOf(step, trusted);
+        this.dryRun = this.#start(DryRun, { twice: inputs.mode !== 'apply' });
+        if (inputs.mode !== 'preview')
+            this.#onlineRun = this.#startOnline();
+        this.reader = new Reader(this.#options);
+        surroundings.atEnd.defer(() => this.reader.kill());
+    }
+    /** The process that migrates, a new one for each try: the one that was started ahead, at first. */
+    takeOnlineRun() {
+        const online = this.#onlineRun ?? this.#startOnline();
+        this.#onlineRun = undefined;
+        return online;
+    }
+    /** Asks for something, and shows what the user's code has printed meanwhile under that title. */
+    async dry(title, ask) {
+        const { run, printed } = this.dryRun;
+        try {
+            return await ask(run);
+        }
+        finally {
+            printed.show(this.step.surroundings.log, title);
+        }
+    }
+    #startOnline() {
+        return this.#start(OnlineRun, { twice: false });
+    }
+    #start(Purpose, { twice }) {
+        const { atEnd, log } = this.step.surroundings;
+        const printed = new PrintOut();
+        const run = new Purpose({ ...this.#options, twice, print: line => printed.add(line) });
+        atEnd.defer(() => {
+            printed.show(log, 'Output of Python');
+            run.kill();
+        });
+        return { run, printed };
+    }
+}
+function optionsOf({ inputs, surroundings }, trusted) {
+    const { databases, githubToken: token, planKey } = inputs;
+    const passwords = [...databases.values()].flatMap(database => database.secrets);
+    const secrets = planKey ? [...passwords, planKey] : passwords;
+    const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword]);
+    return {
+        ...inputs,
+        workingDirectory: (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory),
+        environment: childEnvironment(surroundings.environment, { secrets, token }),
+        urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
+        signal: surroundings.signal,
+        ...(trusted && { trusted }),
+    };
+}
+
+;// CONCATENATED MODULE: ./src/git/objects.ts
+
+
+
+const environment = {
+    GIT_NO_REPLACE_OBJECTS: '1',
+    GIT_GRAFT_FILE: '/dev/null',
+    GIT_NO_LAZY_FETCH: '1',
+    GIT_ALLOW_PROTOCOL: '',
+    GIT_OPTIONAL_LOCKS: '0',
+};
+const settings = ['core.fsmonitor=false', 'core.commitGraph=false'].flatMap(each => ['-c', each]);
+/** What a command of git's plumbing prints, in the repository whose `.git` lies in `root`, whatever that configures. */
+function plumbing(root, args, input = '') {
+    const command = [...settings, `--git-dir=${(0,external_node_path_namespaceObject.join)(root, '.git')}`, `--work-tree=${root}`, ...args];
+    return new Promise((resolve, reject) => {
+        const options = {
+            cwd: root,
+            env: { ...process.env, ...environment },
+            encoding: 'buffer',
+            maxBuffer: 2 ** 30,
+        };
+        const child = (0,external_node_child_process_namespaceObject.execFile)('git', command, options, (error, stdout) => (error ? reject(error) : resolve(stdout)));
+        child.stdin?.on('error', () => { });
+        child.stdin?.end(input);
+    });
+}
+/** The name of an object; `like` is a name in the repository's format. */
+function objects_nameOf(type, bytes, like) {
+    const hash = (0,external_node_crypto_.createHash)(like.length === 64 ? 'sha256' : 'sha1');
+    return hash.update(`${type} ${bytes.length}\0`).update(bytes).digest('hex');
+}
+/** Objects by their names. Throws where one is missing, or is not what its name says. */
+async function readObjects(root, names) {
+    const found = new Map();
+    if (names.length === 0)
+        return found;
+    const printed = await plumbing(root, ['cat-file', '--batch'], `${names.join('\n')}\n`);
+    for (let at = 0; at < printed.length;) {
+        const end = printed.indexOf('\n', at);
+        const [name = '', type = '', size] = printed.toString('latin1', at, end).split(' ');
+        if (size === undefined)
+            throw new Error(`the object ${name} is ${type || 'missing'}`);
+        const bytes = printed.subarray(end + 1, end + 1 + Number(size));
+        if (objects_nameOf(type, bytes, name) !== name)
+            throw new Error(`the object ${name} is not what its name says`);
+        found.set(name, { type, bytes });
+        at = end + 1 + Number(size) + 1;
+    }
+    return found;
+}
+/** What the header of a commit says: its tree and its parents. */
+async function readCommits(root, names) {
+    const commits = await readObjects(root, names);
+    return new Map([...commits].map(([name, { type, bytes }]) => {
+        const header = bytes.toString('latin1').split('\n\n')[0];
+        const tree = /^tree (\w+)$/m.exec(header)?.[1];
+        if (type !== 'commit' || !tree)
+            throw new Error(`the object ${name} is no commit`);
+        return [name, { tree, parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent) }];
+    }));
+}
+/** Everything that a commit has. Throws where an object is missing, or is not what its name says. */
+async function readTree(root, commit) {
+    const whole = { files: new Map(), links: new Map(), submodules: new Map() };
+    const { tree } = (await readCommits(root, [commit])).get(commit);
+    for (let level = [['', tree]]; level.length > 0;) {
+        const trees = await readObjects(root, [...new Set(level.map(([, name]) => name))]);
+        const below = [];
+        for (const [folder, name] of level) {
+            const { type, bytes } = trees.get(name);
+            if (type !== 'tree')
+                throw new Error(`the object ${name} is no tree`);
+            for (const entry of entriesOf(bytes, commit.length / 2)) {
+                const path = folder + entry.name;
+                if (entry.mode === '40000')
+                    below.push([`${path}/`, entry.object]);
+                else if (entry.mode === '160000')
+                    whole.submodules.set(path, entry.object);
+                else if (entry.mode === '120000')
+                    whole.links.set(path, entry.object);
+                else
+                    whole.files.set(path, entry.object);
+            }
+        }
+        level = below;
+    }
+    return whole;
+}
+/** The entries of a tree object: each is `MODE NAME<nul>` and the bytes of an object's name. */
+function* entriesOf(bytes, length) {
+    for (let at = 0; at < bytes.length;) {
+        const [space, nul] = [bytes.indexOf(' ', at), bytes.indexOf(0, at)];
+        yield {
+            mode: bytes.toString('latin1', at, space),
+            name: bytes.toString('utf8', space + 1, nul),
+            object: bytes.toString('hex', nul + 1, nul + 1 + length),
+        };
+        at = nul + 1 + length;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/git/clean.ts
+
+
+
+
+/**
+ * The first difference between a checkout and the commit that it should be, as `git status --short` writes it; undefined
+ * for none. Bytes are compared, whatever the index says of a file (assume-unchanged, skip-worktree); no filter is run.
+ * Files that the commit does not have are none of it.
+ */
+async function differenceFrom(root, commit, tree) {
+    const staged = await plumbing(root, ['diff-index', '--cached', '--name-status', '-z', '--no-renames', commit]);
+    const [status, path] = staged.toString().split('\0');
+    if (status && path)
+        return `${status} ${path}`;
+    const missing = [];
+    const changed = [];
+    // One after another and not side by side: of small files, that takes a quarter of the time.
+    const compare = (paths, same) => {
+        for (const [path, blob] of paths) {
+            const found = statOf((0,external_node_path_namespaceObject.join)(root, path));
+            if (!found)
+                missing.push(path);
+            else if (!same((0,external_node_path_namespaceObject.join)(root, path), found, blob))
+                changed.push(path);
+        }
+    };
+    for (const folder of foldersOf(tree)) {
+        if (statOf((0,external_node_path_namespaceObject.join)(root, folder))?.isDirectory() === false)
+            changed.push(folder);
+    }
+    compare(tree.files, isFile);
+    compare(tree.links, isLink);
+    const [lost] = missing.length > 0 ? await notLeftOut(root, missing) : [];
+    if (lost)
+        return `D ${lost}`;
+    for (const path of changed) {
+        const blob = tree.files.get(path);
+        if (blob && ((await isPayload(root, (0,external_node_path_namespaceObject.join)(root, path), blob)) || (await isFiltered(root, path))))
+            continue;
+        return `M ${path}`;
+    }
+    return undefined;
+}
+/** Every folder that something of the commit lies in: a link in its place may lead to something else. */
+function foldersOf({ files, links, submodules }) {
+    const folders = new Set();
+    for (const path of [...files.keys(), ...links.keys(), ...submodules.keys()]) {
+        for (let folder = external_node_path_namespaceObject.posix.dirname(path); folder !== '.' && !folders.has(folder); folder = external_node_path_namespaceObject.posix.dirname(folder))
+            folders.add(folder);
+    }
+    return folders;
+}
+/** What stands at a path, be it a link; undefined for nothing. */
+function statOf(path) {
+    try {
+        return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false });
+    }
+    catch {
+        // A file is where a folder on the way should be, which is a difference of its own.
+        return undefined;
+    }
+}
+/** GitHub takes no blob that is larger. */
+const clean_largest = 100 * 2 ** 20;
+const isFile = (file, found, blob) => found.isFile() && found.size <= 2 * clean_largest && isBlob((0,external_node_fs_.readFileSync)(file), blob);
+/** A link, or the file that git writes in its place where `core.symlinks` is off. */
+function isLink(file, found, blob) {
+    if (found.isFile())
+        return found.size < 65536 && isBlob((0,external_node_fs_.readFileSync)(file), blob);
+    return found.isSymbolicLink() && objects_nameOf('blob', (0,external_node_fs_.readlinkSync)(file, { encoding: 'buffer' }), blob) === blob;
+}
+/** Whether git stores these bytes under that name: as they are, with its own line ends, or with its `$Id$`. */
+function isBlob(bytes, blob) {
+    if (objects_nameOf('blob', bytes, blob) === blob)
+        return true;
+    const text = bytes.toString('latin1').replaceAll('\r\n', '\n');
+    return [text, text.replaceAll(`$Id: ${blob} $`, '$Id$')].some(stored => objects_nameOf('blob', Buffer.from(stored, 'latin1'), blob) === blob);
+}
+/** Those that are not left out by a sparse checkout. */
+async function notLeftOut(root, paths) {
+    const listed = (await plumbing(root, ['ls-files', '-t', '-z'])).toString().split('\0');
+    const leftOut = new Set(listed.filter(line => line.startsWith('S ')).map(line => line.slice(2)));
+    return paths.filter(path => !leftOut.has(path));
+}
+/** Whether a file is what Git LFS has put in the place of its pointer; source: git-lfs, docs/spec.md. */
+async function isPayload(root, file, blob) {
+    const pointer = (await readObjects(root, [blob]).catch(() => undefined))?.get(blob)?.bytes.toString('latin1', 0, 1024);
+    const digest = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})$/m.exec(pointer ?? '')?.[1];
+    if (!digest || !statOf(file)?.isFile())
+        return false;
+    const hash = (0,external_node_crypto_.createHash)('sha256');
+    for await (const part of (0,external_node_fs_.createReadStream)(file))
+        hash.update(part);
+    return hash.digest('hex') === digest;
+}
+/**
+ * Whether the bytes of a file depend on a program or an encoding, so that nothing can be said of them here. Python will
+ * not get to load them: what it loads has to be the commit's own bytes.
+ */
+async function isFiltered(root, path) {
+    const asked = ['check-attr', '-z', '--stdin', 'filter', 'working-tree-encoding'];
+    const values = (await plumbing(root, asked, `${path}\0`)).toString().split('\0');
+    return values.some((value, at) => at % 3 === 2 && !['unspecified', 'unset', 'lfs'].includes(value));
+}
+
+;// CONCATENATED MODULE: ./src/git/repository.ts
+
+
+/** What a repository replaces on this machine alone (`git replace`, grafts) is not what was committed. */
+let repository_environment = { ...process.env, GIT_NO_REPLACE_OBJECTS: '1', GIT_GRAFT_FILE: external_node_os_namespaceObject.devNull };
+/**
+ * A checkout by another user (a container job) is still the one that we were told to look at; a bare repository that
+ * somebody has committed into it is not, and no program of a repository's own choice is run.
+ */
+const repository_settings = [
+    'safe.directory=*',
+    'safe.bareRepository=explicit',
+    'core.fsmonitor=false',
+    'log.showSignature=false',
+].flatMap(each => ['-c', each]);
+/** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
+function fetchNothing() {
+    repository_environment = { ...repository_environment, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
+}
+/** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
+const git = async (directory, args) => (await gitBytes(directory, args)).toString();
+/** The same as bytes, for a git that reads `input`. */
+function gitBytes(directory, args, input = '') {
+    const options = { cwd: directory, env: repository_environment, maxBuffer: 256 * 1024 * 1024, encoding: 'buffer' };
+    return new Promise((resolve, reject) => {
+        const child = (0,external_node_child_process_namespaceObject.execFile)('git', [...repository_settings, ...args], options, (error, stdout, stderr) => {
+            if (error)
+                reject(Object.assign(error, { stderr: stderr.toString() }));
+            else
+                resolve(stdout);
+        });
+        child.stdin?.on('error', () => { });
+        child.stdin?.end(input);
+    });
+}
+/** Whether git can do that, whatever it prints. */
+const succeeds = (directory, args) => git(directory, args).then(() => true, () => false);
+
+;// CONCATENATED MODULE: ./src/git/trust.ts
+
+
+
+
+
+
+/**
+ * Looks at each repository on the way from the workspace to what is named: it has to be, as it stands, a commit of the
+ * base branch (one of `tips` or an ancestor of one), or the submodule that such a commit records, with no file changed.
+ * Nothing is believed but the tips: every object is held against its name, and every file against its object.
+ * Throws a Failure `untrusted` for the first that is none of these.
+ */
+async function trustedFiles({ workspace, workingDirectory, scripts, named, tips }) {
+    fetchNothing();
+    const here = realOf(workspace);
+    const around = (path) => repositoriesAround(path, here);
+    const ofWork = around(realOf(workingDirectory));
+    if (ofWork.length === 0)
+        throw untrusted('there is no git checkout that would tell where the scripts come from');
+    const inside = named.map(realOf).filter(path => [here, ...ofWork].some(root => isWithin(path, root)));
+    const ways = [...ofWork, ...[...scripts.map(realOf), ...inside].flatMap(around)];
+    // A repository comes before those that lie in it.
+    const repositories = [...new Set(ways)].sort((a, b) => a.length - b.length);
+    const [strange] = scripts.filter(path => !repositories.some(root => isWithin(realOf(path), root)));
+    if (strange)
+        throw untrusted(`${strange} lies in no git checkout`);
+    const trusted = { roots: [here, ...repositories], files: {}, links: {} };
+    const seen = new Set();
+    async function vouch(root, commit) {
+        seen.add(root);
+        const place = trust_placeOf(root, here);
+        const tree = await readTree(root, commit).catch(error => {
+            throw untrusted(`the commit ${commit.slice(0, 12)}${place} cannot be read (${messageOf(error)})`);
+        });
+        const difference = await differenceFrom(root, commit, tree).catch(error => {
+            throw untrusted(`the checkout${place} cannot be compared with its commit (${messageOf(error)})`);
+        });
+        if (difference)
+            throw untrusted(`the checkout${place} is not as it was committed (${difference})`);
+        for (const [path, blob] of tree.files)
+            trusted.files[(0,external_node_path_namespaceObject.join)(root, path)] = blob;
+        for (const [path, blob] of tree.links)
+            trusted.links[(0,external_node_path_namespaceObject.join)(root, path)] = blob;
+        for (const [path, recorded] of tree.submodules) {
+            const submodule = (0,external_node_path_namespaceObject.join)(root, path);
+            if (!isRepository(submodule))
+                continue;
+            const head = await headOf(submodule);
+            if (head !== recorded) {
+                const told = `the submodule ${(0,external_node_path_namespaceObject.relative)(here, submodule)} is at ${head?.slice(0, 12) ?? 'no commit'}`;
+                throw untrusted(`${told}, and ${recorded.slice(0, 12)} is recorded for it`);
+            }
+            trusted.roots.push(submodule);
+            await vouch(submodule, head);
+        }
+    }
+    for (const root of repositories) {
+        if (seen.has(root))
+            continue;
+        const head = await headOf(root);
+        if (head === undefined)
+            throw untrusted(`there is no commit checked out${trust_placeOf(root, here) || ' here'}`);
+        if (!(await isOnBase(root, head, tips))) {
+            const told = `the checked-out commit ${head.slice(0, 12)}${trust_placeOf(root, here)}`;
+            throw untrusted(`${told} is not known to be on the base branch`);
+        }
+        await vouch(root, head);
+    }
+    return trusted;
+}
+/** Throws a Failure `untrusted` where one of these files is there and is not the trusted commit's. */
+function requireKnown(files, { files: known, roots }) {
+    for (const file of files) {
+        if (!(0,external_node_fs_.lstatSync)(file, { throwIfNoEntry: false }))
+            continue;
+        // The real folder: a link in the file's place is not what git has there either.
+        const path = (0,external_node_path_namespaceObject.join)(realOf((0,external_node_path_namespaceObject.dirname)(file)), file.slice((0,external_node_path_namespaceObject.dirname)(file).length));
+        if (known[realOf(path)] !== undefined)
+            continue;
+        throw untrusted(`the checkout is not as it was committed (?? ${(0,external_node_path_namespaceObject.relative)(roots[0] ?? '', path)})`);
+    }
+}
+/** The Python sources below a folder, links to folders aside. */
+function sourcesBelow(folder) {
+    if (!(0,external_node_fs_.statSync)(folder, { throwIfNoEntry: false })?.isDirectory())
+        return [];
+    return (0,external_node_fs_.readdirSync)(folder, { recursive: true, withFileTypes: true })
+        .filter(entry => entry.name.endsWith('.py') && !entry.isDirectory())
+        .map(entry => (0,external_node_path_namespaceObject.join)(entry.parentPath, entry.name));
+}
+/** Where a path really leads; of one that does not exist, as far as it does. */
+function realOf(path) {
+    const absolute = (0,external_node_path_namespaceObject.resolve)(path);
+    try {
+        return (0,external_node_fs_.realpathSync)(absolute);
+    }
+    catch {
+        const parent = (0,external_node_path_namespaceObject.dirname)(absolute);
+        return parent === absolute ? absolute : (0,external_node_path_namespaceObject.join)(realOf(parent), absolute.slice(parent.length));
+    }
+}
+const isWithin = (path, folder) => `${path}${external_node_path_namespaceObject.sep}`.startsWith(`${folder}${external_node_path_namespaceObject.sep}`);
+const isRepository = (folder) => (0,external_node_fs_.existsSync)((0,external_node_path_namespaceObject.join)(folder, '.git'));
+/** The repositories that a path lies in: within the workspace all of them, elsewhere the innermost. */
+function repositoriesAround(path, workspace) {
+    const found = [];
+    for (let folder = path;; folder = (0,external_node_path_namespaceObject.dirname)(folder)) {
+        if (found.length > 0 && !isWithin(folder, workspace))
+            return found;
+        if (isRepository(folder))
+            found.push(folder);
+        if ((0,external_node_path_namespaceObject.dirname)(folder) === folder)
+            return found;
+    }
+}
+/** The commit that is checked out; undefined for none. */
+const headOf = (root) => plumbing(root, ['rev-parse', '--verify', 'HEAD^{commit}']).then(text => text.toString().trim(), () => undefined);
+/** Whether a commit is one of the tips, or an ancestor of one by a chain of parents that is there to be read. */
+async function isOnBase(root, head, tips) {
+    if (tips.includes(head))
+        return true;
+    for (const tip of tips) {
+        if (await leadsTo(root, tip, head).catch(() => false))
+            return true;
+    }
+    return false;
+}
+async function leadsTo(root, tip, head) {
+    const between = await plumbing(root, ['rev-list', '--ancestry-path', `${head}..${tip}`, '--']);
+    const commits = await readCommits(root, between.toString().split('\n').filter(Boolean));
+    const reached = new Set([tip]);
+    for (const commit of reached)
+        for (const parent of commits.get(commit)?.parents ?? [])
+            reached.add(parent);
+    return reached.has(head);
+}
+const trust_placeOf = (root, workspace) => root === workspace ? '' : ` in ${(0,external_node_path_namespaceObject.relative)(workspace, root)}`;
+/** Throws a Failure `untrusted` where plan files are not signed: an artifact may come from a pull request's own run. */
+function requireSignature(key) {
+    if (key)
+        return;
+    throw new Failure('untrusted', 'This event has secrets, and the plan file may be a stranger’s: no plan-key is given.', {
+        advice: 'Sign plan files with plan-key in the run that makes them. If whoever can make one may run it, set allow-untrusted: true.',
+    });
+}
+function untrusted(why) {
+    return new Failure('untrusted', `This event has secrets, and the scripts may be a stranger’s: ${why}.`, {
+        advice: 'Check out the base branch (actions/checkout without ref), or show pull requests in an event without secrets (pull_request). If you trust these scripts with what this job can reach, set allow-untrusted: true.',
+    });
+}
+
+;// CONCATENATED MODULE: ./src/opening/trust.ts
+
+
+/**
+ * In an event that has secrets, a pull request's own scripts or SQL are not run. Resolves to what Python may load from
+ * the checkout; undefined where that is not asked, or no Python runs. Throws a Failure `untrusted`.
+ */
+async function checkTrust({ inputs, surroundings }) {
+    const { trustedTips: tips, environment } = surroundings;
+    if (!tips)
+        return undefined;
+    const { directory, alembicConfig, planFile, planKey, python, flaskApp } = inputs;
+    if (planFile)
+        return void requireSignature(planKey);
+    const { GITHUB_WORKSPACE = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = environment;
+    const workingDirectory = (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory);
+    const named = (path) => (0,external_node_path_namespaceObject.resolve)(workingDirectory, path);
+    const scripts = named(alembicConfig || directory);
+    const [module = ''] = (flaskApp || FLASK_APP).split(':');
+    const trusted = await trustedFiles({
+        workspace: GITHUB_WORKSPACE,
+        workingDirectory,
+        scripts: [scripts],
+        named: [
+            ...python.flatMap(word => word.split('=')).flatMap(path => [path, (0,external_node_path_namespaceObject.dirname)(path)]),
+            ...PYTHONPATH.split(external_node_path_namespaceObject.delimiter),
+            module,
+        ].map(named),
+        tips,
+    });
+    const read = foldersBetween(workingDirectory, (0,external_node_path_namespaceObject.resolve)(GITHUB_WORKSPACE)).flatMap(folder => configurationOf(python).map(name => (0,external_node_path_namespaceObject.join)(folder, name)));
+    requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], trusted);
+    return trusted;
+}
+/** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
+const configurationOfWrappers = [
+    ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
+    ...['.python-version', 'setup.py', 'setup.cfg'],
+];
+/** The files that a command reads before it starts Python; none for Python itself. */
+function configurationOf([command = '']) {
+    const name = (0,external_node_path_namespaceObject.basename)(command);
+    if (name.startsWith('python'))
+        return [];
+    const takesVariables = !['poetry', 'uv', 'pdm', 'hatch', 'env'].includes(name);
+    return takesVariables ? [...configurationOfWrappers, '.env'] : configurationOfWrappers;
+}
+/** A folder and those above it, up to `top`; the folder alone where it lies elsewhere. */
+function foldersBetween(folder, top) {
+    if (!`${folder}${external_node_path_namespaceObject.sep}`.startsWith(`${top}${external_node_path_namespaceObject.sep}`))
+        return [folder];
+    return folder === top ? [folder] : [folder, ...foldersBetween((0,external_node_path_namespaceObject.dirname)(folder), top)];
+}
+
+;// CONCATENATED MODULE: ./src/opening/open.ts
+
+
+
+/**
+ * Decides whether the checkout may be run at all, starts Python and connects to the databases. Throws a Failure:
+ * `untrusted`, `connection-failed`, `invalid-input`.
+ */
+async function open_open(step) {
+    const trusted = await checkTrust(step);
+    // Python takes longest to start, so it goes first; everything else is done while the app imports.
+    const python = step.inputs.planFile ? undefined : new Python(step, trusted);
+    return { stage: 'opened', ...step, python, targets: await openTargets(step) };
+}
+
+;// CONCATENATED MODULE: ./src/report/hidden.ts
+
+const hidden_name = 'atomic-upgrade-plan';
+/** What a comment keeps of a plan, for a later run to compare with: one line that GitHub does not show. */
+const hiddenPlan = (digested) => `<!-- ${hidden_name} ${inComment(JSON.stringify(digested))} -->`;
+/** The plan of that digest, if the comment keeps it. Nobody can forge it: it is hashed anew. */
+function planHiddenIn(body, digest) {
+    const json = new RegExp(`^<!-- ${hidden_name} (.*) -->\\s*$`, 'm').exec(body)?.[1];
+    try {
+        const digested = JSON.parse(json ?? '');
+        return digestOf(digested) === digest ? digested : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+/** None of these is part of JSON's own syntax, so each stands in a string, where it can be escaped. */
+const inComment = (json) => json.replaceAll(/[^\x20-\x7e]|[<>@#&]|(?<=-)-/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+
+;// CONCATENATED MODULE: ./src/planning/expected.ts
+
+
+
+
+
+/**
+ * Throws a Failure `plan-changed` unless the plan has that digest. It says what differs where the comment on the pull
+ * request still keeps the plan that was expected, else what the plan is now.
+ */
+async function requireDigest({ digested: now, databases }, expected, comment) {
+    if (digestOf(now) === expected)
+        return;
+    const known = planHiddenIn(await comment(), expected);
+    const { clauses, changed } = known ? changesBetween(known, now) : { clauses: [], changed: [] };
+    const told = clauses.length > 0 ? `: ${clauses.join('; ')}.` : `. ${nowIs(now)}`;
+    const script = databases.flatMap(({ plan }) => plan.revisions).find(({ id }) => id === changed[0]);
+    throw new Failure('plan-changed', `The batch is not the one that was expected${told}`, {
+        advice: `Have the batch reviewed as it is now; its digest is ${digestOf(now)}.`,
+        ...(script && { place: { file: script.path, line: null } }),
+    });
+}
+function nowIs({ direction, databases }) {
+    const batches = databases.map(({ bind, revisions, ...heads }) => {
+        const ids = revisions.map(([id]) => id);
+        const where = databases.length > 1 ? `in ${bind} ` : '';
+        const by = ids.length > 0 ? ` by ${listed(ids)}` : '';
+        return `${where}from ${nameHeads(heads['prior-heads'])} to ${nameHeads(heads['new-heads'])}${by}`;
+    });
+    return `It is now the ${direction} ${batches.join(', ')}.`;
+}
+
+;// CONCATENATED MODULE: ./src/planning/sources.ts
+
+
+
+
+/** Every script's file as it was read, once: nothing else is looked at, or run. */
+class Sources {
+    reader;
+    trusted;
+    inputs;
+    #read = new Map();
+    #isComplete = false;
+    constructor(reader, trusted, inputs) {
+        this.reader = reader;
+        this.trusted = trusted;
+        this.inputs = inputs;
+    }
+    /** In the order they were read. */
+    get all() {
+        return [...this.#read.values()];
+    }
+    /** A script's bytes as they were read. */
+    bytesOf({ file }) {
+        const found = this.#read.get(file);
+        if (!found)
+            throw new Error(`${file} was not read`);
+        return found.bytes;
+    }
+    /** No other file is read from now on. */
+    complete() {
+        this.#isComplete = true;
+    }
+    /** The files, of which those that were not read yet are. Throws a Failure. */
+    async read(files) {
+        const missing = files.filter(file => !this.#read.has(file));
+        const [first] = missing;
+        if (first && this.#isComplete) {
+            throw new Failure('plan-changed', `The script ${shownPath(first)} has come since the batch was planned.`);
+        }
+        // Before it is read, and so before any of it is run.
+        if (this.trusted)
+            requireKnown(missing, this.trusted);
+        for (const each of first ? await readScripts(missing, this.reader, this.inputs) : [])
+            this.#read.set(each.file, each);
+        return files.flatMap(file => this.#read.get(file) ?? []);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/planning/load.ts
+
+
+
+
+/**
+ * Waits until Python has loaded the project, or reads the plan file; each of its databases is found among those of the
+ * inputs. Throws a Failure.
+ */
+async function load(opened) {
+    const { inputs, surroundings, python, targets } = opened;
+    const step = { inputs, surroundings };
+    if (!python) {
+        const content = readPlan(step);
+        const known = content.databases.map(({ bind, 'version-table': { name, schema } }) => {
+            return { bind, versionTable: { name, schema } };
+        });
+        const databases = match(opened, targets, known);
+        return { stage: 'loaded', ...step, direction: content.direction, source: { is: 'plan-file', content }, databases };
+    }
+    const sources = new Sources(python.reader, python.trusted, inputs);
+    const project = await python.dry('Output of the app', run => run.load(files => sources.read(files)));
+    sources.complete();
+    const known = project.databases.map(({ bind, versionTable: name, versionTableSchema: schema }) => {
+        return { bind, versionTable: { name, schema } };
+    });
+    const databases = match(opened, targets, known);
+    const source = { is: 'scripts', python, project, sources };
+    return { stage: 'loaded', ...step, direction: inputs.direction, source, databases };
+}
+/**
+ * Finds each database of the project among those of the inputs, in whose order they are. Throws a Failure
+ * `invalid-input` that names the others.
+ */
+function match({ inputs }, targets, known) {
+    if (inputs.segments && known.length > 1)
+        throw severalInSegments();
+    if (targets.length === 0)
+        return known.map(each => ({ ...each, target: undefined }));
+    const found = targets.flatMap(target => {
+        const each = known.find(({ bind }) => bind === target.bind);
+        return each ? { ...each, target } : [];
+    });
+    const isFound = (bind) => found.some(each => each.bind === bind);
+    const unknown = targets.flatMap(({ bind }) => (isFound(bind) ? [] : bind));
+    const missing = known.flatMap(({ bind }) => (isFound(bind) ? [] : bind));
+    if (unknown.length === 0 && missing.length === 0)
+        return found;
+    const told = [
+        unknown.length > 0 && `database-url names ${unknown.join(' and ')}, which the project does not migrate.`,
+        missing.length > 0 && `database-url lacks ${missing.join(' and ')}, which the project migrates.`,
+    ];
+    throw new Failure('invalid-input', told.filter(Boolean).join(' '), {
+        advice: `env.py migrates ${known.map(({ bind }) => bind).join(' and ')}: write one bind=postgresql://… a line for each.`,
+    });
+}
+
+;// CONCATENATED MODULE: ./src/git/links.ts
+
+
+/** As many as Linux follows. */
+const links_most = 40;
+/** Where a path really leads, as realpath tells it, with every symbolic link on the way there. */
+function followed(path) {
+    const links = [];
+    let { root: file } = (0,external_node_path_namespaceObject.parse)(path);
+    const rest = links_namesIn(path.slice(file.length));
+    for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
+        if (name === '..')
+            file = (0,external_node_path_namespaceObject.dirname)(file);
+        else {
+            const next = (0,external_node_path_namespaceObject.join)(file, name);
+            const target = targetOf(next);
+            if (target === undefined || links.length === links_most)
+                file = next;
+            else {
+                links.push({ file: next, target });
+                if ((0,external_node_path_namespaceObject.isAbsolute)(target))
+                    file = (0,external_node_path_namespaceObject.parse)(target).root;
+                rest.unshift(...links_namesIn((0,external_node_path_namespaceObject.isAbsolute)(target) ? target.slice(file.length) : target));
+            }
+        }
+    }
+    return { file, links };
+}
+const links_namesIn = (path) => path.split(external_node_path_namespaceObject.sep === '\\' ? /[\\/]/ : '/').filter(name => name !== '' && name !== '.');
+function targetOf(file) {
+    try {
+        return (0,external_node_fs_.readlinkSync)(file);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/git/history.ts
+
+
+
+
+
+
+/** Where the bytes of files came from, as git tells it. */
+class History {
+    workspace;
+    #links = new Map();
+    /** `workspace`: links outside of it are the machine's own. */
+    constructor(workspace) {
+        this.workspace = workspace;
+    }
+    /**
+     * Where the bytes of a file that is about to run came from. `file` is absolute, and the links on its way count.
+     * Throws a Failure `not-reviewed` where git does not have it so, `invalid-input` where the clone is too shallow to tell.
+     */
+    async versionOf(file, bytes) {
+        const real = await this.requireCommitted(file);
+        const root = await rootOf((0,external_node_path_namespaceObject.dirname)(real));
+        if (root === undefined) {
+            throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
+        }
+        const path = pathIn(root, external_node_fs_.realpathSync.native(real));
+        const entry = await entryAt(root, path);
+        if (!entry?.mode.startsWith('100')) {
+            throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
+        }
+        const blobs = blobsOf(bytes);
+        if (!blobs.includes(entry.blob)) {
+            const told = `${path}: the commit that is checked out has another version of this script than will run.`;
+            throw new Failure('not-reviewed', told);
+        }
+        const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
+        if ((await shallowCommits(root)).has(commit)) {
+            throw tooShallow(`which commit has changed ${path} last`);
+        }
+        return { path, commit, blobs };
+    }
+    /**
+     * Where a path really leads. Throws a Failure `not-reviewed` where a link on its way inside of the workspace is not
+     * committed as it is.
+     */
+    async requireCommitted(path) {
+        const { file, links } = followed(path);
+        const inside = `${(0,external_node_fs_.realpathSync)(this.workspace)}${external_node_path_namespaceObject.sep}`;
+        for (const link of links.filter(each => each.file.startsWith(inside))) {
+            const known = this.#links.get(link.file) ?? requireCommittedLink(link);
+            this.#links.set(link.file, known);
+            await known;
+        }
+        return file;
+    }
+}
+async function requireCommittedLink({ file, target }) {
+    const root = await rootOf((0,external_node_path_namespaceObject.dirname)(file));
+    const path = root && pathIn(root, `${external_node_fs_.realpathSync.native((0,external_node_path_namespaceObject.dirname)(file))}${external_node_path_namespaceObject.sep}${(0,external_node_path_namespaceObject.basename)(file)}`);
+    const entry = root && path ? await entryAt(root, path) : undefined;
+    if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target)))
+        return;
+    const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`;
+    throw new Failure('not-reviewed', told);
+}
+const pathIn = (root, file) => (0,external_node_path_namespaceObject.relative)(root, file).replaceAll('\\', '/');
+/** The root of the checkout that a folder is in. */
+const rootOf = (directory) => git(directory, ['rev-parse', '--show-toplevel']).then(text => external_node_fs_.realpathSync.native(text.trim()), () => undefined);
+/** What the commit that is checked out has at a path. */
+async function entryAt(root, path) {
+    // Each entry is `MODE TYPE NAME<tab>PATH`.
+    const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '');
+    const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`));
+    const [mode, , blob] = entry.split(/[ \t]/);
+    return mode && blob ? { mode, blob } : undefined;
+}
+/** The commits whose parents a shallow clone does not have: every file seems to come with them. */
+async function shallowCommits(root) {
+    const file = (await git(root, ['rev-parse', '--path-format=absolute', '--git-path', 'shallow'])).trim();
+    try {
+        return new Set((0,external_node_fs_.readFileSync)(file, 'utf8').split('\n').filter(Boolean));
+    }
+    catch {
+        return new Set();
+    }
+}
+const tooShallow = (what) => new Failure('invalid-input', `The clone is too shallow to tell ${what}.`, {
+    advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+});
+/**
+ * Every Python file that is added by a commit of the history, under whichever path; a moved one is added once more.
+ * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ */
+async function addedFiles(root) {
+    if ((await shallowCommits(root)).size > 0)
+        throw tooShallow('which older scripts have changed');
+    const shown = ['--format=%H', '--raw', '--no-abbrev', '--no-renames', '--diff-filter=A', '--full-history'];
+    const printed = await git(root, ['log', ...shown, 'HEAD', '--', ':(top)*.py', ':(top)*.pyc']);
+    const added = [];
+    let commit = '';
+    for (const line of printed.split('\n')) {
+        const [, mode, , blob] = line.split(' ');
+        if (!line.startsWith(':'))
+            commit = line || commit;
+        else if (blob && mode?.startsWith('100'))
+            added.push({ commit, blob });
+    }
+    return added;
+}
+/** The contents of those blobs that hold one of these texts. */
+async function blobsWith(root, blobs, texts) {
+    const found = [];
+    const atOnce = 1000;
+    for (let from = 0; from < blobs.length; from += atOnce) {
+        const names = blobs.slice(from, from + atOnce);
+        const printed = await gitBytes(root, ['cat-file', '--batch'], names.map(name => `${name}\n`).join(''));
+        // Each is `NAME TYPE SIZE<LF>BYTES<LF>`; source: the page of git-cat-file.
+        for (let at = 0; at < printed.length;) {
+            const end = printed.indexOf(10, at);
+            const [name = '', , size] = printed.toString('latin1', at, end).split(' ');
+            const bytes = printed.subarray(end + 1, end + 1 + Number(size ?? 0));
+            if (texts.some(text => bytes.includes(text)))
+                found.push([name, bytes]);
+            at = end + 1 + (size === undefined ? 0 : Number(size) + 1);
+        }
+    }
+    return found;
+}
+/** The names of all files' bytes in a commit. */
+async function blobsIn(root, commit) {
+    const entries = (await git(root, ['ls-tree', '-r', commit])).split('\n').filter(Boolean);
+    return new Set(entries.map(entry => entry.split(/[ \t]/)[2] ?? ''));
+}
+/** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
+function blobsOf(bytes) {
+    const stored = Buffer.from(bytes.toString('latin1').replaceAll('\r\n', '\n'), 'latin1');
+    return [blobOf(bytes), blobOf(stored)];
+}
+/** The name of a blob object; source: the page "Git Objects" of the Git book. */
+const blobOf = (bytes) => (0,external_node_crypto_.createHash)('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+
+;// CONCATENATED MODULE: ./src/report/batch.ts
+
+/** The revisions of all databases, in the order they are shown. */
+function batch_batchOf(result) {
+    return plannedOf(result).flatMap(database => {
+        const bind = result.databases.length > 1 ? database.bind : '';
+        return database.plan.revisions.map(revision => ({ bind, database, revision }));
+    });
+}
+
+;// CONCATENATED MODULE: ./src/report/failed.ts
+
+
+/** What went wrong, where, and what to do. */
+function failed({ message, details }) {
+    const { place, advice, revision, statement } = details;
+    const [first, rest] = firstSentence(clip(message, paragraphLength)).map(prose);
+    const named = revision && !message.includes(revision) && `revision ${code(clip(revision, nameLength))}`;
+    // A message that names the file needs no more than that.
+    const where = place && (place.line !== null || !message.includes(place.file)) && failed_placeOf(place);
+    const script = [named, where].filter(Boolean).join(', ');
+    const told = [first && `**${first}**`, rest, script && `In ${script}.`];
+    const lines = [
+        told.filter(Boolean).join(' '),
+        statement && fenced(describeStatement(statement), 'text'),
+        advice && proseWithCode(clip(advice, paragraphLength)),
+    ];
+    return lines.filter(Boolean).join('\n\n');
+}
+/** The first sentence and what follows it. */
+function firstSentence(text) {
+    const end = /[.!?]\s+(?=[A-Z“])/.exec(text);
+    return end ? [text.slice(0, end.index + 1), text.slice(end.index + 1)] : [text];
+}
+/** A line of a script, as code. */
+function failed_placeOf({ file, line }) {
+    return code(`${clip(file, messageLength)}${line === null ? '' : `:${line}`}`);
+}
+
+;// CONCATENATED MODULE: ./src/report/warnings.ts
+
+
+
+
+
+
+/** The most lines of one warning. */
+const mostListed = 10;
+/** What a reviewer has to see first. */
+function destroyed(result) {
+    const { databases, outcome } = result;
+    // What was done, or will not be, needs no warning any more.
+    if (outcome !== null && outcome !== 'previewed' && outcome !== 'rehearsed')
+        return '';
+    const found = plannedOf(result).flatMap(({ bind, forecast }) => forecast.destructions.map(({ revision, line, what }) => {
+        const where = databases.length > 1 ? `${prose(clip(bind, nameLength))}, ` : '';
+        const at = failed_placeOf({ file: revision.path, line });
+        return `${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`;
+    }));
+    if (found.length === 0)
+        return '';
+    const lines = warnings_listed(found).map(line => `> - ${line}`);
+    return ['> [!CAUTION]', '> This batch destroys data or changes all of it:', ...lines].join('\n');
+}
+const warnings_changedScripts = 'Scripts that the base branch has are not the same here. Databases that ran them will not run them again:';
+/** What is said in the log of scripts that databases will not run again. */
+const editedTold = (edited) => [warnings_changedScripts, ...warnings_listed(edited.map(({ id, path, isGone }) => `${id} is ${became(isGone)} (${path})`))].join('\n');
+/** What is said of older scripts that are imported with the batch and are not what they were. */
+const olderTold = (edited) => [
+    'Scripts that have run are not what they were at every commit that added the script of the database’s head. They do not run again, but they are imported with the others:',
+    ...warnings_listed(edited.map(({ id, path }) => `${id} (${path})`)),
+].join('\n');
+/** What is said of scripts of the base, in Markdown. */
+function rewritten({ edited }) {
+    if (edited.length === 0)
+        return '';
+    const lines = edited.map(({ id, path, isGone }) => {
+        return `${code(clip(id, nameLength))} is ${became(isGone)} (${failed_placeOf({ file: path, line: null })})`;
+    });
+    return ['> [!WARNING]', `> ${warnings_changedScripts}`, ...warnings_listed(lines).map(line => `> - ${line}`)].join('\n');
+}
+const became = (isGone) => (isGone ? 'gone' : 'changed');
+/** The first of them, and how many there are besides. */
+function warnings_listed(lines) {
+    const more = lines.length - mostListed;
+    return more > 0 ? [...lines.slice(0, mostListed), `and ${more} more`] : lines;
+}
+/** What an apply will refuse, what is not covered, and what cannot be shown. */
+function warnings(result) {
+    const { failure, outcome } = result;
+    const databases = plannedOf(result);
+    const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : [];
+    // What ran needs no rehearsal.
+    if (databases.some(({ runs }) => runs.length > 0))
+        return uncovered.join('');
+    const refused = failure ? [] : databases.flatMap(({ forecast }) => forecast.obstacles.map(obstacle));
+    const halves = outcome === 'previewed' ? halvesOf(result).map(told => `> [!WARNING]\n> ${prose(clip(told, paragraphLength))}`) : [];
+    return [...uncovered, ...refused, ...halves, unseenNote(batch_batchOf(result))].filter(Boolean).join('\n\n');
+}
+/** A preview says beforehand what an apply will refuse. */
+function obstacle({ revision, line, text, why }) {
+    const at = failed_placeOf({ file: revision.path, line });
+    const statement = code(clip(text, messageLength));
+    return `> [!WARNING]\n> An apply will refuse revision ${code(clip(revision.id, nameLength))}: ${prose(why)} (${at}). ${statement}`;
+}
+function unseenNote(batch) {
+    const unseen = batch.filter(({ revision }) => revision.notRenderable);
+    if (unseen.length === 0)
+        return '';
+    return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`;
+}
+
+;// CONCATENATED MODULE: ./src/planning/older.ts
+
+
+
+
+
+
+
+/**
+ * Names the older scripts that are not what they were when the databases' heads were added: they will not run again, but
+ * Alembic imports them, and what they do then is done. Where that cannot be told, the log says so.
+ */
+async function nameEditedOlder(planned, scripts) {
+    const { surroundings, databases } = planned;
+    const { log } = surroundings;
+    const heads = databases.flatMap(({ plan }) => plan.priorHeads);
+    const batch = new Set(databases.flatMap(({ plan }) => plan.revisions.map(({ id }) => id)));
+    const imported = importedWith(databases, scripts);
+    const older = [...scripts.project.scripts.values()].filter(({ id }) => imported.has(id) && !batch.has(id));
+    const [first] = scripts.sources.all;
+    if (older.length === 0 || !first || !(await rootOf((0,external_node_path_namespaceObject.dirname)(followed(first.file).file))))
+        return;
+    try {
+        const same = await unchangedSince(scripts, heads);
+        const isTold = new Set(planned.edited.map(({ id }) => id));
+        const edited = older.filter(({ id, file }) => !same.has(file) && !isTold.has(id));
+        // A pull request often mends the script that it adds, in a commit of its own.
+        const mended = edited.filter(({ id }) => heads.includes(id));
+        const others = edited.filter(({ id }) => !heads.includes(id));
+        if (others.length > 0)
+            log.warning(olderTold(others));
+        if (mended.length > 0)
+            log.info(olderTold(mended));
+    }
+    catch (error) {
+        log.info(`Whether older scripts were edited is not known: ${messageOf(error)}`);
+    }
+}
+/**
+ * The files of the scripts that have the bytes which they had at every commit that adds the script of one of these
+ * revisions, at any path: of those that stand above it, else of all. None where no commit adds one.
+ * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ */
+async function unchangedSince({ project, sources }, ids) {
+    const { scripts } = project;
+    if (ids.length === 0)
+        return new Set();
+    const lies = new Map();
+    for (const { file } of sources.all) {
+        const folder = (0,external_node_path_namespaceObject.dirname)(followed(file).file);
+        if (!lies.has(folder))
+            lies.set(folder, await rootOf(folder));
+    }
+    const above = new Map(ids.map(id => [id, below(scripts, [id])]));
+    const idOf = new Map([...scripts.values()].map(({ id, file }) => [file, id]));
+    const same = new Set();
+    for (const root of new Set(lies.values())) {
+        if (root === undefined)
+            continue;
+        const trees = await treesAdding(root, ids, async (found) => {
+            return (await sources.reader.read(found)).map(({ values }) => values.revision);
+        });
+        for (const { file, bytes } of sources.all) {
+            if (lies.get((0,external_node_path_namespaceObject.dirname)(followed(file).file)) !== root)
+                continue;
+            const over = ids.filter(id => above.get(id)?.has(idOf.get(file) ?? ''));
+            const told = (over.length > 0 ? over : ids).map(id => trees.get(id) ?? []);
+            const blobs = blobsOf(bytes);
+            const isIn = (tree) => blobs.some(blob => tree.has(blob));
+            if (told.length > 0 && told.every(each => each.length > 0 && each.every(isIn)))
+                same.add(file);
+        }
+    }
+    return same;
+}
+/** What is in each commit that adds the script of a revision, by its id. */
+async function treesAdding(root, ids, idsOf) {
+    const added = await addedFiles(root);
+    const candidates = await blobsWith(root, [...new Set(added.map(({ blob }) => blob))], ids);
+    const read = await idsOf(candidates.map(([, bytes]) => bytes));
+    const idOf = new Map(candidates.map(([blob], index) => [blob, read[index]]));
+    const trees = new Map();
+    const treeOf = (commit) => {
+        const known = trees.get(commit) ?? blobsIn(root, commit);
+        trees.set(commit, known);
+        return known;
+    };
+    const found = new Map();
+    for (const id of ids) {
+        const commits = added.filter(({ blob }) => idOf.get(blob) === id).map(({ commit }) => commit);
+        found.set(id, await Promise.all([...new Set(commits)].map(treeOf)));
+    }
+    return found;
+}
+
+;// CONCATENATED MODULE: ./src/git/base.ts
+
+
+/**
+ * The commit that a pull request builds on: the first parent of a merge checkout, else the merge base with `base`.
+ * `base` is the tip of the base branch as the event tells it; empty where it tells none.
+ * Throws a Failure `invalid-input` that says what to set where the clone does not hold it.
+ */
+async function baseCommit(directory, base) {
+    const commit = await git(directory, ['cat-file', 'commit', 'HEAD']).catch(() => {
+        throw new Failure('invalid-input', 'There is no git checkout to take the prior heads from.', {
+            advice: 'Check out the repository with actions/checkout, or give database-url or from-revision.',
+        });
+    });
+    // The commit object names its parents also where a shallow clone does not have them.
+    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
+    if (parents.length > 1) {
+        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
+            return parents[0];
+        throw shallow('fetch-depth: 2');
+    }
+    if (!base) {
+        throw new Failure('invalid-input', 'This event names no base branch to take the prior heads from.', {
+            advice: 'Give database-url, or from-revision.',
+        });
+    }
+    try {
+        return (await git(directory, ['merge-base', 'HEAD', base])).trim();
+    }
+    catch {
+        throw shallow('fetch-depth: 0');
+    }
+}
+const shallow = (setting) => new Failure('invalid-input', 'The clone is too shallow to hold the base of this pull request.', {
+    advice: `Set “${setting}” on actions/checkout, or give database-url or from-revision.`,
+});
+/** Every Python file of a commit that names a down_revision, wherever it lies, but for those of these blobs. */
+async function scriptsAt(directory, commit, except = new Set()) {
+    // Exit code 1 is git's "nothing found".
+    const listed = await git(directory, ['grep', '-lz', '-E', '^down_revision\\b', commit, '--', ':(top)*.py']).catch(error => {
+        if (error.code === 1)
+            return '';
+        throw error;
+    });
+    const paths = listed
+        .split('\0')
+        .filter(Boolean)
+        .map(name => name.slice(commit.length + 1));
+    const root = (await git(directory, ['rev-parse', '--show-toplevel'])).trim();
+    const blobs = except.size > 0 ? await blobsAt(root, commit) : new Map();
+    return Promise.all(paths
+        .filter(path => !except.has(blobs.get(path) ?? ''))
+        .map(async (path) => ({ path, source: await git(root, ['cat-file', 'blob', `${commit}:${path}`]) })));
+}
+/** The name of each file's blob in a commit, by its path. */
+async function blobsAt(root, commit) {
+    // Each entry is `MODE TYPE NAME<tab>PATH`.
+    const entries = (await git(root, ['ls-tree', '-r', '-z', commit])).split('\0').filter(Boolean);
+    return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]]));
+}
+
+;// CONCATENATED MODULE: ./src/plan/edited.ts
+/**
+ * Which scripts of the base were edited or deleted: databases that ran them will not run them again. A script is known
+ * by its id, so it may move; line ends do not count. A deleted one counts where its folder still has scripts, for other
+ * projects of the repository have histories of their own.
+ */
+function editedOf(base, here) {
+    const known = new Map(here.map(script => [script.id, script]));
+    const folders = new Set(here.map(folderOf));
+    return base.flatMap((script) => {
+        const { id, path } = script;
+        const now = known.get(id);
+        if (now)
+            return edited_textOf(now) === edited_textOf(script) ? [] : [{ id, path: now.path, isGone: false }];
+        return folders.has(folderOf(script)) ? [{ id, path, isGone: true }] : [];
+    });
+}
+const folderOf = ({ path }) => path.slice(0, path.lastIndexOf('/') + 1);
+/** As the digest of a script takes it. */
+const edited_textOf = ({ source }) => source.replaceAll(/\r\n?/g, '\n');
+
+;// CONCATENATED MODULE: ./src/planning/edited.ts
+
+
+
+
+
+
+
+
+
+/**
+ * The scripts that the base of a pull request has and that are edited or deleted here, for which it warns. Scripts of
+ * the base are read, and not run. Where that cannot be told, mostly because the clone is too shallow, the log says so.
+ */
+async function editedScripts({ inputs, surroundings }, scripts) {
+    const { base, log } = surroundings;
+    if (!base)
+        return [];
+    try {
+        const edited = await edited_compare(scripts, (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory), base);
+        if (edited.length > 0)
+            log.warning(editedTold(edited));
+        return edited;
+    }
+    catch (error) {
+        log.info(`Whether scripts of the base branch were edited is not known: ${messageOf(error)}`);
+        return [];
+    }
+}
+async function edited_compare({ project, sources }, directory, base) {
+    const head = (await git(directory, ['rev-parse', 'HEAD'])).trim();
+    // In pull_request_target the checkout is the base itself.
+    if (head === base)
+        return [];
+    const root = (0,external_node_fs_.realpathSync)((await git(directory, ['rev-parse', '--show-toplevel'])).trim());
+    const files = [...project.scripts.values()].map(script => ({ ...script, bytes: sources.bytesOf(script) }));
+    const unchanged = new Set(files.flatMap(({ bytes }) => blobsOf(bytes)));
+    const others = await scriptsAt(directory, await baseCommit(directory, base), unchanged);
+    const readings = await sources.reader.read(others.map(({ source }) => Buffer.from(source)));
+    const known = others.flatMap(({ path, source }, index) => {
+        const reading = readings[index];
+        const node = reading && nodeOf(reading);
+        return node ? [{ id: node.id, path, source }] : [];
+    });
+    const here = files.map(({ id, file, bytes }) => {
+        const path = (0,external_node_path_namespaceObject.relative)(root, (0,external_node_fs_.realpathSync)(file)).replaceAll('\\', '/');
+        return { id, path, source: bytes.toString() };
+    });
+    return editedOf(known, here);
+}
+
+;// CONCATENATED MODULE: ./src/planning/prior-heads.ts
+
+
+
+
+
+
+
+
+
+/**
+ * Reads the heads of the databases, behind what an earlier run has left in them; where none is asked, those that the
+ * user names or the pull request builds on. Throws a Failure.
+ */
+async function findPriorHeads(loaded) {
+    const { inputs, source } = loaded;
+    const asked = loaded.databases.flatMap(({ target, versionTable }) => (target ? [{ target, versionTable }] : []));
+    if (asked.length > 0)
+        await settleLeftovers(loaded, asked);
+    const edited = source.is === 'scripts' && inputs.mode !== 'apply' ? await editedScripts(loaded, source) : [];
+    const given = asked.length > 0 ? undefined : source.is === 'scripts' ? await headsOfBase(loaded, source) : prior_heads_unknown;
+    const databases = await allOf(loaded.databases.map(async (database) => {
+        const { target, versionTable } = database;
+        const { heads, tableExists } = target ? await readHeads(target.client, versionTable) : (given ?? prior_heads_unknown);
+        return { ...database, priorHeads: heads, versionTableExists: tableExists };
+    }));
+    return { ...loaded, stage: 'found', databases, edited };
+}
+const prior_heads_unknown = { heads: [], tableExists: false };
+/** The heads that the user names, else those of the scripts that a pull request builds on. */
+async function headsOfBase({ inputs, surroundings }, { project, sources }) {
+    const { fromRevision: named } = inputs;
+    if (named)
+        return { heads: named, tableExists: named.length > 0 };
+    const directory = (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory);
+    const scripts = await scriptsAt(directory, await baseCommit(directory, surroundings.base));
+    const readings = await sources.reader.read(scripts.map(({ source }) => Buffer.from(source)));
+    const nodes = readings.flatMap(reading => nodeOf(reading) ?? []);
+    // Other projects of the repository have histories of their own.
+    const heads = headsOf(nodes.filter(({ id }) => project.scripts.has(id)));
+    surroundings.log.info(`Without a database, the prior heads are those of the base: ${nameHeads(heads)}.`);
+    return { heads, tableExists: heads.length > 0 };
+}
+
+;// CONCATENATED MODULE: ./src/github/client.ts
+
+/** How long one look-up or one change may take before the step goes on without it, in milliseconds. */
+const github_client_patience = 15_000;
+/** The same once the step is cancelled: the runner kills it ten seconds later. */
+const haste = 3_000;
+/**
+ * A client of GitHub's API. It tries once more after a second, and no longer: a deploy has better things to wait for.
+ * Octokit and its HTTP client take long to load, so that is done when what was begun before has been started: Python.
+ */
+async function client(token) {
+    await (0,promises_namespaceObject.setImmediate)();
+    const [{ getOctokit }, { retry }] = await Promise.all([Promise.all(/* import() */[__nccwpck_require__.e(119), __nccwpck_require__.e(758)]).then(__nccwpck_require__.bind(__nccwpck_require__, 1758)), __nccwpck_require__.e(/* import() */ 735).then(__nccwpck_require__.bind(__nccwpck_require__, 9735))]);
+    return getOctokit(token, { retry: { retries: 1 } }, retry);
+}
+/** Aborts what takes too long. */
+function deadline(cancelled) {
+    if (cancelled.aborted)
+        return AbortSignal.timeout(haste);
+    const hurried = new AbortController();
+    const hurry = () => setTimeout(() => hurried.abort(), haste).unref();
+    cancelled.addEventListener('abort', hurry, { once: true });
+    return AbortSignal.any([AbortSignal.timeout(github_client_patience), hurried.signal]);
+}
+
+;// CONCATENATED MODULE: ./src/github/reviews.ts
+
+
+/**
+ * Who may approve: those with a role in the repository or its organization. Anybody can review a public one; a private
+ * one only they, whatever the workflow's token is told of members who conceal that they are.
+ */
+const reviewers = new Set(['OWNER', 'MEMBER', 'COLLABORATOR']);
+/** Looks up reviews, each pull request once. */
+class Reviews {
+    repository;
+    cancelled;
+    #client;
+    #problems = new Map();
+    #files = new Map();
+    constructor(token, repository, cancelled) {
+        this.repository = repository;
+        this.cancelled = cancelled;
+        this.#client = client(token);
+        // It is awaited later, if ever.
+        this.#client.catch(() => { });
+    }
+    /**
+     * What is missing for a file to have been reviewed: a merged pull request that brought it, approved in its final head
+     * commit by somebody else than its author, with these very bytes in that head. undefined: nothing.
+     * Throws what GitHub answers.
+     */
+    async missing({ path, commit, blobs }) {
+        const octokit = await this.#client;
+        const { data: pulls } = await octokit.rest.repos.listPullRequestsAssociatedWithCommit({
+            ...this.repository,
+            commit_sha: commit,
+            request: this.#request(),
+        });
+        const merged = pulls.filter(pull => pull.merged_at);
+        if (merged.length === 0) {
+            const what = `no merged pull request has brought it (it was last changed by commit ${commit.slice(0, 12)})`;
+            return pulls[0] ? { pullRequest: pulls[0].number, what } : { what };
+        }
+        let closest;
+        for (const { number } of merged) {
+            const what = await this.#problemWith(number, path, blobs);
+            if (!what)
+                return undefined;
+            closest ??= { pullRequest: number, what };
+        }
+        return closest;
+    }
+    async #problemWith(number, path, blobs) {
+        const blob = (await remembered(this.#files, number, () => this.#filesOf(number))).get(path);
+        if (blob === undefined)
+            return 'it does not change this script';
+        if (blob === null || !blobs.includes(blob))
+            return 'its final head has another version of this script than will run';
+        return remembered(this.#problems, number, () => this.#approvalProblem(number));
+    }
+    async #approvalProblem(number) {
+        const at = { ...this.repository, pull_number: number, request: this.#request() };
+        const octokit = await this.#client;
+        const { data: pull } = await octokit.rest.pulls.get(at);
+        const reviews = await octokit.paginate(octokit.rest.pulls.listReviews, { ...at, per_page: 100 });
+        const [author, head] = [pull.user?.login, pull.head.sha];
+        // Oldest first; a comment takes no opinion back.
+        const latest = new Map(reviews
+            .filter(({ state }) => !['COMMENTED', 'PENDING'].includes(state))
+            .map(review => [review.user?.login ?? '', review]));
+        const approvals = [...latest.values()].filter(({ state }) => state === 'APPROVED');
+        if (approvals.length === 0)
+            return 'it has no approval';
+        const byOthers = approvals.filter(({ user }) => user && user.login !== author);
+        if (byOthers.length === 0)
+            return 'nobody but its author has approved it';
+        const isMember = (association) => pull.base?.repo?.private || !association || reviewers.has(association);
+        const byMembers = byOthers.filter(review => isMember(review.author_association));
+        if (byMembers.length === 0)
+            return 'it is approved only by people without a role in this repository';
+        const ofHead = byMembers.filter(review => review.commit_id === head);
+        return ofHead.length > 0 ? '' : `its approval is not of its final head commit ${head.slice(0, 12)}`;
+    }
+    /** The blobs of a pull request's files, by path; null for one that it removes. */
+    async #filesOf(number) {
+        const octokit = await this.#client;
+        const files = await octokit.paginate(octokit.rest.pulls.listFiles, {
+            ...this.repository,
+            pull_number: number,
+            per_page: 100,
+            request: this.#request(),
+        });
+        return new Map(files.map(({ filename, sha, status }) => [filename, status === 'removed' ? null : sha]));
+    }
+    #request() {
+        return { signal: deadline(this.cancelled) };
+    }
+}
+function remembered(known, number, find) {
+    const found = known.get(number) ?? find();
+    known.set(number, found);
+    return found;
+}
+/** Why GitHub could not be asked, and what would help, in words. */
+function reviewProblem(error) {
+    const { status } = error;
+    const problem = `GitHub could not be asked for the reviews: ${messageOf(error)}.`;
+    return status === 403 || status === 404
+        ? `${problem} The job needs \`permissions: { contents: read, pull-requests: read }\`.`
+        : problem;
+}
+
+;// CONCATENATED MODULE: ./src/planning/review.ts
+
+
+
+
+
+
+
+/**
+ * Demands of every script of the batch that it came by a reviewed pull request. Alembic imports the others as well: those
+ * that are not as they were when the databases' heads were added have to be reviewed, too. Scripts that are older than
+ * the adoption of the rule are exempt as they were then. Throws a Failure `not-reviewed` that names each script, its
+ * pull request and what is missing.
+ */
+async function requireReview({ inputs, surroundings, databases }, known) {
+    const { scripts } = known.project;
+    const { requireReview: rule, githubToken } = inputs;
+    if (!rule)
+        return;
+    const plans = databases.map(({ plan }) => plan);
+    const batch = new Set(plans.flatMap(({ revisions }) => revisions.map(({ id }) => id)));
+    const exempt = new Set(rule === true ? [] : await olderThan(known, rule.since));
+    const ids = new Set([...batch, ...importedWith(databases, known)]);
+    const asked = [...ids].flatMap(id => scripts.get(id) ?? []).filter(({ file }) => !exempt.has(file));
+    const heads = plans.flatMap(({ priorHeads }) => priorHeads);
+    const asBefore = asked.every(({ id }) => batch.has(id)) ? new Set() : await unchangedSince(known, heads);
+    const [owner = '', repo = ''] = surroundings.repository.split('/');
+    const reviews = new Reviews(githubToken, { owner, repo }, surroundings.signal);
+    const history = new History(process.env.GITHUB_WORKSPACE ?? process.cwd());
+    await history.requireCommitted((0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory));
+    const lines = [];
+    for (const script of asked) {
+        if (!batch.has(script.id) && asBefore.has(script.file))
+            continue;
+        const missing = await missingOf(script.file, known.sources.bytesOf(script), history, reviews);
+        if (missing)
+            lines.push(told(script, batch.has(script.id), missing));
+    }
+    if (lines.length === 0)
+        return surroundings.log.info('Every script of the batch was reviewed.');
+    throw new Failure('not-reviewed', lines.join('\n'), {
+        advice: 'Bring each script by a pull request that somebody else approves in its final state. Scripts older than this rule are exempt with `require-review: since:REVISION`.',
+    });
+}
+async function missingOf(file, bytes, history, reviews) {
+    let version;
+    try {
+        version = await history.versionOf(file, bytes);
+    }
+    catch (error) {
+        if (!(error instanceof Failure) || error.reason !== 'not-reviewed')
+            throw error;
+        return { what: error.message.replace(/\.$/, '') };
+    }
+    try {
+        return await reviews.missing(version);
+    }
+    catch (error) {
+        throw new Failure('not-reviewed', reviewProblem(error), { cause: error });
+    }
+}
+/** The files of the scripts below a revision that have the bytes which they had wherever it was added. */
+async function olderThan(known, since) {
+    const { scripts } = known.project;
+    const [id, ...more] = [...scripts.keys()].filter(each => each === since || each.startsWith(since));
+    if (id === undefined || more.length > 0) {
+        throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`);
+    }
+    const older = below(scripts, [id]);
+    older.delete(id);
+    const asThen = await unchangedSince(known, [id]);
+    return [...scripts.values()].filter(script => older.has(script.id) && asThen.has(script.file)).map(({ file }) => file);
+}
+function told({ id, message, path }, isOfBatch, { pullRequest, what }) {
+    const role = isOfBatch ? '' : ', which is not of the batch and is imported with it';
+    const by = pullRequest ? `pull request #${pullRequest}: ` : '';
+    return `Revision ${id}${message && ` (${message})`}, ${path}${role}: ${by}${what}.`;
+}
+
+;// CONCATENATED MODULE: ./src/running/course.ts
+/** The batch on one database, noted as it happens: a failure leaves it as far as it has come. */
+class Course {
+    bind;
+    versionTable;
+    fate = { is: 'open' };
+    /** The connection of the try at hand. */
+    target;
+    plan;
+    /** As they were read last, behind the lock. */
+    priorHeads;
+    /** The revisions that ran, the one that failed included. */
+    runs = [];
+    segments;
+    /** How many revisions of the plan are committed. */
+    committed = 0;
+    standing = null;
+    /** An index that a failed CREATE INDEX CONCURRENTLY has left; empty for none. */
+    invalidIndex = '';
+    constructor({ bind, versionTable, plan, segments }, target) {
+        this.bind = bind;
+        this.versionTable = versionTable;
+        this.plan = plan;
+        this.priorHeads = plan.priorHeads;
+        this.segments = segments;
+        this.target = target;
+    }
+    /** What of the plan is still to be run. */
+    get rest() {
+        const { plan, committed } = this;
+        const last = plan.revisions[committed - 1];
+        return last ? { ...plan, priorHeads: last.heads ?? [], revisions: plan.revisions.slice(committed) } : plan;
+    }
+    /** Nothing is left to do. */
+    isAlreadyThere() {
+        this.plan = { ...this.plan, revisions: [] };
+        this.fate = { is: 'up-to-date' };
+    }
+    /** Tries once more on another connection, behind what is committed. */
+    startAnew(target) {
+        this.target = target;
+        this.runs = this.runs.slice(0, this.committed);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/running/running.ts
+
+
+/** The batch as it runs, on every database. */
+class Running {
+    tried;
+    stage = 'running';
+    courses;
+    /** Whether anything of the batch was started in the try at hand. */
+    hasStarted = false;
+    /** What is not covered when several databases are committed one after another; empty for nothing. */
+    uncovered = '';
+    /** Needs every database to be connected. */
+    constructor(tried) {
+        this.tried = tried;
+        this.courses = tried.databases.flatMap(batch => (batch.target ? [new Course(batch, batch.target)] : []));
+        if (this.courses.length < tried.databases.length)
+            throw new Error('A database to run on was not asked');
+    }
+    get step() {
+        return this.tried;
+    }
+    /** Whether the batch may be several transactions. */
+    get isInSegments() {
+        const { inputs, source } = this.tried;
+        return inputs.segments && inputs.mode === 'apply' && source.is === 'scripts';
+    }
+    /** After a try that was rolled back: new connections. Throws a Failure. */
+    async startAnew() {
+        this.hasStarted = false;
+        for (const target of await openTargets(this.step)) {
+            this.courses.find(({ bind }) => bind === target.bind)?.startAnew(target);
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./src/telling/result.ts
+
+
+
+
+
+
+
+/** A step that has failed before its inputs could be read. */
+function resultOfNothing(failure) {
+    return { ...beginning, outcome: 'refused', failure };
+}
+const beginning = {
+    mode: 'preview',
+    direction: 'upgrade',
+    label: '',
+    databases: [],
+    outcome: null,
+    failure: null,
+    digested: null,
+    edited: [],
+    uncovered: '',
+    sqlFile: '',
+    planFile: '',
+    commentUrl: '',
+};
+/** The step for people: as far as it has come, and how it has ended; null while it is under way. */
+function resultOf(reached, ended, uncovered = '') {
+    const { inputs } = stepOf(reached);
+    const { mode, label } = inputs;
+    const tried = reached.stage === 'running' ? reached.tried : reached;
+    const result = {
+        ...beginning,
+        mode,
+        label,
+        direction: 'direction' in tried ? tried.direction : inputs.direction,
+        ...('digested' in tried && { digested: tried.digested }),
+        ...('edited' in tried && { edited: tried.edited }),
+        ...(tried.stage === 'tried' && { sqlFile: tried.sqlFile, planFile: tried.planFile }),
+        uncovered: reached.stage === 'running' ? reached.uncovered : uncovered,
+        databases: databasesOf(reached, ended),
+        outcome: ended?.outcome ?? null,
+        failure: ended?.failure ?? null,
+    };
+    const { failure } = result;
+    return failure ? { ...result, failure: goingOn(driftOf(result, failure), result) } : result;
+}
+function databasesOf(reached, ended) {
+    switch (reached.stage) {
+        case 'begun':
+        case 'opened':
+            return bindsOf(reached.inputs).map(bind => {
+                const target = reached.stage === 'opened' ? reached.targets.find(each => each.bind === bind) : undefined;
+                return unplanned({ bind, target }, null, ended);
+            });
+        case 'loaded':
+            return reached.databases.map(database => unplanned(database, null, ended));
+        case 'found': {
+            const isNamed = reached.inputs.fromRevision !== undefined;
+            return reached.databases.map(each => {
+                const isKnown = each.target || (reached.source.is === 'scripts' && !isNamed);
+                return unplanned(each, isKnown ? each.priorHeads : null, ended);
+            });
+        }
+        case 'planned':
+        case 'tried':
+            return reached.databases.map(batch => planned(batch, ended));
+        case 'running':
+            return reached.courses.map((course, index) => ran(course, reached.tried.databases[index], ended));
+    }
+}
+const bindsOf = ({ databases }) => (databases.size > 0 ? [...databases.keys()] : [onlyBind]);
+function unplanned({ bind, target }, priorHeads, ended) {
+    const { heads = priorHeads, reread = false } = ended?.heads.get(bind) ?? {};
+    const common = {
+        bind,
+        name: target?.name ?? '',
+        plan: null,
+        priorHeads: priorHeads ?? heads,
+        newHeads: heads,
+        reread,
+    };
+    if (!(ended?.failure instanceof Undecided))
+        return { ...common, outcome: null, doubt: null };
+    const gid = ended.failure.left.get(bind);
+    // Behind the locks of what is prepared the heads may not be readable.
+    if (gid === undefined)
+        return { ...common, outcome: 'refused', doubt: null };
+    return { ...common, newHeads: null, outcome: 'in-doubt', doubt: { about: 'prepared', gid } };
+}
+function planned(batch, ended) {
+    const { bind, target, plan } = batch;
+    const failed = ended?.failure ? plan.priorHeads : plan.newHeads;
+    const { heads, reread } = ended?.heads.get(bind) ?? { heads: failed, reread: false };
+    return {
+        bind,
+        name: target?.name ?? '',
+        plan,
+        priorHeads: plan.priorHeads,
+        newHeads: heads,
+        reread,
+        outcome: null,
+        doubt: null,
+        forecast: 'forecast' in batch ? batch.forecast : { obstacles: [], destructions: [], division: null },
+        segments: 'segments' in batch ? batch.segments : [],
+        runs: [],
+        standing: null,
+        invalidIndex: '',
+    };
+}
+function ran(course, batch, ended) {
+    const { bind, target, plan, fate, priorHeads, runs, segments, standing, invalidIndex } = course;
+    const known = ended?.heads.get(bind);
+    const inDoubt = fate.is === 'in-doubt';
+    const gid = ended?.failure instanceof Undecided ? ended.failure.left.get(bind) : undefined;
+    return {
+        bind,
+        name: target.name,
+        plan,
+        priorHeads,
+        newHeads: inDoubt || gid !== undefined ? null : (known?.heads ?? plan.newHeads),
+        reread: known?.reread ?? false,
+        outcome: gid !== undefined ? 'in-doubt' : result_outcomes[fate.is],
+        doubt: gid !== undefined
+            ? { about: 'prepared', gid }
+            : fate.is === 'in-doubt'
+                ? { about: 'commit', from: fate.from, to: fate.to }
+                : null,
+        forecast: batch?.forecast ?? { obstacles: [], destructions: [], division: null },
+        segments,
+        runs,
+        standing,
+        invalidIndex,
+    };
+}
+const result_outcomes = {
+    open: null,
+    'up-to-date': 'up-to-date',
+    committed: 'applied',
+    'rolled-back': 'rolled-back',
+    'in-doubt': 'in-doubt',
+};
+/** The batch failed while somebody moved the heads who does not take the deploy lock, such as a raw `flask db upgrade`. */
+function driftOf({ outcome, databases }, failure) {
+    if (outcome !== 'rolled-back' || failure.reason !== 'migration-failed')
+        return failure;
+    for (const { priorHeads, newHeads, reread } of databases) {
+        if (!reread || !priorHeads || !newHeads || sameHeads(priorHeads, newHeads))
+            continue;
+        const moved = `The database was moved from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)} while the batch ran.`;
+        return new Failure('drift', `${moved} ${failure.message}`, {
+            ...failure.details,
+            advice: 'Let nobody else migrate this database at the same time, and run the step again: it will plan from the new heads.',
+        });
+    }
+    return failure;
+}
+
+;// CONCATENATED MODULE: ./src/trying/obstacles.ts
+
+/** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
+function refuseObstacles({ inputs, databases }) {
+    const [first, ...more] = databases.flatMap(({ forecast }) => forecast.obstacles);
+    if (!first)
+        return;
+    const divisions = databases.flatMap(({ forecast }) => forecast.division ?? []);
+    if (inputs.mode === 'rehearse' && divisions.some(({ obstacles }) => obstacles.length === 0)) {
+        throw notRehearsableFailure([first, ...more]);
+    }
+    throw notTransactionalFailure([first, ...more], { inSegments: divisions.length > 0 });
+}
+
+;// CONCATENATED MODULE: ./src/plan/sql.ts
+
+/** One statement with its terminator, which a trailing line comment must not swallow. */
+function terminated(sql) {
+    const lastLine = sql.slice(sql.lastIndexOf('\n') + 1);
+    return lastLine.includes('--') ? `${sql}\n;` : `${sql};`;
+}
+const sqlOf = (statements) => statements.map(statement => terminated(statement.sql)).join('\n\n');
+/** What a person reads of a revision: its script's statements, without Alembic's bookkeeping. */
+const ownStatements = (revision) => (revision.statements ?? []).filter(statement => !statement.own);
+/** The whole batch as one SQL script, as `--sql` would print it; throws when a revision is not rendered. */
+function sqlScript(plan) {
+    const parts = plan.revisions.map(({ id, message, statements }) => {
+        if (!statements)
+            throw new Error(`revision ${id} is not rendered`);
+        return `${sqlComment(`${plan.direction} ${id}${message && `: ${message}`}`)}\n\n${sqlOf(statements)}`;
+    });
+    const heads = sqlComment(`${nameHeads(plan.priorHeads)} -> ${nameHeads(plan.newHeads)}`);
+    return [heads, 'BEGIN;', ...parts, 'COMMIT;', ''].join('\n\n');
+}
+/** A comment ends at its line's end; what follows it would run. */
+const sqlComment = (text) => `-- ${text.replaceAll(/[\r\n]+/g, ' ')}`;
+
+;// CONCATENATED MODULE: ./src/plan/abridged.ts
+
+
+
+
+/** How many rows stand for the rest. */
+const mostRows = 5;
+/** Lines, and characters of a line. */
+const screen = { height: 40, width: 100 };
+/**
+ * The statements of a revision as people read them, each with its terminator. Rows that would fill more than a screen
+ * are shown by the first few and a count: those of one INSERT, and those of INSERTs into one table that follow each
+ * other, as `op.bulk_insert` renders them. What is left out differs from what is shown in constants only: a row that
+ * does something else is never hidden. Needs the parser to be loaded.
+ */
+function abridged(statements) {
+    if (!fillsAScreen(statements))
+        return statements.map(terminated);
+    const shown = [];
+    for (let at = 0; at < statements.length;) {
+        const insert = insertOf(statements[at]);
+        let end = at + 1;
+        if (insert?.rows === 1)
+            while (end < statements.length && isAnotherRow(statements[end], insert))
+                end++;
+        const run = statements.slice(at, end);
+        at = end;
+        const isLong = fillsAScreen(run);
+        if (isLong && run.length > mostRows) {
+            shown.push(...run.slice(0, mostRows).map(terminated), remark(run.length));
+        }
+        else if (isLong && insert?.isUniform && insert.rows > mostRows) {
+            shown.push(terminated(firstRows(run[0], insert.rows)));
+        }
+        else
+            shown.push(...run.map(terminated));
+    }
+    return shown;
+}
+function fillsAScreen(statements) {
+    let height = 0;
+    for (const statement of statements) {
+        for (const line of statement.split('\n'))
+            height += Math.ceil(line.length / screen.width) || 1;
+        if (height > screen.height)
+            return true;
+    }
+    return false;
+}
+/** A statement of more characters than these is not parsed to be shown: it is cut anyway. */
+const abridged_longest = 4_000_000;
+/** By their text: the log, the comment and the summary show the same statements. */
+const known = new Map();
+/** What an INSERT … VALUES inserts; undefined for anything else. */
+function insertOf(sql) {
+    if (!known.has(sql))
+        known.set(sql, readInsert(sql));
+    return known.get(sql);
+}
+function readInsert(sql) {
+    if (sql.length > abridged_longest || !/\binsert\b/i.test(sql))
+        return undefined;
+    const [statement, more] = statementsOf(sql);
+    if (!statement || more || !('InsertStmt' in statement))
+        return undefined;
+    const { selectStmt } = statement.InsertStmt;
+    const rows = (selectStmt && 'SelectStmt' in selectStmt && selectStmt.SelectStmt.valuesLists) || [];
+    if (rows.length === 0)
+        return undefined;
+    const forms = rows.map(formOf);
+    const first = new Set(forms.slice(0, mostRows));
+    return { form: formOf(statement), rows: rows.length, isUniform: forms.every(form => first.has(form)) };
+}
+const isAnotherRow = (sql, { form }) => insertOf(sql)?.form === form;
+const formOf = (tree) => JSON.stringify(tree, (key, value) => (key === 'location' ? undefined : isConstant(value) ? '?' : value));
+/** Also with a cast, a DEFAULT, and the parameter that stands for a hidden constant. */
+function isConstant(value) {
+    if (typeof value !== 'object' || value === null)
+        return false;
+    if ('TypeCast' in value)
+        return isConstant(value.TypeCast.arg);
+    return 'A_Const' in value || 'SetToDefault' in value || 'ParamRef' in value;
+}
+function statementsOf(sql) {
+    try {
+        return splitStatements(sql).map(({ tree }) => tree);
+    }
+    catch {
+        // Not in our parser's grammar: it is shown as it is.
+        return [];
+    }
+}
+/** The parse tree does not say where a row ends, so the parentheses behind VALUES are counted. */
+function firstRows(sql, rows) {
+    const ends = [];
+    let [depth, isBehind] = [0, false];
+    for (const { text, end, tokenType } of (0,wasm.scanSync)(sql).tokens) {
+        if (comments.has(tokenType))
+            continue;
+        if (depth === 0 && /^values$/i.test(text)) {
+            // The first one may be the name of the table.
+            isBehind = true;
+            ends.length = 0;
+        }
+        else if (text === '(')
+            depth++;
+        else if (text === ')') {
+            depth--;
+            if (depth === 0 && isBehind)
+                ends.push(end);
+        }
+        else if (depth === 0 && isBehind && text !== ',')
+            break;
+    }
+    if (ends.length !== rows)
+        return sql;
+    const bytes = Buffer.from(sql);
+    const [first, rest] = [bytes.toString('utf8', 0, ends[mostRows - 1]), bytes.toString('utf8', ends.at(-1)).trim()];
+    return `${first}\n${remark(rows)}${rest && `\n${rest}`}`;
+}
+const remark = (rows) => sqlComment(`… and ${rows - mostRows} more rows, ${rows} in all`);
+
+;// CONCATENATED MODULE: ./src/plan/destructive.ts
+
+/**
+ * What of the batch destroys data by its form, on PostgreSQL's own parse tree: drops, type changes, truncates, and
+ * DELETE and UPDATE without WHERE. What scripts without SQL do, and what is inside of functions, is not seen.
+ * Needs the parser to be loaded.
+ */
+function destructionsOf(plan) {
+    return plan.revisions.flatMap(revision => (revision.statements ?? []).flatMap(({ sql, line, own }) => own ? [] : deedsOf(sql).map(what => ({ revision, line, what }))));
+}
+/** Without these words no statement needs to be parsed. */
+const destructive_telling = /\b(drop|truncate|delete|update|type)\b/i;
+function deedsOf(sql) {
+    if (!destructive_telling.test(sql))
+        return [];
+    try {
+        return splitStatements(sql).flatMap(({ tree }) => deeds(tree));
+    }
+    catch {
+        // Not in our parser's grammar: nothing can be said of it.
+        return [];
+    }
+}
+/** Views, indexes, functions and constraints hold no data. */
+const destructive_kinds = {
+    OBJECT_TABLE: 'table',
+    OBJECT_FOREIGN_TABLE: 'foreign table',
+    OBJECT_MATVIEW: 'materialized view',
+    OBJECT_SCHEMA: 'schema',
+    OBJECT_SEQUENCE: 'sequence',
+    OBJECT_TYPE: 'type',
+    OBJECT_EXTENSION: 'extension',
+};
+function deeds(tree) {
+    if ('DropStmt' in tree) {
+        const kind = destructive_kinds[tree.DropStmt.removeType ?? ''];
+        return kind ? (tree.DropStmt.objects ?? []).map(object => `drops the ${kind} ${destructive_nameOf(object)}`) : [];
+    }
+    if ('DropOwnedStmt' in tree)
+        return ['drops everything that a role owns'];
+    if ('DropdbStmt' in tree)
+        return [`drops the database ${tree.DropdbStmt.dbname}`];
+    if ('TruncateStmt' in tree)
+        return (tree.TruncateStmt.relations ?? []).map(table => `empties the table ${destructive_nameOf(table)}`);
+    if ('AlterTableStmt' in tree) {
+        const { relation, cmds = [] } = tree.AlterTableStmt;
+        const table = relation ? destructive_nameOf({ RangeVar: relation }) : '';
+        return cmds.flatMap(command => {
+            if (!('AlterTableCmd' in command))
+                return [];
+            const { subtype, name } = command.AlterTableCmd;
+            if (subtype === 'AT_DropColumn')
+                return [`drops the column ${name} of ${table}`];
+            if (subtype === 'AT_AlterColumnType')
+                return [`changes the type of the column ${name} of ${table}`];
+            return [];
+        });
+    }
+    return deedsOfData(tree);
+}
+/** DELETE and UPDATE without WHERE, also in a WITH. */
+function deedsOfData(tree) {
+    if ('DeleteStmt' in tree && !tree.DeleteStmt.whereClause && !tree.DeleteStmt.usingClause?.length) {
+        return [`deletes every row of ${destructive_tableOf(tree.DeleteStmt.relation)}`];
+    }
+    if ('UpdateStmt' in tree && !tree.UpdateStmt.whereClause && !tree.UpdateStmt.fromClause?.length) {
+        return [`changes every row of ${destructive_tableOf(tree.UpdateStmt.relation)}`];
+    }
+    const [statement] = Object.values(tree);
+    return (statement?.withClause?.ctes ?? []).flatMap(cte => 'CommonTableExpr' in cte && cte.CommonTableExpr.ctequery ? deedsOfData(cte.CommonTableExpr.ctequery) : []);
+}
+const destructive_tableOf = (relation) => relation ? nameOfRelation(relation) : '';
+const nameOfRelation = ({ schemaname, relname = '' }) => schemaname ? `${schemaname}.${relname}` : relname;
+/** The name of an object as the parse tree has it, with its schema where it was written. */
+function destructive_nameOf(object) {
+    if ('RangeVar' in object)
+        return nameOfRelation(object.RangeVar);
+    if ('String' in object)
+        return object.String.sval ?? '';
+    const parts = 'List' in object ? object.List.items : 'TypeName' in object ? object.TypeName.names : undefined;
+    return (parts ?? []).map(destructive_nameOf).join('.');
+}
+
+;// CONCATENATED MODULE: ./src/trying/files.ts
+
+
+
+
+
+/** Writes the SQL of the batch, for people, and returns its path; empty where not all of it is known. */
+function writeSql(step, batches) {
+    if (!batches.every(({ plan }) => isRendered(plan)))
+        return '';
+    const scripts = batches
+        .filter(({ plan }) => plan.revisions.length > 0)
+        .map(({ bind, plan }) => (batches.length > 1 ? `${sqlComment(`database ${bind}`)}\n` : '') + sqlScript(plan));
+    return write(step, 'sql', scripts.join('\n'), 'The file of the SQL');
+}
+/** Writes a file of this step and returns its path; empty, with a warning that names `what`, where that fails. */
+function write({ inputs, surroundings }, extension, text, what) {
+    const label = inputs.label.replaceAll(/[^\w.-]+/g, '-').slice(0, 60);
+    const path = (0,external_node_path_namespaceObject.join)(surroundings.temporaryDirectory, `atomic-upgrade${label && `-${label}`}.${extension}`);
+    try {
+        (0,external_node_fs_.writeFileSync)(path, text);
+        return path;
+    }
+    catch (error) {
+        surroundings.log.warning(`${what} could not be written: ${messageOf(error)}`);
+        return '';
+    }
+}
+
+;// CONCATENATED MODULE: ./src/trying/plan-file.ts
+
+
+
+
+
+
+
+
+
+/**
+ * Writes the plan for a later apply, and resolves to its path. Where its SQL alone would not do what the scripts do
+ * there is none, which is an empty path, and the log says which revision is why.
+ */
+async function writePlan(planned, batches) {
+    const { inputs, surroundings, direction, digested, source } = planned;
+    const { log, repository } = surroundings;
+    // Whoever signs plans wants them.
+    const withoutIt = (told) => {
+        if (inputs.planKey)
+            log.warning(told(why => (inputs.hideLiterals ? reasonWithout(why) : why)));
+        else
+            log.info(told(why => why));
+        return '';
+    };
+    const unshown = batches.flatMap(({ plan }) => plan.revisions).find(({ notRenderable }) => notRenderable);
+    if (unshown?.notRenderable) {
+        const { line, reason } = unshown.notRenderable;
+        return withoutIt(of => `There is no plan file, because of ${unfit_placeOf(unshown, line)}: ${of(reason)}.`);
+    }
+    const computed = source.is === 'scripts' && source.sources.all.find(({ values }) => !values);
+    if (computed) {
+        const file = shownPath(computed.file);
+        return withoutIt(() => `There is no plan file, because of ${file}: only running it tells what it revises.`);
+    }
+    const found = await allOf(batches.map(async (batch) => obstaclesOf(batch.plan, await newEnumValues(batch))));
+    const [obstacle] = found.flat();
+    if (obstacle) {
+        const { revision, line, why } = obstacle;
+        return withoutIt(of => `There is no plan file, because of ${unfit_placeOf(revision, line)}: ${of(why)}.`);
+    }
+    let databases;
+    try {
+        databases = await allOf(batches.map(plannedDatabase));
+    }
+    catch (error) {
+        // A preview that cannot be applied as it stands is a preview all the same.
+        if (!(error instanceof Failure))
+            throw error;
+        log.info(`There is no plan file. ${error.message} ${error.details.advice}`);
+        return '';
+    }
+    const { label } = inputs;
+    const plan = { repository, label, digest: digestOf(digested), direction, databases };
+    const unfit = unfitOf(plan);
+    if (unfit)
+        return withoutIt(of => `There is no plan file, because ${of(unfit)}.`);
+    const text = writePlanFile(plan, inputs.planKey);
+    if (Buffer.byteLength(text) > mostBytes)
+        return withoutIt(() => 'There is no plan file: it would be over 256 MiB.');
+    return write(planned, 'plan.json', text, 'The plan file');
+}
+/**
+ * Which new values of enums the plan's SQL can use when it is sent as it stands, outside of savepoints: on PostgreSQL 17
+ * and later, those of a type that it makes itself (measured). A server that is not known counts as such, since an apply
+ * of the file asks again.
+ */
+async function newEnumValues({ plan, target }) {
+    if (obstaclesOf(plan).length === 0 || !target)
+        return new NewEnumValues(true);
+    const { rows } = await target.client.query("SELECT current_setting('server_version_num') AS version");
+    return new NewEnumValues(Number(rows[0]?.version) >= 170_000);
+}
+async function plannedDatabase(batch) {
+    const { bind, target, versionTable, versionTableExists: exists } = batch;
+    const { priorHeads, newHeads, revisions } = batch.plan;
+    const identity = await target?.identify();
+    return {
+        bind,
+        database: identity ? { name: identity.name, 'system-identifier': identity.system } : null,
+        'version-table': { ...versionTable, exists },
+        'prior-heads': priorHeads,
+        'new-heads': newHeads,
+        revisions: revisions.map(({ id, message, path, digest, statements = [] }) => {
+            return { id, message, path, digest, statements: statements.map(({ sql, line, own }) => ({ sql, line, own })) };
+        }),
+    };
+}
+
+;// CONCATENATED MODULE: ./src/trying/try.ts
+
+
+
+
+
+
+
+
+
+
+
+/**
+ * Imports the scripts and renders the batch; what its SQL tells is then known, and the files of SQL and plan are written.
+ * Throws a Failure.
+ */
+async function tryBatch(planned) {
+    const { inputs, source } = planned;
+    const isPending = revisionsOf(planned.databases).length > 0;
+    // A preview says also then whether they can be imported; in a job that may change the database nothing runs for nothing.
+    const isRendered = source.is === 'scripts' && (isPending || inputs.mode === 'preview');
+    const batches = isRendered ? await render(planned, source) : planned.databases;
+    const databases = [];
+    for (const batch of batches) {
+        const tried = { ...batch, ...(await forecast(planned, batch)) };
+        try_describe(planned, tried, batches.length > 1);
+        databases.push(tried);
+    }
+    const sqlFile = isPending ? writeSql(planned, batches) : '';
+    const planFile = inputs.mode !== 'apply' && source.is === 'scripts' ? await writePlan(planned, batches) : '';
+    return { ...planned, stage: 'tried', databases, sqlFile, planFile };
+}
+async function render({ inputs, databases }, scripts) {
+    const { direction, revision: target } = inputs;
+    const asked = databases.map(({ bind, plan, versionTableExists }) => [bind, { plan, versionTableExists }]);
+    const imported = importedWith(databases, scripts);
+    const request = { direction, target, databases: Object.fromEntries(asked), imported };
+    const plans = await scripts.python.dry('Output of the dry run', run => run.render(request));
+    return databases.map(batch => ({ ...batch, plan: separate(planIn(plans, batch.bind)) }));
+}
+async function forecast({ inputs, source }, batch) {
+    const { plan } = batch;
+    const isFile = source.is === 'plan-file';
+    const obstacles = obstaclesOf(plan, isFile ? await newEnumValues(batch) : undefined);
+    const told = { obstacles, destructions: destructionsOf(plan), division: null };
+    if (!inputs.segments || isFile)
+        return { forecast: told, segments: [] };
+    const division = segmentsOf(plan);
+    // A rehearsal rolls back, which only one transaction can be.
+    if (inputs.mode === 'rehearse')
+        return { forecast: { ...told, division }, segments: [] };
+    return {
+        forecast: { ...told, obstacles: division.obstacles, division },
+        segments: division.segments.map(segment => beforeItRuns(segment, 'planned')),
+    };
+}
+/** Tells the log what each revision of a batch sends. */
+function try_describe({ surroundings }, { bind, plan, segments }, several) {
+    const { log } = surroundings;
+    const of = several ? `${bind}: ` : '';
+    for (const revision of plan.revisions) {
+        const { id, message, path, notRenderable } = revision;
+        const title = `${of}${id} ${message} (${path})`;
+        if (notRenderable)
+            log.info(`${title}: not rendered, ${notRenderable.reason}`);
+        else
+            log.group(title, abridged(ownStatements(revision).map(({ sql }) => sql)));
+    }
+    if (segments_isDivided(segments))
+        log.group(`PostgreSQL runs it in ${segments.length} segments`, segmentLines(plan, segments));
 }
 
 ;// CONCATENATED MODULE: ./src/run.ts
@@ -29735,126 +29735,658 @@ async function isAlreadyThere({ surroundings, targets }, target) {
 
 
 
+
+
+
+
 /**
- * The story: resolve, decide whether it may run, dry run, publish, run in one transaction, verify, commit, publish. What
- * comes of it is in the result, a failure too, with the heads as the databases have them then.
+ * The story: open, plan, decide whether it may run, dry run, publish, run in one transaction, verify, commit, publish.
+ * Resolves to what has come of it, a failure too, with the heads as the databases have them then.
  */
-async function run(inputs, result, surroundings) {
-    const { publisher, log, signal, stuck } = surroundings;
-    const step = new Step(inputs, surroundings, result);
+async function run(inputs, surroundings, publisher) {
+    const { log, signal, stuck, atEnd } = surroundings;
+    const story = new Story({ stage: 'begun', inputs, surroundings }, publisher);
+    let ended;
     try {
-        await Promise.race([carryOut(step), stuck]);
+        ended = await Promise.race([story.tell(), stuck]);
         // What came to its end all the same stays what it is.
-        const fault = faultIn(signal);
-        if (fault)
-            result.failure = fault;
+        ended = { ...ended, failure: faultIn(signal) ?? ended.failure };
     }
     catch (error) {
-        // A COMMIT that was sent is finished, cancelled or not.
-        const cancelled = signal.aborted && !step.committing;
-        const loss = step.targets.map(({ client }) => client && lossOf(client, error)).find(Boolean);
-        result.failure =
-            faultIn(signal) ?? (cancelled ? new Failure('cancelled', 'The step was cancelled.') : (loss ?? asFailure(error)));
-        if (error === faultIn(signal))
-            leaveInDoubt(step);
-        if (result.databases.some(stands))
-            result.outcome ??= 'partly-applied';
-        result.outcome ??= step.started ? 'rolled-back' : 'refused';
-        await step.rereadHeads();
-        result.failure = goingOn(driftOf(result) ?? result.failure, result);
+        ended = await afterFailure(story.reached, error);
     }
-    finally {
-        await step.end();
-    }
-    result.commentUrl = (await publisher.comment(result)) || result.commentUrl || '';
+    await atEnd.disposeAsync();
+    const result = story.result(ended);
+    const commentUrl = (await publisher.comment(result)) || story.commentUrl;
     await publisher.summarize(result);
-    if (result.commentUrl)
-        log.info(`Comment: ${result.commentUrl}`);
+    if (commentUrl)
+        log.info(`Comment: ${commentUrl}`);
     log.info(`Outcome: ${result.outcome}. ${stateOf(result)}`.trimEnd());
+    return { ...result, commentUrl };
 }
-/** The stages, in their order; throws what ends them before. */
-async function carryOut(step) {
-    const { inputs, result } = step;
-    const { publisher, log } = step.surroundings;
-    const { mode } = inputs;
-    // A warning is an annotation, which the pull request shows.
-    const shown = () => (inputs.hideLiterals ? withoutConstants(result) : result);
-    await step.checkTrust();
-    // Python takes longest to start, so it goes first; everything else is done while the app imports.
-    step.startPython();
-    if (step.asksDatabases)
-        await step.open();
-    await loadParser();
-    await planBatch(step);
-    const pending = revisionsOf(result).length > 0;
-    if (pending && inputs.expectedDigest) {
-        await requireDigest(result, inputs.expectedDigest, () => publisher.standing());
+/** The stages in their order, and how far they have come. */
+class Story {
+    reached;
+    publisher;
+    commentUrl = '';
+    #uncovered = '';
+    constructor(reached, publisher) {
+        this.reached = reached;
+        this.publisher = publisher;
     }
-    if (pending && mode !== 'preview')
-        await requireReview(step);
-    if (pending)
-        await nameEditedOlder(step);
-    // Until here no script was imported.
-    await renderBatch(step);
-    if (!pending)
-        result.outcome = 'up-to-date';
-    else if (mode === 'preview') {
-        result.outcome = 'previewed';
-        if (step.asksDatabases)
-            await canPrepare(step);
-        for (const warning of warningsOf(shown()))
-            log.warning(warning);
+    /** What has come of it, for people. */
+    result(ended) {
+        return resultOf(this.reached, ended, this.#uncovered);
     }
-    else {
-        refuseObstacles(result);
-        for (const warning of halvesOf(shown()))
-            log.warning(warning);
-        result.commentUrl = await publisher.comment(result);
-        result.outcome = await transact(step);
+    /** Throws what ends it before. */
+    async tell() {
+        const opened = this.#reach(await open_open(stepOf(this.reached)));
+        await loadParser();
+        const loaded = this.#reach(await load(opened));
+        const found = this.#reach(await findPriorHeads(loaded));
+        const planned = this.#reach(await planBatch(found));
+        const isPending = revisionsOf(planned.databases).length > 0;
+        if (isPending)
+            await this.#mayRun(planned);
+        // Until here no script was imported.
+        const tried = this.#reach(await tryBatch(planned));
+        if (!isPending)
+            return endedBy('up-to-date');
+        return tried.inputs.mode === 'preview' ? await this.#preview(tried) : await this.#run(tried);
     }
-    for (const { state } of step.targets)
-        if (state.plan)
-            state.newHeads = state.plan.newHeads;
+    #reach(stage) {
+        this.reached = stage;
+        return stage;
+    }
+    async #mayRun(planned) {
+        const { inputs, source } = planned;
+        if (inputs.expectedDigest)
+            await requireDigest(planned, inputs.expectedDigest, () => this.publisher.standing());
+        if (source.is !== 'scripts')
+            return;
+        if (inputs.mode !== 'preview')
+            await requireReview(planned, source);
+        await nameEditedOlder(planned, source);
+    }
+    async #preview(tried) {
+        this.#uncovered = (await canPrepare(tried, tried.databases)).uncovered;
+        this.#warn(tried, warningsOf);
+        return endedBy('previewed');
+    }
+    async #run(tried) {
+        refuseObstacles(tried);
+        this.#warn(tried, halvesOf);
+        this.commentUrl = await this.publisher.comment(this.result(null));
+        return await transact(this.#reach(new Running(tried)));
+    }
+    /** A warning is an annotation, which the pull request shows. */
+    #warn({ inputs, surroundings }, warnings) {
+        const result = this.result(null);
+        for (const warning of warnings(inputs.hideLiterals ? withoutConstants(result) : result)) {
+            surroundings.log.warning(warning);
+        }
+    }
 }
-/** A fault has come between a COMMIT and what is known of it. */
-function leaveInDoubt({ result, targets }) {
-    for (const { state, committing } of targets) {
-        if (!committing || state.outcome)
-            continue;
-        result.outcome = state.outcome = 'in-doubt';
-        delete state.newHeads;
-    }
+const endedBy = (outcome) => ({ outcome, failure: null, heads: new Map() });
+
+;// CONCATENATED MODULE: ./src/telling/outputs.ts
+
+
+
+/** The step's outputs by name, as GitHub gets them. */
+function outputsOf(result) {
+    const { databases } = result;
+    const revisions = revisionsOf(databases);
+    const heads = (which) => {
+        const lines = databases.map(each => (databases.length > 1 ? `${each.bind}=` : '') + idsOf(each[which]));
+        return lines.join('\n');
+    };
+    return {
+        outcome: result.outcome ?? 'refused',
+        'failure-reason': result.failure?.reason ?? '',
+        'prior-head': heads('priorHeads'),
+        'new-head': heads('newHeads'),
+        revisions: JSON.stringify(revisions),
+        pending: String(revisions.length),
+        digest: result.digested ? digestOf(result.digested) : '',
+        'sql-file': result.sqlFile,
+        'plan-file': result.planFile,
+        'comment-url': result.commentUrl,
+        segments: JSON.stringify(plannedOf(result).flatMap(({ segments }) => segments.map(each => segmentOutput(each, result)))),
+        databases: JSON.stringify(Object.fromEntries(databases.map(each => [each.bind, databaseOutput(each, result)]))),
+    };
 }
-/** The fault of ours that has stopped the step; a cancellation is none. */
-const faultIn = ({ aborted, reason }) => aborted && reason instanceof Failure ? reason : undefined;
-/** Throws a Failure `not-transactional` where a statement of the batch cannot be part of one transaction. */
-function refuseObstacles({ databases, mode }) {
-    const [first, ...more] = databases.flatMap(({ obstacles = [] }) => obstacles);
-    if (!first)
-        return;
-    const divisions = databases.flatMap(({ division }) => division ?? []);
-    if (mode === 'rehearse' && divisions.some(each => each.obstacles.length === 0)) {
-        throw notRehearsableFailure([first, ...more]);
-    }
-    throw notTransactionalFailure([first, ...more], { inSegments: divisions.length > 0 });
+/** On one line: whoever writes it into a file of GitHub's, or reads it line by line, shall not get another one's. */
+const idsOf = (heads) => printable((heads ?? []).join(',')).replaceAll('\n', '\ufffd');
+/** What was planned is not run where the step has failed before. */
+const segmentOutput = (segment, { failure }) => failure && segment.outcome === 'planned' ? { ...segment, outcome: 'not-run' } : segment;
+function databaseOutput(database, result) {
+    const { priorHeads, newHeads, plan } = database;
+    const revisions = plan?.revisions ?? [];
+    return {
+        'prior-head': idsOf(priorHeads),
+        'new-head': idsOf(newHeads),
+        revisions: revisions.map(({ id }) => id),
+        outcome: outcomeOf(database, result) ?? 'refused',
+        digests: Object.fromEntries(revisions.map(({ id, digest }) => [id, digest])),
+    };
 }
-/** The batch failed while somebody moved the heads who does not take the deploy lock, such as a raw `flask db upgrade`. */
-function driftOf({ outcome, failure, databases }) {
-    if (outcome !== 'rolled-back' || failure?.reason !== 'migration-failed')
+
+;// CONCATENATED MODULE: ./src/github/pull-request.ts
+/** The pull request's number; undefined where there is none, such as for a commit that was pushed without one. */
+async function numberOf(pullRequest, octokit, repository, signal) {
+    if ('number' in pullRequest)
+        return pullRequest.number;
+    const request = { signal };
+    const sha = 'head' in pullRequest ? pullRequest.head : pullRequest.mergedAs;
+    const { data: known } = await octokit.rest.repos.listPullRequestsAssociatedWithCommit({
+        ...repository,
+        commit_sha: sha,
+        request,
+    });
+    if ('mergedAs' in pullRequest) {
+        const merged = known.filter(each => each.merged_at);
+        return (merged.find(each => each.merge_commit_sha === sha) ?? merged[0])?.number;
+    }
+    const proposed = known.find(each => each.head.sha === sha);
+    if (proposed || !pullRequest.from)
+        return proposed?.number;
+    // GitHub does not always know a fork's commits in the repository that they are proposed to.
+    const { data: fromFork } = await octokit.rest.pulls.list({
+        ...repository,
+        head: pullRequest.from,
+        state: 'all',
+        request,
+    });
+    return fromFork.find(each => each.head.sha === sha)?.number;
+}
+
+;// CONCATENATED MODULE: ./src/github/comments.ts
+
+
+
+/**
+ * Finds the comment of this marker: by the marker and by its author, over all pages, for anybody can write a marker.
+ * Returns undefined where there is no such pull request. Throws what GitHub answers.
+ */
+async function findComment(event, { pullRequest, token, marker, cancelled }) {
+    const octokit = await client(token);
+    const [owner = '', repo = ''] = event.repository.split('/');
+    const signal = deadline(cancelled);
+    const number = await numberOf(pullRequest, octokit, { owner, repo }, signal);
+    if (number === undefined)
         return undefined;
-    for (const { priorHeads, newHeads, reread } of databases) {
-        if (!reread || !priorHeads || !newHeads || sameHeads(priorHeads, newHeads))
-            continue;
-        const moved = `The database was moved from ${nameHeads(priorHeads)} to ${nameHeads(newHeads)} while the batch ran.`;
-        return new Failure('drift', `${moved} ${failure.message}`, {
-            ...failure.details,
-            advice: 'Let nobody else migrate this database at the same time, and run the step again: it will plan from the new heads.',
-        });
+    const { viewer } = await octokit.graphql('query { viewer { login } }', {
+        request: { signal },
+    });
+    const comments = await octokit.paginate(octokit.rest.issues.listComments, {
+        owner,
+        repo,
+        issue_number: number,
+        per_page: 100,
+        request: { signal },
+    });
+    let existing = comments.find(comment => comment.user?.login === viewer.login && comment.body?.startsWith(marker));
+    return {
+        get body() {
+            return existing && (existing.body ?? '');
+        },
+        async write(body) {
+            if (existing?.body && normalized(existing.body) === normalized(body))
+                return existing.html_url;
+            const request = { signal: deadline(cancelled) };
+            const { data } = existing
+                ? await octokit.rest.issues.updateComment({ owner, repo, body, comment_id: existing.id, request })
+                : // Without a second try: GitHub may have taken the first one, and there shall be one comment.
+                    await octokit.rest.issues.createComment({
+                        owner,
+                        repo,
+                        body,
+                        issue_number: number,
+                        request: { ...request, retries: 0 },
+                    });
+            existing = data;
+            return data.html_url;
+        },
+    };
+}
+/** GitHub stores line ends and a last empty line its own way. */
+const normalized = (body) => body.replaceAll('\r\n', '\n').trimEnd();
+/** Why the comment could not be written, and what would help, in words. */
+function commentProblem(error) {
+    const { status, response } = error;
+    const message = messageOf(error);
+    // A server that cannot be reached has status 500 with Octokit, and no response.
+    const problem = `The comment on the pull request could not be written (${response ? `${status}: ` : ''}${message}).`;
+    if (status === 404 || (status === 403 && /not accessible/i.test(message))) {
+        return `${problem} The job needs \`permissions: { contents: read, pull-requests: write }\`; on a pull request from a fork the token is read-only whatever the workflow says.`;
     }
-    return undefined;
+    return problem;
+}
+
+;// CONCATENATED MODULE: ./src/report/division.ts
+
+
+
+
+/** How ids and SQL are written in Markdown. */
+const markdown = {
+    id: text => code(clip(text, nameLength)),
+    sql: text => code(clip(text, messageLength)),
+};
+/** The most segments that are listed. */
+const mostSegments = 12;
+/** Where a batch can stop half-way, or has; nothing where it cannot. */
+function inSegments(result) {
+    const [database] = plannedOf(result);
+    if (!database || !segments_isDivided(database.segments) || result.outcome === 'up-to-date')
+        return '';
+    const { plan, segments } = database;
+    const planned = segments.some(segment => segment.outcome === 'planned');
+    const all = segmentLines(plan, segments, markdown).map((line, index) => `> ${index + 1}. ${line}`);
+    const lines = all.length > mostSegments
+        ? [...all.slice(0, mostSegments), `>\n> … ${count(all.length - mostSegments, 'more segment')}`]
+        : all;
+    const told = planned
+        ? 'PostgreSQL does not run this batch in one transaction. If it fails between two segments, it stops there:'
+        : 'PostgreSQL does not run this batch in one transaction:';
+    return [planned ? '> [!WARNING]' : '> [!NOTE]', `> ${told}`, ...lines].join('\n');
+}
+
+;// CONCATENATED MODULE: ./src/report/life.ts
+
+
+
+
+
+
+
+const start = (digest) => `<!-- atomic-upgrade-previewed ${digest} -->`;
+const life_end = '<!-- /atomic-upgrade-previewed -->';
+const beforeHistory = '<!-- atomic-upgrade-history -->';
+const aboutEarlier = '- earlier runs are not listed';
+/** A line as `lineOf` makes it. */
+const ours = /^- \S+ (\[\w+\]\([^\s()]+\)|\w+): [^[\]<>@#]*$/;
+/** The most runs that are listed. */
+const mostRuns = 10;
+/** What stands in a comment. SQL in it may hold our marks: the first start, the last end and the last history are ours. */
+function lifeOf(body) {
+    const text = body.replaceAll('\r\n', '\n');
+    const [, shown, digest = ''] = /^(<!-- atomic-upgrade-previewed (\S+) -->$.*^<!-- \/atomic-upgrade-previewed -->)$/ms.exec(text) ?? [];
+    const [, hidden = ''] = /^.*\n(<!-- atomic-upgrade-plan .*)\n/.exec(text) ?? [];
+    const [tail = ''] = text.slice(text.lastIndexOf(`\n${beforeHistory}\n`)).split('\n\n');
+    const history = tail.split('\n').filter(line => line === aboutEarlier || ours.test(line));
+    return { history, ...(shown && { previewed: { digest, text: shown, hidden } }) };
+}
+/** Whether the last run that has ended was an apply that went well. */
+const wasApplied = (body) => /^- ✅ \[?apply\b/.test(lifeOf(body).history.at(-1) ?? '');
+/** Whether this run shows a plan for review: then it is the one that was previewed, and takes the place of any other. */
+const isForReview = ({ outcome }) => outcome === 'previewed' || outcome === 'rehearsed';
+/** Puts the marks around a plan that is for review, so that a later run finds it. */
+const marked = (parts, digest) => [start(digest), ...parts, life_end];
+/** Text that nobody can take for one of our marks. */
+const unmarked = (text) => text.replaceAll(/^(\s*<!-)(?=- \/?atomic-upgrade-)/gm, '$1\u200b');
+/** The plan that was previewed, folded and word for word. */
+const keptPlan = ({ text }) => folded('The plan as it was previewed', text);
+/** Says what differs where the plan of this run is not the one that was previewed. */
+function otherThanPreviewed(result, { digest, hidden }) {
+    if (isSamePlan(result, digest))
+        return '';
+    const digested = result.digested;
+    const known = planHiddenIn(hidden, digest);
+    const clauses = known ? changesBetween(known, digested).clauses : [];
+    const what = clauses.length > 0 ? `: ${prose(clip(clauses.join('; '), paragraphLength))}` : '';
+    return `> [!IMPORTANT]\n> This is not the plan that was previewed${what}. Its digest is ${code(digestOf(digested))}, and the digest of that one is ${code(digest)}.`;
+}
+/** Whether this run has no other plan than that one. */
+const isSamePlan = (result, digest) => !result.digested || revisionsOf(result.databases).length === 0 || digestOf(result.digested) === digest;
+/** The runs so far, this one included once it has ended; the same preview twice is one. */
+function historyWith(result, before, run) {
+    const lines = [...before];
+    const line = lineOf(result, run);
+    const last = lines.at(-1);
+    const isRepeated = result.mode === 'apply' ? last === line : last !== undefined && withoutRun(last) === withoutRun(line);
+    if (result.outcome && result.outcome !== 'up-to-date' && !isRepeated)
+        lines.push(line);
+    if (lines.length === 0)
+        return '';
+    const runs = lines.filter(each => each !== aboutEarlier);
+    const listed = runs.length < lines.length || runs.length > mostRuns ? [aboutEarlier, ...runs.slice(-mostRuns)] : runs;
+    return [beforeHistory, ...listed].join('\n');
+}
+function lineOf(result, run) {
+    const { mode, failure, digested } = result;
+    const name = run ? `[${mode}](${run})` : mode;
+    const why = failure ? ` (${failure.reason})` : '';
+    const digest = digested && revisionsOf(result.databases).length > 0
+        ? `, digest ${code(`${digestOf(digested).slice(0, 19)}…`)}`
+        : '';
+    return `- ${signOf(result)} ${name}: ${headline(result)}${why}${digest}`;
+}
+const withoutRun = (line) => line.replace(/\]\([^)]*\)/, '](');
+
+;// CONCATENATED MODULE: ./src/report/opening.ts
+
+
+
+
+
+
+
+
+/** The state of each database, and where it goes. */
+function opening(result) {
+    const { databases } = result;
+    const lines = databases.map(database => openingOf(database, result)).filter(Boolean);
+    return databases.length > 1 ? lines.map(each => `- ${each}`).join('\n') : lines.join('');
+}
+function openingOf(database, result) {
+    const { bind } = database;
+    const outcome = outcomeOf(database, result);
+    const several = result.databases.length > 1;
+    const name = (heads) => code(clip(nameHeads(heads), messageLength));
+    const spoken = spokenOf(database, result, name, { style: markdown, bind: code(clip(bind, nameLength)) });
+    if (database.plan === null || (several && database.plan.revisions.length === 0))
+        return stateSaid(outcome, spoken);
+    const { plan, segments, newHeads } = database;
+    const one = segments_isDivided(segments) ? `in ${count(segments.length, 'segment')}` : 'in one transaction';
+    const whole = several
+        ? 'together with the others: all of it or nothing'
+        : segments_isDivided(segments)
+            ? `${one}, which are each committed on its own`
+            : `${one}: all of it or nothing`;
+    const [prior, target] = [name(plan.priorHeads), name(plan.newHeads)];
+    return openingSaid(outcome, { prior, target, isThere: sameHeads(newHeads ?? [], plan.newHeads), one, whole }, spoken);
+}
+
+;// CONCATENATED MODULE: ./src/report/sections.ts
+
+
+
+
+
+/** The SQL of each revision, folded. */
+function* sectionsOf(batch) {
+    for (const entry of batch)
+        yield section(entry);
+}
+function section({ bind, revision }) {
+    const where = bind && `${html(clip(bind, nameLength))}: `;
+    const id = `<code>${html(clip(revision.id, nameLength))}</code>`;
+    const title = `${where}${id} ${html(clip(revision.message, messageLength))}`;
+    const { notRenderable } = revision;
+    if (notRenderable) {
+        const { reason, line } = notRenderable;
+        return folded(`${title} – not rendered`, `No SQL can be shown for this script: ${prose(clip(reason, paragraphLength))} (${failed_placeOf({ file: revision.path, line })}).`);
+    }
+    if (!revision.statements)
+        return folded(`${title} – not rendered`, 'The step ended before its SQL was known.');
+    const statements = ownStatements(revision);
+    const sql = abridged(statements.map(({ sql }) => sql));
+    const body = sql.length === 0 ? 'The script does nothing.' : fenced(sql.join('\n\n'), 'sql');
+    return folded(`${title} – ${count(statements.length, 'statement')}`, body);
+}
+
+;// CONCATENATED MODULE: ./src/report/table.ts
+
+
+
+
+/** The lines of the table; the first one brings the head along. */
+function* table_tableOf(result) {
+    const batch = batch_batchOf(result);
+    const timed = batch.some(({ database }) => database.runs.length > 0);
+    const several = result.databases.length > 1;
+    // Without the folder that they share, the names leave room for the messages.
+    const folder = sharedFolder(batch.map(({ revision }) => revision));
+    const place = folder && ` in ${code(clip(folder, nameLength))}`;
+    const head = ['', ...(several ? ['Database'] : []), 'Revision', 'Message', 'Statements', ...(timed ? ['Ran'] : [])];
+    const align = ['--:', ...(several ? [':--'] : []), ':--', ':--', '--:', ...(timed ? ['--:'] : [])];
+    let before = `${table_line([...head, `Script${place}`])}\n${table_line([...align, ':--'])}\n`;
+    const failed = result.failure?.details;
+    for (const [index, { bind, database, revision }] of batch.entries()) {
+        const run = database.runs.find(({ id }) => id === revision.id);
+        const statements = revision.statements ? ownStatements(revision).length : (run?.statements ?? '?');
+        const mark = failed?.revision === revision.id && (failed.bind ?? bind) === bind ? '✗ ' : '';
+        const cells = [
+            index + 1,
+            ...(several ? [code(clip(bind, nameLength))] : []),
+            code(clip(revision.id, nameLength)),
+            prose(clip(revision.message, messageLength)),
+            statements,
+            ...(timed ? [run ? `${mark}${seconds(run.duration)}`.replaceAll(' ', '&nbsp;') : '–'] : []),
+            code(clip(revision.path.slice(folder.length), messageLength)),
+        ];
+        yield before + table_line(cells);
+        before = '';
+    }
+}
+/** The folder of all scripts with its slash; empty where they lie in several. */
+function sharedFolder(revisions) {
+    const folders = new Set(revisions.map(({ path }) => path.slice(0, path.lastIndexOf('/') + 1)));
+    const [folder = '', ...others] = folders;
+    return others.length === 0 ? folder : '';
+}
+const table_line = (cells) => `| ${cells.join(' | ')} |`;
+
+;// CONCATENATED MODULE: ./src/report/comment.ts
+
+
+
+
+
+
+
+
+
+
+
+
+
+/** One comment, in characters. */
+const commentLimit = { most: 65_536, sizeOf: text => text.length };
+/** The summary of one step, in bytes. */
+const summaryLimit = { most: 1024 * 1024, sizeOf: text => Buffer.byteLength(text) };
+/** The hidden line by which a later run finds its comment. */
+const marker = (label) => `<!-- atomic-upgrade ${encodeURIComponent(printable(label))} -->`;
+/**
+ * The comment on the pull request, or the job summary: the same text, each cut at its own limit. Whole revisions are
+ * dropped from the end until the rest fits; first their SQL, then their lines in the table. A comment also has a line
+ * for each run, and an apply leaves the plan that was previewed in it as it stands.
+ */
+function renderReport(result, surroundings, limit) {
+    const { previewed, history } = lifeOf(surroundings.standing ?? '');
+    const kept = result.mode === 'apply' ? previewed : undefined;
+    const hidden = kept ? kept.hidden : hiddenOf(result, limit);
+    const attempts = [
+        { history, kept, hidden },
+        ...(kept ? [{ history, kept, hidden: '', isBrief: true }] : []),
+        { history, kept: undefined, hidden: '' },
+    ];
+    let text = '';
+    for (const past of attempts) {
+        text = cutToFit(result, surroundings, limit, past);
+        if (limit.sizeOf(text) <= limit.most)
+            break;
+    }
+    return text;
+}
+/** The hidden plan; empty where there is none, or where it would take the place of what people read. */
+function hiddenOf({ digested }, { most, sizeOf }) {
+    const hidden = digested?.databases.some(({ revisions }) => revisions.length > 0) ? hiddenPlan(digested) : '';
+    return sizeOf(hidden) <= most / 4 ? hidden : '';
+}
+function cutToFit(result, { run, standing, problem = '' }, limit, { history, kept, hidden, isBrief = false }) {
+    const batch = batch_batchOf(result);
+    const { length } = batch;
+    const digest = result.digested && isForReview(result) ? digestOf(result.digested) : '';
+    const isComment = standing !== undefined;
+    const render = (rows, sections, note = '') => {
+        const plan = [
+            destroyed(result),
+            rewritten(result),
+            inSegments(result),
+            rows.join('\n'),
+            warnings(result),
+            ...sections,
+            note && `_${note}${whereItIs(result, run)}._`,
+            digest && `Digest: ${code(digest)}`,
+        ].filter(Boolean);
+        const parts = [
+            // The hidden plan in place of the empty line: an HTML comment needs none behind it.
+            `${marker(result.label)}\n${hidden}\n### ${signOf(result)} Atomic Upgrade${result.label && `, ${prose(result.label)}`}: ${headline(result)}`,
+            opening(result),
+            result.failure && !isBrief && unmarked(failed(result.failure)),
+            kept && otherThanPreviewed(result, kept),
+            ...(isComment && digest ? marked(plan, digest) : plan.map(unmarked)),
+            kept && keptPlan(kept),
+            isComment && historyWith(result, history, run),
+            howToGoOn(result, run),
+            problem && `> [!WARNING]\n> ${proseWithCode(clip(problem, paragraphLength))}`,
+        ];
+        return `${parts.filter(Boolean).join('\n\n')}\n`;
+    };
+    const { sizeOf } = limit;
+    // The outcome of an apply will need room beside the plan that is for review.
+    const most = isComment && digest ? Math.floor((limit.most * 5) / 6) : limit.most;
+    // The longest of the notes.
+    const withNote = (rows) => most - sizeOf(render(rows, [], unlisted(length) + unshown(length, length)));
+    const rows = fitting(table_tableOf(result), '\n', { sizeOf, room: withNote([]) });
+    if (rows.length < length)
+        return render(rows, [], unlisted(length - rows.length));
+    // The plan that was previewed has its SQL.
+    if (kept && isSamePlan(result, kept.digest))
+        return render(rows, []);
+    const room = most - sizeOf(render(rows, []));
+    const sections = fitting(sectionsOf(batch), '\n\n', { sizeOf, room, roomWithNote: withNote(rows) });
+    return render(rows, sections, unshown(length - sections.length, length));
+}
+/** The blocks that fit, from the first one on. */
+function fitting(blocks, between, { sizeOf, room, roomWithNote = room }) {
+    const kept = [];
+    let [used, enough] = [0, 0];
+    for (const block of blocks) {
+        used += sizeOf(block) + between.length;
+        if (used > room)
+            return kept.slice(0, enough);
+        kept.push(block);
+        if (used <= roomWithNote)
+            enough = kept.length;
+    }
+    return kept;
+}
+const unlisted = (missing) => `${count(missing, 'more revision')} ${missing === 1 ? 'is' : 'are'} not listed here, and no SQL is shown`;
+function unshown(missing, all) {
+    if (missing === 0)
+        return '';
+    return `The SQL of ${missing === all ? count(all, 'revision') : count(missing, 'more revision')} is not shown here`;
+}
+function whereItIs({ sqlFile }, run) {
+    const places = [run && `the [summary of the run](${run})`, sqlFile && 'the file of the output `sql-file`'];
+    const named = places.filter(Boolean).join(' and ');
+    return named && `: see ${named}`;
+}
+
+;// CONCATENATED MODULE: ./src/telling/publish.ts
+
+
+
+
+
+
+/** Shows the result to people: on the pull request while the step runs, in the job summary at its end. */
+class Publisher {
+    event;
+    inputs;
+    log;
+    cancelled;
+    #pullRequest;
+    #comment;
+    /** Why the comment is not what it should be. */
+    #problem = '';
+    /** Starts to look for the comment; nothing here ever fails the step. */
+    constructor(event, inputs, log, cancelled) {
+        this.event = event;
+        this.inputs = inputs;
+        this.log = log;
+        this.cancelled = cancelled;
+        const { comment, pullRequest: number } = inputs;
+        if (comment && event.repository)
+            this.#pullRequest = number ? { number } : pullRequestOf(event);
+        this.#comment = this.#find();
+    }
+    /** The text of the comment as it stands there; empty where there is none, or it cannot be had. */
+    async standing() {
+        try {
+            return (await this.#comment)?.body ?? '';
+        }
+        catch {
+            return '';
+        }
+    }
+    /** Brings the comment up to date; returns its address, empty where there is none. */
+    async comment(result) {
+        if (this.#problem)
+            this.#comment = this.#find();
+        this.#problem = '';
+        try {
+            const comment = await this.#comment;
+            if (!comment) {
+                if (result.outcome && this.#pullRequest)
+                    this.log.info('No pull request was found for this commit.');
+                return '';
+            }
+            // Most pull requests have no migration, and nobody wants to be told so.
+            const isNothing = result.outcome === 'up-to-date' && !result.edited.length;
+            const { body: standing = '' } = comment;
+            if (isNothing && comment.body === undefined)
+                return '';
+            // What was applied stays to be seen.
+            if (isNothing && wasApplied(standing))
+                return await comment.write(standing);
+            const surroundings = { run: this.event.runUrl, standing };
+            return await comment.write(renderReport(this.#shown(result), surroundings, commentLimit));
+        }
+        catch (error) {
+            this.#problem = commentProblem(error);
+            // While the step is under way there will be another chance.
+            if (result.outcome)
+                this.log.warning(this.#problem);
+            return '';
+        }
+    }
+    /** Appends to the job summary, where the runner has one. */
+    async summarize(result) {
+        if (!process.env.GITHUB_STEP_SUMMARY)
+            return;
+        try {
+            const text = renderReport(this.#shown(result), { run: '', problem: this.#problem }, summaryLimit);
+            const { summary } = await Promise.all(/* import() */[__nccwpck_require__.e(119), __nccwpck_require__.e(421)]).then(__nccwpck_require__.bind(__nccwpck_require__, 6421));
+            await summary.addRaw(text).write();
+        }
+        catch (error) {
+            this.log.warning(`The job summary could not be written: ${messageOf(error)}`);
+        }
+    }
+    #shown(result) {
+        return this.inputs.hideLiterals ? withoutConstants(result) : result;
+    }
+    #find() {
+        const { event, cancelled, inputs } = this;
+        const { githubToken: token, label } = inputs;
+        if (!this.#pullRequest)
+            return Promise.resolve(undefined);
+        const found = token
+            ? findComment(event, { pullRequest: this.#pullRequest, token, marker: marker(label), cancelled })
+            : Promise.reject(new Error('there is no github-token'));
+        // It is awaited later, if ever.
+        found.catch(() => { });
+        return found;
+    }
 }
 
 ;// CONCATENATED MODULE: ./src/main.ts
+
 
 
 
@@ -29874,35 +30406,32 @@ async function main() {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
         process.on(signal, () => stopped.abort());
     const faults = watchFaults(stopped);
-    const result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] };
+    let result;
     let hidesLiterals = false;
     let opened;
     try {
         const inputs = readInputs(process.env);
-        const { mode, direction, label } = inputs;
         hidesLiterals = inputs.hideLiterals;
-        Object.assign(result, { mode, direction, label });
         const { PGPASSWORD = '' } = process.env;
         const passwords = [...inputs.databases.values()].flatMap(database => database.secrets);
         opened = openLog([...passwords, PGPASSWORD, inputs.githubToken, inputs.planKey].filter(Boolean));
         const event = readEvent(process.env);
-        await run(inputs, result, {
+        const surroundings = {
             environment: process.env,
             repository: event.repository,
             applicationName: applicationName(event.repository, event.runId),
             temporaryDirectory: process.env.RUNNER_TEMP ?? (0,external_node_os_namespaceObject.tmpdir)(),
-            publisher: new Publisher(event, inputs, log, stopped.signal),
             log: log,
             base: event.payload.pull_request?.base?.sha ?? '',
             trustedTips: mayHoldForeignScripts(event) && !inputs.allowUntrusted ? baseTips(event) : undefined,
             signal: stopped.signal,
             stuck: faults.stuck,
-        });
+            atEnd: new AsyncDisposableStack(),
+        };
+        result = await run(inputs, surroundings, new Publisher(event, inputs, log, stopped.signal));
     }
     catch (error) {
-        // What the step has come to stays what it is.
-        result.outcome ??= 'refused';
-        result.failure ??= asFailure(error);
+        result = resultOfNothing(asFailure(error));
     }
     faults.end();
     const core = await (opened ?? openLog([]));

@@ -28,6 +28,8 @@ export async function openLog(secrets: string[]): Promise<Core> {
   return core
 }
 
+const warned = new Set<string>()
+
 /** The step's log. Whatever is passed in is shown, and never taken for a workflow command. */
 export const log = {
   /** Further lines are indented, so that none of them can be taken for a line of ours. */
@@ -45,6 +47,12 @@ export const log = {
 
   warning(text: string): void {
     say(core => core.warning(printable(clip(text, longest))))
+  },
+
+  /** The same words are said once. */
+  warningOnce(text: string): void {
+    if (!warned.has(text)) log.warning(text)
+    warned.add(text)
   },
 
   error(text: string, title: string, place?: Place): void {
@@ -94,6 +102,10 @@ export class PrintOut {
     if (this.#lines.length === 0) return
     if (this.#dropped > 0) this.#lines.push(`… ${this.#dropped} more lines`)
     log.group(title, this.#lines)
+    this.forget()
+  }
+
+  forget(): void {
     this.#lines = []
     this.#dropped = 0
   }

@@ -3,12 +3,13 @@ import { asFailure, asFault, messageOf } from './failure'
 import { baseTips, mayHoldForeignScripts, readEvent } from './github/event'
 import { readInputs } from './inputs'
 import { log, openLog } from './log'
-import { outputsOf } from './outputs'
 import type { Result } from './plan/result'
-import { Publisher } from './publish'
 import { withoutConstants } from './report/discretion'
 import { explain, stateOf } from './report/state'
 import { run } from './run'
+import { outputsOf } from './telling/outputs'
+import { Publisher } from './telling/publish'
+import { resultOfNothing } from './telling/result'
 
 /** How long a step that a fault of ours has stopped may take to wind down, in milliseconds; what is open may hang in it. */
 const grace = 10_000
@@ -19,34 +20,31 @@ async function main(): Promise<void> {
   // GitHub sends SIGINT, SIGTERM after 7.5 seconds, and then kills; a terminal that goes away sends SIGHUP.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stopped.abort())
   const faults = watchFaults(stopped)
-  const result: Result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] }
+  let result: Result
   let hidesLiterals = false
   let opened: ReturnType<typeof openLog> | undefined
   try {
     const inputs = readInputs(process.env)
-    const { mode, direction, label } = inputs
     hidesLiterals = inputs.hideLiterals
-    Object.assign(result, { mode, direction, label })
     const { PGPASSWORD = '' } = process.env
     const passwords = [...inputs.databases.values()].flatMap(database => database.secrets)
     opened = openLog([...passwords, PGPASSWORD, inputs.githubToken, inputs.planKey].filter(Boolean))
     const event = readEvent(process.env)
-    await run(inputs, result, {
+    const surroundings = {
       environment: process.env,
       repository: event.repository,
       applicationName: applicationName(event.repository, event.runId),
       temporaryDirectory: process.env.RUNNER_TEMP ?? tmpdir(),
-      publisher: new Publisher(event, inputs, log, stopped.signal),
       log,
       base: event.payload.pull_request?.base?.sha ?? '',
       trustedTips: mayHoldForeignScripts(event) && !inputs.allowUntrusted ? baseTips(event) : undefined,
       signal: stopped.signal,
       stuck: faults.stuck,
-    })
+      atEnd: new AsyncDisposableStack(),
+    }
+    result = await run(inputs, surroundings, new Publisher(event, inputs, log, stopped.signal))
   } catch (error) {
-    // What the step has come to stays what it is.
-    result.outcome ??= 'refused'
-    result.failure ??= asFailure(error)
+    result = resultOfNothing(asFailure(error))
   }
   faults.end()
   const core = await (opened ?? openLog([]))

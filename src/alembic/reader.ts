@@ -4,8 +4,9 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Failure } from '../failure'
 import type { Node } from '../plan/heads'
-import type { DriverOptions, ScriptValues } from './driver'
 import { readLines } from './lines'
+import type { PythonOptions } from './process'
+import type { ScriptValues } from './project'
 
 /** What a script says of itself where it is read and not run. */
 export interface Reading {
@@ -35,7 +36,7 @@ export class Reader {
     workingDirectory,
     environment,
     signal,
-  }: Pick<DriverOptions, 'python' | 'workingDirectory' | 'environment' | 'signal'>) {
+  }: Pick<PythonOptions, 'python' | 'workingDirectory' | 'environment' | 'signal'>) {
     const [command = 'python', ...args] = python
     const program = readFileSync(join(__dirname, 'reader.py'), 'utf8')
     this.#child = spawn(command, [...args, '-I', '-S', '-c', program, this.#nonce], {

@@ -20,13 +20,12 @@ export interface DigestedBatch {
 
 interface Planned {
   direction: Direction
-  databases: { bind: string; plan?: Plan }[]
+  databases: { bind: string; plan: Plan }[]
 }
 
 /** The planned databases of a step as its digest takes them. The rendered SQL is not part of it. */
 export function digestedOf({ direction, databases }: Planned): Digested {
   const planned = databases.flatMap(({ bind, plan }): DigestedBatch[] => {
-    if (!plan) return []
     const revisions = plan.revisions.map(({ id, digest }): [string, string] => [id, digest])
     return [{ bind, 'prior-heads': plan.priorHeads, 'new-heads': plan.newHeads, revisions }]
   })

@@ -41,6 +41,9 @@ export interface Circumstances {
   key: string
 }
 
+/** How large a plan file may be, in bytes: it is held in memory several times over. */
+export const mostBytes = 256 * 1024 * 1024
+
 const format = 'atomic-upgrade/plan'
 const version = 1
 

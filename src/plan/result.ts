@@ -45,61 +45,80 @@ export interface Standing {
   statements: string[]
 }
 
-/** One database, as far as the step has come with it. */
-export interface DatabaseState {
-  /** Its name in the project; `default` where there is one. */
-  bind: string
-  /** The database for people, without password; empty when none was given. */
-  name: string
-  plan?: Plan
-  /** What of the plan cannot be part of one transaction. */
-  obstacles?: Obstacle[]
+/** What is not known of a database whose outcome is `in-doubt`. */
+export type Doubt =
+  /** It is wholly at the heads `from` or wholly at the heads `to`. */
+  | { about: 'commit'; from: string[]; to: string[] }
+  /** It holds the prepared transaction of an earlier run, which was left alone. */
+  | { about: 'prepared'; gid: string }
+
+/** What the SQL of a batch tells of it before it runs. */
+export interface Forecast {
+  /** What cannot be part of one transaction; where it may run in segments, of none. */
+  obstacles: Obstacle[]
+  /** What destroys data. */
+  destructions: Destruction[]
   /** How it is divided where it may run in segments. */
-  division?: Segmentation
-  /** Where it may run in segments: those that ran, and behind them those that did not. */
-  segments?: SegmentRun[]
-  standing?: Standing
-  /** Between which heads it is not known where it is, where these are not those of the batch. */
-  doubt?: { from: string[]; to: string[] }
-  /** An index that a failed CREATE INDEX CONCURRENTLY has left. */
-  invalidIndex?: string
-  /** What of it destroys data. */
-  destructions?: Destruction[]
-  /** Heads before, sorted; undefined while unknown. */
-  priorHeads?: string[]
-  /** Heads after, or what an apply would leave; undefined while unknown. */
-  newHeads?: string[]
-  /** Whether the heads after a failure were read back from the database. */
-  reread?: boolean
-  /** The revisions that ran, the one that failed included. */
-  runs: RevisionRun[]
-  /** What became of this one, where that is not what became of the step. */
-  outcome?: Outcome
-  /** The prepared transaction of an earlier run that is in it and was left alone. */
-  leftPrepared?: string
+  division: Segmentation | null
 }
 
-/** Everything that is known of this step, as far as it has come; what is published and put out is made from it. */
+interface Database {
+  /** Its name in the project; `default` where there is one. */
+  bind: string
+  /** The database for people, without password; empty where none was asked. */
+  name: string
+  /** Heads before, sorted; null while unknown. */
+  priorHeads: string[] | null
+  /** Heads after, or what an apply would leave; null while unknown, and in doubt. */
+  newHeads: string[] | null
+  /** Whether the new heads were read from the database at the end. */
+  reread: boolean
+  /** What became of this one, where that is not what became of the step. */
+  outcome: Outcome | null
+  doubt: Doubt | null
+}
+
+/** A database for which nothing is planned, since the step has ended before. */
+export interface UnplannedDatabase extends Database {
+  plan: null
+}
+
+/** A database whose batch is known, and what has run of it. */
+export interface PlannedDatabase extends Database {
+  plan: Plan
+  forecast: Forecast
+  /** The revisions that ran, the one that failed included. */
+  runs: RevisionRun[]
+  /** Where it may run in segments: those that ran, and behind them those that did not. */
+  segments: SegmentRun[]
+  standing: Standing | null
+  /** An index that a failed CREATE INDEX CONCURRENTLY has left; empty for none. */
+  invalidIndex: string
+}
+
+export type DatabaseResult = UnplannedDatabase | PlannedDatabase
+
+/** The step for people, as far as it has come: what is published and put out is made from it. */
 export interface Result {
   mode: Mode
   direction: Direction
   label: string
   /** In the order of the inputs; one without a name where no database was given. */
-  databases: DatabaseState[]
-  /** Undefined while the step is under way. */
-  outcome?: Outcome
-  failure?: Failure
-  /** What was planned, whatever became of it. */
-  digested?: Digested
-  /** Path of the batch's SQL. */
-  sqlFile?: string
-  /** Path of the plan, for a later apply. */
-  planFile?: string
-  commentUrl?: string
+  databases: DatabaseResult[]
+  /** null while the step is under way. */
+  outcome: Outcome | null
+  failure: Failure | null
+  /** What was planned, whatever became of it; null before. */
+  digested: Digested | null
   /** Scripts of the pull request's base that are not the same here. */
-  edited?: Edited[]
-  /** Several databases: what is not covered when they are committed one after another. */
-  uncovered?: string
+  edited: Edited[]
+  /** Several databases: what is not covered when they are committed one after another; empty for nothing. */
+  uncovered: string
+  /** Path of the batch's SQL, and of the plan for a later apply; empty for none. */
+  sqlFile: string
+  planFile: string
+  /** Empty for none. */
+  commentUrl: string
 }
 
 /** Heads for people. */
@@ -111,14 +130,18 @@ export const beforeItRuns = ({ revisions, alone }: Segment, outcome: 'planned' |
 }
 
 /** Whether something of a batch in segments is there to stay. */
-export const stands = ({ segments = [] }: DatabaseState): boolean =>
+export const stands = (segments: SegmentRun[]): boolean =>
   segments.some(({ outcome }) => outcome === 'applied' || outcome === 'failed' || outcome === 'in-doubt')
 
+/** The databases whose batch is known. */
+export const plannedOf = ({ databases }: Pick<Result, 'databases'>): PlannedDatabase[] =>
+  databases.filter(database => database.plan !== null)
+
 /** What became of one database. */
-export const outcomeOf = (database: DatabaseState, result: Result): Outcome | undefined =>
+export const outcomeOf = (database: DatabaseResult, result: Result): Outcome | null =>
   database.outcome ?? result.outcome
 
 /** The ids of the batch, in the order they run, each once. */
-export function revisionsOf({ databases }: Pick<Result, 'databases'>): string[] {
-  return [...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? []))]
-}
+export const revisionsOf = (databases: { plan: Plan | null }[]): string[] => [
+  ...new Set(databases.flatMap(({ plan }) => plan?.revisions.map(({ id }) => id) ?? [])),
+]

@@ -27,6 +27,17 @@ export async function tryLock(client: Client, key: number): Promise<boolean> {
 }
 
 /**
+ * Runs an action with the lock that says that a commit is under way, in a transaction of that client's. False where
+ * another run has it, or the action says so. Throws what the action throws, and what PostgreSQL answers.
+ */
+export async function underCommitLock(client: Client, action: () => Promise<boolean>): Promise<boolean> {
+  // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
+  await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
+  await client.query('SET LOCAL idle_in_transaction_session_timeout = 0')
+  return (await tryLock(client, lockKeys.commit)) && (await action())
+}
+
+/**
  * Waits for a lock until the transaction has it; `onWait` is called, about twice a minute, while somebody else has it,
  * and says who. Throws a Failure `lock-timeout` when they keep it, `cancelled` when the step is.
  */

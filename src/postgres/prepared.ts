@@ -93,6 +93,10 @@ function withEpoch(xid: string, next: string): string {
 /** The statement that ends a prepared transaction. */
 export const finishing = (how: 'COMMIT' | 'ROLLBACK', gid: string): string => `${how} PREPARED '${gid}'`
 
+/** The same for people. */
+export const finishingIn = (bind: string, how: 'COMMIT' | 'ROLLBACK', gid: string): string =>
+  `${finishing(how, gid)} in ${bind}`
+
 /**
  * Ends a prepared transaction; false where there is none of that name (any more): then somebody else has ended it, one
  * way or the other. Throws what else PostgreSQL answers.

@@ -1,6 +1,6 @@
 import { Failure, type Place, type StatementFailure } from '../failure'
 import type { Plan } from '../plan/plan'
-import { nameHeads, type Result } from '../plan/result'
+import { nameHeads, plannedOf, type Result } from '../plan/result'
 import { isAboutTheTransaction, type Obstacle } from '../plan/transactional'
 import { halvesOf } from './segments'
 import { count } from './words'
@@ -94,11 +94,12 @@ export function notRehearsableFailure(obstacles: [Obstacle, ...Obstacle[]]): Fai
 }
 
 /** What a preview warns of: statements that an apply would refuse, and words in scripts without SQL that may mean one. */
-export function warningsOf({ databases }: Pick<Result, 'databases'>): string[] {
-  const obstacles = databases.flatMap(({ obstacles = [], division }) =>
-    obstacles.map(obstacle => ({ ...obstacle, inSegments: division !== undefined })),
+export function warningsOf(result: Pick<Result, 'databases'>): string[] {
+  const databases = plannedOf(result)
+  const obstacles = databases.flatMap(({ forecast }) =>
+    forecast.obstacles.map(obstacle => ({ ...obstacle, inSegments: forecast.division !== null })),
   )
-  const revisions = databases.flatMap(({ plan }) => plan?.revisions ?? [])
+  const revisions = databases.flatMap(({ plan }) => plan.revisions)
   const at = (path: string, line: number | null) => `${path}${line === null ? '' : `:${line}`}`
   const refused = obstacles.map(
     ({ revision, line, why, ...which }) =>
@@ -110,7 +111,7 @@ export function warningsOf({ databases }: Pick<Result, 'databases'>): string[] {
         `Revision ${id} cannot be shown as SQL and mentions ${text} (${at(path, line)}): an apply fails, with everything rolled back, if PostgreSQL does not run that in a transaction.`,
     ),
   )
-  return [...refused, ...halvesOf({ databases }), ...mentioned]
+  return [...refused, ...halvesOf(result), ...mentioned]
 }
 
 /** What to do about a statement that cannot be in a transaction; `inSegments`: the batch may be several already. */

@@ -1,7 +1,7 @@
 import { Failure, messageOf, type Quotation, type StatementFailure } from '../failure'
 import { hideLiterals } from '../plan/literals'
 import type { Revision } from '../plan/plan'
-import type { DatabaseState, Result } from '../plan/result'
+import type { DatabaseResult, Result } from '../plan/result'
 import { canRunAgain } from '../plan/segments'
 import { vocabulary } from './vocabulary'
 
@@ -12,31 +12,30 @@ import { vocabulary } from './vocabulary'
  */
 export function withoutConstants(result: Result): Result {
   const { databases, failure } = result
-  return { ...result, databases: databases.map(databaseWithout), ...(failure && { failure: failureWithout(failure) }) }
+  return { ...result, databases: databases.map(databaseWithout), failure: failure && failureWithout(failure) }
 }
 
-function databaseWithout(database: DatabaseState): DatabaseState {
-  const { plan, obstacles, division, segments, standing } = database
+function databaseWithout(database: DatabaseResult): DatabaseResult {
+  if (database.plan === null) return database
+  const { plan, forecast, segments, standing } = database
+  const { obstacles, division } = forecast
   return {
     ...database,
-    ...(plan && { plan: { ...plan, revisions: plan.revisions.map(revisionWithout) } }),
-    ...(obstacles && {
+    plan: { ...plan, revisions: plan.revisions.map(revisionWithout) },
+    forecast: {
+      ...forecast,
       obstacles: obstacles.map(each => ({ ...each, text: hideLiterals(each.text), why: whyWithout(each.why) })),
-    }),
-    ...(division && {
-      division: {
+      division: division && {
         ...division,
         halves: division.halves.map(half => {
           return { ...half, statements: half.statements.filter(sql => !canRunAgain(sql)).map(hideLiterals) }
         }),
       },
+    },
+    segments: segments.map(({ statement, ...segment }) => {
+      return { ...segment, ...(statement !== undefined && { statement: hideLiterals(statement) }) }
     }),
-    ...(segments && {
-      segments: segments.map(({ statement, ...segment }) => {
-        return { ...segment, ...(statement !== undefined && { statement: hideLiterals(statement) }) }
-      }),
-    }),
-    ...(standing && { standing: { ...standing, statements: standing.statements.map(hideLiterals) } }),
+    standing: standing && { ...standing, statements: standing.statements.map(hideLiterals) },
   }
 }
 

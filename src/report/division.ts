@@ -1,4 +1,4 @@
-import type { Result } from '../plan/result'
+import { plannedOf, type Result } from '../plan/result'
 import { code } from './markdown'
 import { isDivided, segmentLines } from './segments'
 import type { Style } from './standing'
@@ -14,11 +14,12 @@ export const markdown: Style = {
 const mostSegments = 12
 
 /** Where a batch can stop half-way, or has; nothing where it cannot. */
-export function inSegments({ databases, outcome }: Result): string {
-  const [database] = databases
-  if (!database || !isDivided(database) || outcome === 'up-to-date') return ''
-  const planned = database.segments!.some(segment => segment.outcome === 'planned')
-  const all = segmentLines(database, markdown).map((line, index) => `> ${index + 1}. ${line}`)
+export function inSegments(result: Result): string {
+  const [database] = plannedOf(result)
+  if (!database || !isDivided(database.segments) || result.outcome === 'up-to-date') return ''
+  const { plan, segments } = database
+  const planned = segments.some(segment => segment.outcome === 'planned')
+  const all = segmentLines(plan, segments, markdown).map((line, index) => `> ${index + 1}. ${line}`)
   const lines =
     all.length > mostSegments
       ? [...all.slice(0, mostSegments), `>\n> … ${count(all.length - mostSegments, 'more segment')}`]

@@ -39,7 +39,7 @@ export function lifeOf(body: string): Life {
   const [, shown, digest = ''] =
     /^(<!-- atomic-upgrade-previewed (\S+) -->$.*^<!-- \/atomic-upgrade-previewed -->)$/ms.exec(text) ?? []
   const [, hidden = ''] = /^.*\n(<!-- atomic-upgrade-plan .*)\n/.exec(text) ?? []
-  const tail = text.slice(text.lastIndexOf(`\n${beforeHistory}\n`)).split('\n\n')[0]!
+  const [tail = ''] = text.slice(text.lastIndexOf(`\n${beforeHistory}\n`)).split('\n\n')
   const history = tail.split('\n').filter(line => line === aboutEarlier || ours.test(line))
   return { history, ...(shown && { previewed: { digest, text: shown, hidden } }) }
 }
@@ -71,7 +71,7 @@ export function otherThanPreviewed(result: Result, { digest, hidden }: Previewed
 
 /** Whether this run has no other plan than that one. */
 export const isSamePlan = (result: Result, digest: string): boolean =>
-  !result.digested || revisionsOf(result).length === 0 || digestOf(result.digested) === digest
+  !result.digested || revisionsOf(result.databases).length === 0 || digestOf(result.digested) === digest
 
 /** The runs so far, this one included once it has ended; the same preview twice is one. */
 export function historyWith(result: Result, before: string[], run: string): string {
@@ -92,7 +92,9 @@ function lineOf(result: Result, run: string): string {
   const name = run ? `[${mode}](${run})` : mode
   const why = failure ? ` (${failure.reason})` : ''
   const digest =
-    digested && revisionsOf(result).length > 0 ? `, digest ${code(`${digestOf(digested).slice(0, 19)}…`)}` : ''
+    digested && revisionsOf(result.databases).length > 0
+      ? `, digest ${code(`${digestOf(digested).slice(0, 19)}…`)}`
+      : ''
   return `- ${signOf(result)} ${name}: ${headline(result)}${why}${digest}`
 }
 

@@ -1,11 +1,11 @@
 import { sameHeads } from '../plan/plan'
-import { type DatabaseState, type Outcome, type Result, revisionsOf } from '../plan/result'
+import { type DatabaseResult, type Outcome, plannedOf, type Result, revisionsOf } from '../plan/result'
 import { besidesHeads, type Style } from './standing'
 import { count } from './words'
 
 /** One database as it is spoken of: its heads by `name`, as text or code. */
 export interface Spoken {
-  state: DatabaseState
+  state: DatabaseResult
   result: Result
   /** `The database`, by its name where there are several. */
   the: string
@@ -41,14 +41,14 @@ interface Words {
 /** Until there is an outcome. */
 type Told = Outcome | 'under-way'
 
-const toldOf = (outcome: Outcome | undefined): Told => outcome ?? 'under-way'
+const toldOf = (outcome: Outcome | null): Told => outcome ?? 'under-way'
 
 const wasCancelled = ({ failure }: Result): boolean => failure?.reason === 'cancelled'
 const stopped = (result: Result): string => (wasCancelled(result) ? '⏹️' : '❌')
 const targeted = (state: string, { target }: Journey): string => `${state} The target was ${target}.`.trimStart()
 const seeLog = (run: string): string => run && `See the [log of the run](${run}).`
 const notRead = ' (not re-read: it could not be reached)'
-const unread = ({ reread }: DatabaseState): string => (reread === false ? notRead : '')
+const unread = ({ reread }: DatabaseResult): string => (reread ? '' : notRead)
 const at = ({ the, name, state }: Spoken): string => `${the} is at ${name(state.newHeads ?? [])}`
 const before = ({ name, state }: Spoken): string => name(state.priorHeads ?? [])
 const sentences = (...all: string[]): string => all.filter(Boolean).join(' ')
@@ -56,7 +56,7 @@ const sentences = (...all: string[]): string => all.filter(Boolean).join(' ')
 /** `upgrading by 2 revisions`. */
 const batchOf = (result: Result): string => {
   const on = result.databases.length > 1 ? ` on ${count(result.databases.length, 'database')}` : ''
-  return `by ${count(revisionsOf(result).length, 'revision')}${on}`
+  return `by ${count(revisionsOf(result.databases).length, 'revision')}${on}`
 }
 
 /** The heads after a step that has changed nothing, or what is known of them. */
@@ -125,7 +125,7 @@ const outcomes: Record<Told, Words> = {
     state: spoken => `${at(spoken)}${unread(spoken.state)}.`,
     opening: (state, { prior, target, isThere, one }, { result, state: { reread } }) => {
       if (!isThere) return `${state} The target was ${target}.`
-      const isAlone = result.databases.length === 1 && reread !== false
+      const isAlone = result.databases.length === 1 && reread
       return isAlone ? `The database went from ${prior} to ${target} ${one}.` : `${state} It was at ${prior}.`
     },
     next: (run, { failure }) => (failure ? seeLog(run) : ''),
@@ -148,8 +148,10 @@ const outcomes: Record<Told, Words> = {
     sign: () => '⚠️',
     headline: () => 'in doubt, no answer to the COMMIT',
     state: ({ state, the, name, style }) => {
-      if (state.leftPrepared) return `${the} holds the prepared transaction ${state.leftPrepared} of an earlier run.`
-      const { from, to } = state.doubt ?? { from: state.priorHeads ?? [], to: state.plan?.newHeads ?? [] }
+      const { doubt } = state
+      if (!doubt) return ''
+      if (doubt.about === 'prepared') return `${the} holds the prepared transaction ${doubt.gid} of an earlier run.`
+      const { from, to } = doubt
       const where = sameHeads(from, to) ? `at ${name(from)}` : `wholly at ${name(from)} or wholly at ${name(to)}`
       return sentences(`${the} is ${where}.`, besidesHeads(state, style))
     },
@@ -158,7 +160,7 @@ const outcomes: Record<Told, Words> = {
   'partly-applied': {
     sign: () => '⚠️',
     headline: result => {
-      const segments = result.databases[0]?.segments ?? []
+      const segments = plannedOf(result)[0]?.segments ?? []
       if (segments.length === 0) return 'partly applied, some databases have moved and others have not'
       const there = segments.filter(({ outcome }) => outcome === 'applied').length
       const why = wasCancelled(result) ? 'cancelled' : 'failed'
@@ -182,11 +184,10 @@ export const headline = (result: Result): string => outcomes[toldOf(result.outco
 export const howToGoOn = (result: Result, run: string): string => outcomes[toldOf(result.outcome)].next(run, result)
 
 /** The state of one database whose outcome that is, in one sentence; empty where there is none to speak of. */
-export const stateSaid = (outcome: Outcome | undefined, spoken: Spoken): string =>
-  outcomes[toldOf(outcome)].state(spoken)
+export const stateSaid = (outcome: Outcome | null, spoken: Spoken): string => outcomes[toldOf(outcome)].state(spoken)
 
 /** The same with where the batch goes, or went. */
-export function openingSaid(outcome: Outcome | undefined, journey: Journey, spoken: Spoken): string {
+export function openingSaid(outcome: Outcome | null, journey: Journey, spoken: Spoken): string {
   const words = outcomes[toldOf(outcome)]
   const state = words.state(spoken)
   return words.opening?.(state, journey, spoken) ?? state

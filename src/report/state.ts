@@ -1,5 +1,5 @@
 import type { Failure } from '../failure'
-import { type DatabaseState, nameHeads, outcomeOf, type Result } from '../plan/result'
+import { type DatabaseResult, nameHeads, outcomeOf, type Result } from '../plan/result'
 import { type Spoken, stateSaid } from './outcomes'
 import type { Style } from './standing'
 import { clip, describeStatement, longest } from './words'
@@ -14,7 +14,7 @@ export function stateOf(result: Result, name?: (heads: string[]) => string): str
 
 /** One database as it is spoken of, its heads by `name`; `bind` stands for its own where that is written otherwise. */
 export function spokenOf(
-  state: DatabaseState,
+  state: DatabaseResult,
   result: Result,
   name: (heads: string[]) => string = nameHeads,
   { style, bind = state.bind }: { style?: Style; bind?: string } = {},

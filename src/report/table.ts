@@ -8,7 +8,7 @@ import { clip, messageLength, nameLength, seconds } from './words'
 /** The lines of the table; the first one brings the head along. */
 export function* tableOf(result: Result): Generator<string> {
   const batch = batchOf(result)
-  const timed = result.databases.some(({ runs }) => runs.length > 0)
+  const timed = batch.some(({ database }) => database.runs.length > 0)
   const several = result.databases.length > 1
   // Without the folder that they share, the names leave room for the messages.
   const folder = sharedFolder(batch.map(({ revision }) => revision))

@@ -1,5 +1,5 @@
 import type { Edited } from '../plan/edited'
-import type { Result } from '../plan/result'
+import { plannedOf, type Result } from '../plan/result'
 import type { Obstacle } from '../plan/transactional'
 import { batchOf, type Entry } from './batch'
 import { placeOf } from './failed'
@@ -11,11 +11,12 @@ import { clip, count, messageLength, nameLength, paragraphLength } from './words
 const mostListed = 10
 
 /** What a reviewer has to see first. */
-export function destroyed({ databases, outcome }: Result): string {
+export function destroyed(result: Result): string {
+  const { databases, outcome } = result
   // What was done, or will not be, needs no warning any more.
-  if (outcome !== undefined && outcome !== 'previewed' && outcome !== 'rehearsed') return ''
-  const found = databases.flatMap(({ bind, destructions = [] }) =>
-    destructions.map(({ revision, line, what }) => {
+  if (outcome !== null && outcome !== 'previewed' && outcome !== 'rehearsed') return ''
+  const found = plannedOf(result).flatMap(({ bind, forecast }) =>
+    forecast.destructions.map(({ revision, line, what }) => {
       const where = databases.length > 1 ? `${prose(clip(bind, nameLength))}, ` : ''
       const at = placeOf({ file: revision.path, line })
       return `${where}${code(clip(revision.id, nameLength))} ${prose(clip(what, messageLength))} (${at})`
@@ -41,7 +42,7 @@ export const olderTold = (edited: { id: string; path: string }[]): string =>
   ].join('\n')
 
 /** What is said of scripts of the base, in Markdown. */
-export function rewritten({ edited = [] }: Result): string {
+export function rewritten({ edited }: Result): string {
   if (edited.length === 0) return ''
   const lines = edited.map(({ id, path, isGone }) => {
     return `${code(clip(id, nameLength))} is ${became(isGone)} (${placeOf({ file: path, line: null })})`
@@ -59,11 +60,12 @@ function listed(lines: string[]): string[] {
 
 /** What an apply will refuse, what is not covered, and what cannot be shown. */
 export function warnings(result: Result): string {
-  const { databases, failure, outcome } = result
+  const { failure, outcome } = result
+  const databases = plannedOf(result)
   const uncovered = result.uncovered ? [`> [!NOTE]\n> ${prose(result.uncovered)}`] : []
   // What ran needs no rehearsal.
   if (databases.some(({ runs }) => runs.length > 0)) return uncovered.join('')
-  const refused = failure ? [] : databases.flatMap(({ obstacles = [] }) => obstacles.map(obstacle))
+  const refused = failure ? [] : databases.flatMap(({ forecast }) => forecast.obstacles.map(obstacle))
   const halves =
     outcome === 'previewed' ? halvesOf(result).map(told => `> [!WARNING]\n> ${prose(clip(told, paragraphLength))}`) : []
   return [...uncovered, ...refused, ...halves, unseenNote(batchOf(result))].filter(Boolean).join('\n\n')

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/failure'
-import { digestedOf, digestOf } from '../../src/plan/digest'
+import { digestOf } from '../../src/plan/digest'
 import type { Revision } from '../../src/plan/plan'
 import type { Outcome, Result } from '../../src/plan/result'
 import {
@@ -17,13 +17,13 @@ import { printable } from '../../src/report/markdown'
 import { blocks } from './github'
 import { hostile, planOf, resultOf, revision } from './hostile'
 import { expectIntact, runLink } from './intact'
-import { type Flat, nested } from './result'
+import { databaseOf, digestedIn, type Flat, nested, nothing } from './result'
 
 const links = { run: runLink }
 
 /** What stands on the pull request. */
 const render = (result: Flat, surroundings: Surroundings = links, limit: Limit = commentLimit) =>
-  renderReport({ ...nested(result), digested: digestedOf(nested(result)) }, surroundings, limit)
+  renderReport({ ...nested(result), digested: digestedIn(result) }, surroundings, limit)
 
 const outcomes: Outcome[] = ['up-to-date', 'previewed', 'rehearsed', 'applied', 'rolled-back', 'refused', 'in-doubt']
 
@@ -97,7 +97,7 @@ describe('hostile text', () => {
           all.findIndex(({ type }) => type === 'tbody_close'),
         ]
         const cells = all.slice(start, end).filter(({ type }) => type === 'td_open').length
-        expect(cells).toBe(revisions.length * (result.runs.length > 0 ? 6 : 5))
+        expect(cells).toBe(revisions.length * (result.runs?.length ? 6 : 5))
       }),
       { numRuns: 1_000 },
     )
@@ -111,25 +111,28 @@ describe('hostile text', () => {
         revisions: fc.array(hostileRevision, { maxLength: 2 }),
       })
       .chain(({ bind, heads, revisions }) =>
-        fc.record({ text: hostile, why: hostile, outcome: fc.constantFrom(undefined, ...outcomes) }).map(each => ({
-          bind: `b${bind}`,
-          name: 'postgresql://db.example/shop',
-          runs: [],
-          plan: planOf(revisions, { priorHeads: heads, newHeads: heads }),
-          priorHeads: heads,
-          newHeads: heads,
-          obstacles: revisions.map(revision => ({ revision, line: 3, text: each.text, why: each.why })),
-          ...(each.outcome && { outcome: each.outcome }),
-        })),
+        fc.record({ text: hostile, why: hostile, outcome: fc.constantFrom(null, ...outcomes) }).map(each =>
+          databaseOf({
+            bind: `b${bind}`,
+            name: 'postgresql://db.example/shop',
+            plan: planOf(revisions, { priorHeads: heads, newHeads: heads }),
+            priorHeads: heads,
+            newHeads: heads,
+            forecast: {
+              obstacles: revisions.map(revision => ({ revision, line: 3, text: each.text, why: each.why })),
+              destructions: [],
+              division: null,
+            },
+            outcome: each.outcome,
+          }),
+        ),
       )
     const several = fc.array(database, { minLength: 2, maxLength: 3 })
     fc.assert(
       fc.property(several, hostile, hostile, (databases, uncovered, problem) => {
         const revisions = databases.flatMap(({ plan }) => plan.revisions)
         const result: Result = {
-          mode: 'preview',
-          direction: 'upgrade',
-          label: '',
+          ...nothing,
           outcome: 'previewed',
           databases,
           uncovered,
@@ -424,7 +427,7 @@ describe('the plan that the comment hides', () => {
 
   test('stands behind the marker, which stays the first line', () => {
     const result = many(3)
-    const digested = digestedOf(nested(result))
+    const digested = digestedIn(result)
     const [first, second, third] = render(result).split('\n')
     expect([first, third]).toEqual([marker(''), expect.stringMatching(/^### /)])
     expect(planHiddenIn(second!, digestOf(digested))).toEqual(digested)

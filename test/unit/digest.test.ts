@@ -2,10 +2,9 @@ import { createHash } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { digestedOf, digestOf } from '../../src/plan/digest'
 import type { Plan } from '../../src/plan/plan'
-import type { DatabaseState } from '../../src/plan/result'
 import { planOf, revision } from './hostile'
 
-const database = (bind: string, plan: Plan): DatabaseState => ({ bind, name: '', runs: [], plan })
+const database = (bind: string, plan: Plan) => ({ bind, plan })
 const one = (plan: Plan) => digestOf(digestedOf({ direction: plan.direction, databases: [database('default', plan)] }))
 
 const first = revision({ id: 'a1', digest: '1'.repeat(64) })
@@ -31,7 +30,8 @@ describe('A digest', () => {
 
   test('does not depend on the order of the databases', () => {
     const [a, b] = [database('accounts', plan), database('zones', planOf([]))]
-    const digest = (...databases: DatabaseState[]) => digestOf(digestedOf({ direction: 'upgrade', databases }))
+    const digest = (...databases: ReturnType<typeof database>[]) =>
+      digestOf(digestedOf({ direction: 'upgrade', databases }))
     expect(digest(b, a)).toBe(digest(a, b))
     expect(digest(a)).not.toBe(digest(a, b))
   })

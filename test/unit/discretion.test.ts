@@ -1,14 +1,14 @@
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { Failure, type FailureDetails } from '../../src/failure'
-import type { Result } from '../../src/plan/result'
 import { loadParser } from '../../src/plan/statements'
 import { withoutConstants } from '../../src/report/discretion'
 import { explain } from '../../src/report/state'
+import { nothing } from './result'
 
 beforeAll(() => loadParser())
 
-const base: Result = { mode: 'apply', direction: 'upgrade', label: '', databases: [], outcome: 'rolled-back' }
+const base = { ...nothing, mode: 'apply', outcome: 'rolled-back' } as const
 
 /** What is told of a failure. */
 const told = (message: string, details: FailureDetails = {}) =>

@@ -1,5 +1,4 @@
 import { Failure } from '../../src/failure'
-import { digestedOf } from '../../src/plan/digest'
 import { explainHeads } from '../../src/plan/heads'
 import type { Plan, Revision, Script } from '../../src/plan/plan'
 import type { Result } from '../../src/plan/result'
@@ -7,7 +6,7 @@ import { loadParser } from '../../src/plan/statements'
 import { failureOf } from '../../src/report/blame'
 import { commentLimit, renderReport, type Surroundings, summaryLimit } from '../../src/report/comment'
 import { withoutConstants } from '../../src/report/discretion'
-import { type Flat, nested } from './result'
+import { digestedIn, type Flat, nested } from './result'
 
 await loadParser()
 
@@ -102,7 +101,7 @@ function comment(name: string, result: Flat, surroundings: Surroundings = { run,
 /** As a step has it once it has planned. */
 function digested(result: Flat): Result {
   const whole = nested(result)
-  return result.plan ? { ...whole, digested: digestedOf(whole) } : whole
+  return result.plan ? { ...whole, digested: digestedIn(result) } : whole
 }
 
 function summary(name: string, result: Flat, problem = ''): void {

@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { Failure } from '../../src/failure'
 import { readInputs } from '../../src/inputs'
-import { outputsOf } from '../../src/outputs'
+import { outputsOf } from '../../src/telling/outputs'
+import { resultOfNothing } from '../../src/telling/result'
 import { planOf, resultOf, revision } from './hostile'
 import { nested } from './result'
 
@@ -281,8 +282,7 @@ describe('the outputs', () => {
   })
 
   test('are all there when nothing is known', () => {
-    const result = { mode: 'preview', direction: 'upgrade', label: '', databases: [] } as const
-    expect(outputsOf({ ...result, databases: [], failure: new Failure('invalid-input', 'no') })).toEqual({
+    expect(outputsOf(resultOfNothing(new Failure('invalid-input', 'no')))).toEqual({
       outcome: 'refused',
       'failure-reason': 'invalid-input',
       'prior-head': '',

@@ -1,22 +1,22 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/failure'
-import { digestedOf, digestOf } from '../../src/plan/digest'
+import { digestOf } from '../../src/plan/digest'
 import type { Revision } from '../../src/plan/plan'
 import { commentLimit, renderReport } from '../../src/report/comment'
 import { planHiddenIn } from '../../src/report/hidden'
 import { lifeOf, wasApplied } from '../../src/report/life'
 import { hostile, planOf, resultOf, revision } from './hostile'
 import { expectIntact, runLink } from './intact'
-import { type Flat, nested } from './result'
+import { digestedIn, type Flat, nested } from './result'
 
 /** The comment after a run; `standing` is how it was before. */
 function told(standing: string, result: Flat, run = runLink): string {
   const whole = nested(result)
-  return renderReport({ ...whole, digested: digestedOf(whole) }, { run, standing }, commentLimit)
+  return renderReport({ ...whole, digested: digestedIn(result) }, { run, standing }, commentLimit)
 }
 
-const digestOfPlan = (result: Flat): string => digestOf(digestedOf(nested(result)))
+const digestOfPlan = (result: Flat): string => digestOf(digestedIn(result))
 const previewedIn = (text: string): string => lifeOf(text).previewed?.text ?? ''
 const historyOf = (text: string): string[] => lifeOf(text).history.map(line => line.replace(/\(https[^)]*\)/, ''))
 
@@ -48,7 +48,7 @@ describe('What was previewed', () => {
     ]) {
       text = told(text.replaceAll('\n', '\r\n').trimEnd(), result)
       expect(text).toContain(`<details><summary>The plan as it was previewed</summary>\n\n${shown}\n\n</details>`)
-      expect(planHiddenIn(text.split('\n')[1]!, digestOfPlan(preview))).toEqual(digestedOf(nested(preview)))
+      expect(planHiddenIn(text.split('\n')[1]!, digestOfPlan(preview))).toEqual(digestedIn(preview))
     }
     expect(historyOf(text)).toEqual([
       expect.stringMatching(/^- 📋 \[preview\]: upgrade by 2 revisions, digest `sha256:\w{12}…`$/),

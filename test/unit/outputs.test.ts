@@ -4,10 +4,11 @@ import { join } from 'node:path'
 import * as core from '@actions/core'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { outputsOf } from '../../src/outputs'
 import type { Result } from '../../src/plan/result'
+import { outputsOf } from '../../src/telling/outputs'
 import { readOutputs } from '../support/output-file.mts'
 import { hostile, planOf, revision } from './hostile'
+import { databaseOf, nothing } from './result'
 
 let folder: string
 const given = process.env.GITHUB_OUTPUT
@@ -64,19 +65,18 @@ describe('whatever the ids, the heads and the paths are,', () => {
       binds: fc.uniqueArray(fc.constantFrom('default', 'audit', 'stock'), { minLength: 1 }),
     })
     .map(({ ids, heads, file, binds }) => ({
+      ...nothing,
       mode: 'apply',
-      direction: 'upgrade',
-      label: '',
       outcome: 'rolled-back',
       sqlFile: file,
-      databases: binds.map(bind => ({
-        bind,
-        name: '',
-        plan: planOf(ids.map(id => revision({ id }))),
-        priorHeads: heads,
-        newHeads: heads,
-        runs: [],
-      })),
+      databases: binds.map(bind =>
+        databaseOf({
+          bind,
+          plan: planOf(ids.map(id => revision({ id }))),
+          priorHeads: heads,
+          newHeads: heads,
+        }),
+      ),
     }))
 
   test('each output is what it shall be, and no other one is there', () => {
@@ -89,7 +89,7 @@ describe('whatever the ids, the heads and the paths are,', () => {
         const ids = result.databases[0]!.plan!.revisions.map(({ id }) => id)
         expect(JSON.parse(read.revisions!)).toEqual(ids)
         expect(read.pending).toBe(String(ids.length))
-        expect(read['sql-file']).toBe(wellFormed(result.sqlFile!))
+        expect(read['sql-file']).toBe(wellFormed(result.sqlFile))
         expect(Object.keys(JSON.parse(read.databases!))).toEqual(result.databases.map(({ bind }) => bind))
       }),
       { numRuns: 500 },

@@ -20,7 +20,12 @@ const printed = messages()
 
 test('messages are found in both languages', () => {
   const files = new Set(printed.map(({ file }) => file))
-  for (const file of ['src/inputs.ts', 'src/transact.ts', 'src/report/blame.ts', 'src/alembic/driver/project.py'])
+  for (const file of [
+    'src/inputs.ts',
+    'src/committing/transact.ts',
+    'src/report/blame.ts',
+    'src/alembic/driver/project.py',
+  ])
     expect(files).toContain(file)
   expect(printed.length).toBeGreaterThan(60)
 })
@@ -43,8 +48,8 @@ describe('docs/troubleshooting.md has', () => {
 })
 
 describe('The source has what docs/troubleshooting.md quotes:', () => {
-  const sources = [...new Set(printed.map(({ file }) => file)), 'src/github/comments.ts', 'src/publish.ts'].map(file =>
-    readFileSync(join(root, file), 'utf8'),
+  const sources = [...new Set(printed.map(({ file }) => file)), 'src/github/comments.ts', 'src/telling/publish.ts'].map(
+    file => readFileSync(join(root, file), 'utf8'),
   )
   for (const { text } of quotes) {
     test(`“${text}”`, () => {

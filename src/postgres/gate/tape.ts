@@ -44,6 +44,8 @@ function shortened(text: string, limit: number): string {
 
 export class Tape {
   readonly entries: TapeEntry[] = []
+  /** Hear of each entry as it is made. */
+  readonly listeners: ((entry: TapeEntry) => void)[] = []
   readonly #notices: string[] = []
   #noticesDropped = 0
   revision: string | null = null
@@ -62,7 +64,7 @@ export class Tape {
       const now = performance.now()
       const since = Math.max(sent, this.#last)
       this.#last = now
-      this.entries.push({
+      const entry: TapeEntry = {
         revision,
         sql: shortened(sql, error ? kept.refused : kept.sql),
         parameters: parameters().map(value => value && shortened(value, kept.parameter)),
@@ -71,7 +73,9 @@ export class Tape {
         tag,
         error: error ?? null,
         lookup: isLookup(sql, this.versionTable),
-      })
+      }
+      this.entries.push(entry)
+      for (const listener of this.listeners) listener(entry)
     }
   }
 

@@ -1,0 +1,92 @@
+import { resolve } from 'node:path'
+import { DryRun } from '../alembic/dry-run'
+import { childEnvironment } from '../alembic/environment'
+import { OnlineRun } from '../alembic/online-run'
+import type { PythonOptions } from '../alembic/process'
+import type { PythonRun } from '../alembic/python-run'
+import { Reader } from '../alembic/reader'
+import type { Trusted } from '../git/trust'
+import { PrintOut } from '../log'
+import { onlyBind, type Step } from './surroundings'
+
+/** A run of the user's Python, and what it prints until somebody shows that. */
+export interface Printing<Run extends PythonRun> {
+  run: Run
+  printed: PrintOut
+}
+
+/**
+ * The user's Python: a process for each purpose, which is started ahead where it will be needed, since imports take
+ * longest of all. All end with the step.
+ */
+export class Python {
+  readonly #options: Omit<PythonOptions, 'print' | 'twice'>
+  /** Reads scripts without running them. */
+  readonly reader: Reader
+  /** Plans the batch, and renders it. */
+  readonly dryRun: Printing<DryRun>
+  #onlineRun: Printing<OnlineRun> | undefined
+
+  constructor(
+    private readonly step: Step,
+    /** What may be loaded from the checkout; undefined where that is not asked. */
+    readonly trusted: Trusted | undefined,
+  ) {
+    const { inputs, surroundings } = step
+    this.#options = optionsOf(step, trusted)
+    this.dryRun = this.#start(DryRun, { twice: inputs.mode !== 'apply' })
+    if (inputs.mode !== 'preview') this.#onlineRun = this.#startOnline()
+    this.reader = new Reader(this.#options)
+    surroundings.atEnd.defer(() => this.reader.kill())
+  }
+
+  /** The process that migrates, a new one for each try: the one that was started ahead, at first. */
+  takeOnlineRun(): Printing<OnlineRun> {
+    const online = this.#onlineRun ?? this.#startOnline()
+    this.#onlineRun = undefined
+    return online
+  }
+
+  /** Asks for something, and shows what the user's code has printed meanwhile under that title. */
+  async dry<T>(title: string, ask: (run: DryRun) => Promise<T>): Promise<T> {
+    const { run, printed } = this.dryRun
+    try {
+      return await ask(run)
+    } finally {
+      printed.show(this.step.surroundings.log, title)
+    }
+  }
+
+  #startOnline(): Printing<OnlineRun> {
+    return this.#start(OnlineRun, { twice: false })
+  }
+
+  #start<Run extends PythonRun>(
+    Purpose: new (options: PythonOptions) => Run,
+    { twice }: { twice: boolean },
+  ): Printing<Run> {
+    const { atEnd, log } = this.step.surroundings
+    const printed = new PrintOut()
+    const run = new Purpose({ ...this.#options, twice, print: line => printed.add(line) })
+    atEnd.defer(() => {
+      printed.show(log, 'Output of Python')
+      run.kill()
+    })
+    return { run, printed }
+  }
+}
+
+function optionsOf({ inputs, surroundings }: Step, trusted: Trusted | undefined) {
+  const { databases, githubToken: token, planKey } = inputs
+  const passwords = [...databases.values()].flatMap(database => database.secrets)
+  const secrets = planKey ? [...passwords, planKey] : passwords
+  const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword])
+  return {
+    ...inputs,
+    workingDirectory: resolve(inputs.workingDirectory),
+    environment: childEnvironment(surroundings.environment, { secrets, token }),
+    urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
+    signal: surroundings.signal,
+    ...(trusted && { trusted }),
+  }
+}
