@@ -67,10 +67,10 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
   }
   const mistake = (message: string, advice?: string) =>
     mistakes.push(new Failure('invalid-input', message, advice ? { advice } : {}))
-  const oneOf = <T extends string>(name: string, allowed: readonly T[]): T => {
+  const oneOf = <T extends string>(name: string, allowed: readonly [T, ...T[]]): T => {
     const found = allowed.find(each => each === input(name))
     if (!found) mistake(`${name} is “${input(name)}”; it can be ${list(allowed)}.`)
-    return found ?? allowed[0]!
+    return found ?? allowed[0]
   }
 
   const mode = oneOf('mode', modes)
@@ -184,5 +184,7 @@ function defaultOf(name: string): string {
   // The runner fills in `${{ github.token }}`; here an empty one means that the workflow wants none.
   if (name === 'github-token') return ''
   action ??= parse(readFileSync(join(__dirname, '..', 'action.yml'), 'utf8')) as NonNullable<typeof action>
-  return action.inputs[name]!.default
+  const input = action.inputs[name]
+  if (!input) throw new Error(`action.yml has no input ${name}`)
+  return input.default
 }

@@ -2,6 +2,8 @@ import type { PlaceInScript, RenderedStatement } from '../plan/plan'
 
 /** One JSON line of the driver's. */
 export interface Answer {
+  /** Of the interpreter that is forked for each run: how one has ended. */
+  ended?: { run: number; code: number | null; signal: string | null }
   /** Comes before `loaded`, mostly once: scripts that the action is to read. */
   files?: string[]
   loaded?: {
@@ -95,6 +97,7 @@ const line = or(number, null)
 const places = or(list(fields({ line: number, text })), undefined)
 
 const isAnswer = fields({
+  ended: or(fields({ run: number, code: or(number, null), signal: or(text, null) }), undefined),
   files: or(texts, undefined),
   loaded: or(
     fields({

@@ -1,4 +1,5 @@
-import { type PythonOptions, PythonProcess } from './process'
+import type { RunningPython } from './interpreter'
+import { type ProjectOptions, PythonProcess } from './process'
 import type { Project, ReadFiles, ReadScript } from './project'
 
 /** One run of the user's Python, in a process of its own. Every method throws a Failure in words for the user. */
@@ -7,9 +8,9 @@ export abstract class PythonRun {
   /** The scripts' places among those that were read, by their ids. */
   #numbers = new Map<string, number>()
 
-  /** Starts Python, which at once imports what the project needs. */
-  constructor(options: PythonOptions) {
-    this.process = new PythonProcess(options)
+  /** Python at once imports what the project needs; `print` gets what the app, Alembic and the wrapper command print. */
+  constructor(python: RunningPython, options: ProjectOptions, print: (line: string) => void) {
+    this.process = new PythonProcess(python, options, print)
   }
 
   /** Waits until the app is imported; `read` is called for the scripts, of which this Python then knows what it returns. */

@@ -1,11 +1,12 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Readable, Writable } from 'node:stream'
 import { Failure } from '../failure'
 import type { Node } from '../plan/heads'
+import type { InterpreterOptions } from './interpreter'
 import { readLines } from './lines'
-import type { PythonOptions } from './process'
 import type { ScriptValues } from './project'
 
 /** What a script says of itself where it is read and not run. */
@@ -25,7 +26,7 @@ const mostOfAnswer = 100_000_000
  * PYTHONPATH. It parses scripts.
  */
 export class Reader {
-  readonly #child: ChildProcess
+  readonly #child: ChildProcessByStdio<Writable, Readable, null>
   readonly #nonce = randomBytes(12).toString('hex')
   /** Who waits for the answer; undefined is said of one that ends, or says too much. */
   #hear: (answer: Reading[] | undefined) => void = () => {}
@@ -36,7 +37,7 @@ export class Reader {
     workingDirectory,
     environment,
     signal,
-  }: Pick<PythonOptions, 'python' | 'workingDirectory' | 'environment' | 'signal'>) {
+  }: Pick<InterpreterOptions, 'python' | 'workingDirectory' | 'environment'> & { signal: AbortSignal }) {
     const [command = 'python', ...args] = python
     const program = readFileSync(join(__dirname, 'reader.py'), 'utf8')
     this.#child = spawn(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
@@ -52,10 +53,10 @@ export class Reader {
     // The driver's Python, which is started by the same command, says better what is wrong with it.
     this.#child.on('error', gone)
     this.#child.on('close', gone)
-    this.#child.stdin!.on('error', () => {})
+    this.#child.stdin.on('error', () => {})
     const isAnswer = (start: Buffer) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce
     readLines(
-      this.#child.stdout!,
+      this.#child.stdout,
       start => (isAnswer(start) ? mostOfAnswer : 0),
       ({ bytes, size }) => {
         if (isAnswer(bytes))
@@ -70,7 +71,7 @@ export class Reader {
     const readings = await new Promise<Reading[] | undefined>(resolve => {
       this.#hear = resolve
       if (this.#gone) return resolve(undefined)
-      this.#child.stdin!.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`)
+      this.#child.stdin.write(`${JSON.stringify(sources.map(source => source.toString('base64')))}\n`)
     })
     if (readings) return readings
     throw new Failure('render-failed', 'The scripts could not be read by python -I -S.', {
@@ -87,7 +88,7 @@ export class Reader {
     } catch {
       // It has ended by itself.
     }
-    this.#child.stdout?.destroy()
+    this.#child.stdout.destroy()
   }
 }
 

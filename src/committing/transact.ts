@@ -39,12 +39,12 @@ export async function transact(running: Running): Promise<Ended> {
   const { inputs, surroundings } = running.step
   const { log, signal } = surroundings
   let last: Promise<Ended> | undefined
-  const tryOnce = async (number: number) => {
+  const start = async (number: number) => {
     if (number > 1) await running.startAnew()
-    return await tryWithSecondConnections(running)
+    return await oneTry(running)
   }
   try {
-    await pRetry(number => (last = tryOnce(number)), {
+    await pRetry(number => (last = start(number)), {
       ...pauses,
       retries: inputs.retries,
       randomize: true,
@@ -66,12 +66,12 @@ export async function transact(running: Running): Promise<Ended> {
   return last
 }
 
-async function tryWithSecondConnections(running: Running): Promise<Ended> {
+async function oneTry(running: Running): Promise<Ended> {
   const { source, inputs } = running.tried
   const online = source.is === 'scripts' ? await loadOnline(source) : undefined
   const seconds: SecondConnections = inputs.mode === 'apply' ? await openSecondConnections(running) : new Map()
   try {
-    return await tryOnce(running, seconds, (migrations, segmented) =>
+    return await inTransactions(running, seconds, (migrations, segmented) =>
       source.is === 'scripts' && online
         ? runThroughGates(running, source, online, migrations, segmented)
         : runMessages(running, migrations),
@@ -84,7 +84,8 @@ async function tryWithSecondConnections(running: Running): Promise<Ended> {
 /** Runs the scripts, or the SQL of a plan file. */
 type Run = (migrations: Migration[], segmented: SegmentedRun | undefined) => Promise<void>
 
-async function tryOnce(running: Running, seconds: SecondConnections, run: Run): Promise<Ended> {
+/** Begins a transaction on each database, with the locks that keep other deploys out; whatever happens, they end. */
+async function inTransactions(running: Running, seconds: SecondConnections, run: Run): Promise<Ended> {
   // In segments the second connection has the deploy lock, which the batch's own would lose with its first COMMIT.
   const second = running.isInSegments ? [...seconds.values()][0] : undefined
   if (second) await takeLock(running, second.target, second.client, lockKeys.deploy)

@@ -19,9 +19,10 @@ export async function baseCommit(directory: string, base: string): Promise<strin
     })
   })
   // The commit object names its parents also where a shallow clone does not have them.
-  const parents = [...commit.split('\n\n')[0]!.matchAll(/^parent (\w+)$/gm)].map(([, id]) => id!)
-  if (parents.length > 1) {
-    if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`])) return parents[0]!
+  const [header = ''] = commit.split('\n\n')
+  const [first, second] = [...header.matchAll(/^parent (\w+)$/gm)].map(([, id = '']) => id)
+  if (first && second) {
+    if (await succeeds(directory, ['cat-file', '-e', `${first}^{tree}`])) return first
     throw shallow('fetch-depth: 2')
   }
   if (!base) {
@@ -71,5 +72,5 @@ export async function scriptsAt(
 async function blobsAt(root: string, commit: string): Promise<Map<string, string>> {
   // Each entry is `MODE TYPE NAME<tab>PATH`.
   const entries = (await git(root, ['ls-tree', '-r', '-z', commit])).split('\0').filter(Boolean)
-  return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]!]))
+  return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2] ?? '']))
 }

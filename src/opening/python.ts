@@ -1,8 +1,9 @@
 import { resolve } from 'node:path'
 import { DryRun } from '../alembic/dry-run'
 import { childEnvironment } from '../alembic/environment'
+import { ForkingPython, type InterpreterOptions, startPython } from '../alembic/interpreter'
 import { OnlineRun } from '../alembic/online-run'
-import type { PythonOptions } from '../alembic/process'
+import type { ProjectOptions } from '../alembic/process'
 import type { PythonRun } from '../alembic/python-run'
 import { Reader } from '../alembic/reader'
 import type { Trusted } from '../git/trust'
@@ -16,11 +17,13 @@ export interface Printing<Run extends PythonRun> {
 }
 
 /**
- * The user's Python: a process for each purpose, which is started ahead where it will be needed, since imports take
- * longest of all. All end with the step.
+ * The user's Python: a run for each purpose in a process of its own, started ahead where it will be needed, since imports
+ * take longest of all. All end with the step.
  */
 export class Python {
-  readonly #options: Omit<PythonOptions, 'print' | 'twice'>
+  readonly #options: InterpreterOptions & Omit<ProjectOptions, 'twice'>
+  /** Elsewhere than on Linux, where a fork is not safe, each run has an interpreter of its own. */
+  readonly #forking: ForkingPython | undefined
   /** Reads scripts without running them. */
   readonly reader: Reader
   /** Plans the batch, and renders it. */
@@ -33,8 +36,14 @@ export class Python {
     readonly trusted: Trusted | undefined,
   ) {
     const { inputs, surroundings } = step
+    const printed = new PrintOut()
     this.#options = optionsOf(step, trusted)
-    this.dryRun = this.#start(DryRun, { twice: inputs.mode !== 'apply' })
+    if (process.platform === 'linux') {
+      const forking = new ForkingPython(this.#options, text => printed.add(text))
+      surroundings.atEnd.defer(() => forking.end())
+      this.#forking = forking
+    }
+    this.dryRun = this.#start(DryRun, { twice: inputs.mode !== 'apply', printed })
     if (inputs.mode !== 'preview') this.#onlineRun = this.#startOnline()
     this.reader = new Reader(this.#options)
     surroundings.atEnd.defer(() => this.reader.kill())
@@ -58,16 +67,16 @@ export class Python {
   }
 
   #startOnline(): Printing<OnlineRun> {
-    return this.#start(OnlineRun, { twice: false })
+    return this.#start(OnlineRun, { twice: false, printed: new PrintOut() })
   }
 
   #start<Run extends PythonRun>(
-    Purpose: new (options: PythonOptions) => Run,
-    { twice }: { twice: boolean },
+    Purpose: new (...run: ConstructorParameters<typeof PythonRun>) => Run,
+    { twice, printed }: { twice: boolean; printed: PrintOut },
   ): Printing<Run> {
     const { atEnd, log } = this.step.surroundings
-    const printed = new PrintOut()
-    const run = new Purpose({ ...this.#options, twice, print: line => printed.add(line) })
+    const python = this.#forking?.fork() ?? startPython(this.#options)
+    const run = new Purpose(python, { ...this.#options, twice }, line => printed.add(line))
     atEnd.defer(() => {
       printed.show(log, 'Output of Python')
       run.kill()
@@ -87,6 +96,7 @@ function optionsOf({ inputs, surroundings }: Step, trusted: Trusted | undefined)
     environment: childEnvironment(surroundings.environment, { secrets, token }),
     urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
     signal: surroundings.signal,
+    withFlask: inputs.alembicConfig === '',
     ...(trusted && { trusted }),
   }
 }

@@ -19,17 +19,17 @@ const screen = { height: 40, width: 100 }
 export function abridged(statements: string[]): string[] {
   if (!fillsAScreen(statements)) return statements.map(terminated)
   const shown: string[] = []
-  for (let at = 0; at < statements.length; ) {
-    const insert = insertOf(statements[at]!)
-    let end = at + 1
-    if (insert?.rows === 1) while (end < statements.length && isAnotherRow(statements[end]!, insert)) end++
-    const run = statements.slice(at, end)
-    at = end
+  for (let rest = statements; rest.length > 0; ) {
+    const [first = '', ...others] = rest
+    const insert = insertOf(first)
+    const end = insert?.rows === 1 ? others.findIndex(sql => !isAnotherRow(sql, insert)) : 0
+    const run = end < 0 ? rest : rest.slice(0, end + 1)
+    rest = rest.slice(run.length)
     const isLong = fillsAScreen(run)
     if (isLong && run.length > mostRows) {
       shown.push(...run.slice(0, mostRows).map(terminated), remark(run.length))
     } else if (isLong && insert?.isUniform && insert.rows > mostRows) {
-      shown.push(terminated(firstRows(run[0]!, insert.rows)))
+      shown.push(terminated(firstRows(first, insert.rows)))
     } else shown.push(...run.map(terminated))
   }
   return shown

@@ -29,9 +29,11 @@ export function explainHeads(
   scripts: Map<string, Script>,
   heads: string[],
 ): { told: string; advice: string; newest: Script } {
-  const byAge = heads.map(id => scripts.get(id)!).sort((a, b) => compare(a.created, b.created) || compare(a.id, b.id))
-  const newest = byAge.at(-1)!
-  const other = byAge.at(-2)!
+  const byAge = heads
+    .flatMap(id => scripts.get(id) ?? [])
+    .sort((a, b) => compare(a.created, b.created) || compare(a.id, b.id))
+  const [newest, other] = [byAge.at(-1), byAge.at(-2)]
+  if (!newest || !other) throw new Error('There is one head')
   const named = byAge.map(({ id, message, path }) => `${id} (${message ? `${message}, ` : ''}${path})`)
   const first = firstOfBranch(scripts, newest, other)
   const rebase = `put the newer one after the other, with down_revision = "${other.id}" in ${first.path}`
@@ -63,8 +65,8 @@ function firstOfBranch(scripts: Map<string, Script>, head: Script, other: Script
   const others = below(scripts, [other.id])
   let first = head
   for (;;) {
-    const next = first.down.find(id => !others.has(id) && scripts.has(id))
-    if (next === undefined) return first
-    first = scripts.get(next)!
+    const [next] = first.down.flatMap(id => (others.has(id) ? [] : (scripts.get(id) ?? [])))
+    if (!next) return first
+    first = next
   }
 }

@@ -82,7 +82,7 @@ class Division {
     this.#touch(revision)
     const standing = this.#done.slice(0, this.#standing)
     if (standing.every(({ sql }) => revision.notRenderable || canRunAgain(sql))) return
-    const { line } = standing.at(-1)!
+    const line = standing.at(-1)?.line ?? null
     this.#halves.push({ revision, line, statements: standing.map(({ sql }) => sql) })
   }
 
@@ -149,7 +149,8 @@ class Division {
 
   /** Ends the transaction somewhere between a value's ALTER TYPE and its use; false where it cannot end there. */
   #commitBefore(value: string, { id }: Revision): boolean {
-    const added = this.#added.get(value)!
+    const added = this.#added.get(value)
+    if (!added) throw new Error(`Nothing adds ${value}`)
     if (added.revision !== id) {
       this.#open = this.#open.filter(open => open !== id)
       this.#endsBefore.push(id)
@@ -180,8 +181,9 @@ export const standsAlone = (form: string | undefined): boolean => form !== undef
 function controlOf(sql: string): 'begin' | 'commit' | 'rollback' | undefined {
   if (!/\b(begin|start|commit|end|rollback|abort)\b/i.test(sql)) return undefined
   const trees = treesOf(sql)
-  if (trees.length !== 1) return undefined
-  const { kind } = effectOf(trees[0]!)
+  const [tree] = trees
+  if (!tree || trees.length > 1) return undefined
+  const { kind } = effectOf(tree)
   return kind === 'begin' || kind === 'commit' || kind === 'rollback' ? kind : undefined
 }
 

@@ -1,5 +1,6 @@
 import type { Client } from 'pg'
 import { Failure, messageOf } from '../failure'
+import { firstOf } from './rows'
 
 /** Which database this is, whatever it is called by: the cluster's system identifier and the database's oid. */
 export interface Identity {
@@ -20,11 +21,10 @@ export const sameIdentity = (a: Identity, b: Identity): boolean => a.system === 
  */
 export async function identify(client: Client): Promise<NamedIdentity> {
   try {
-    const { rows } = await client.query<NamedIdentity>(
-      `SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
-       FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`,
+    return firstOf(
+      await client.query<NamedIdentity>(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
+       FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`),
     )
-    return rows[0]!
   } catch (error) {
     if ((error as { code?: string }).code !== '42501') throw error
     throw new Failure('not-permitted', `The role may not ask which database this is: ${messageOf(error)}.`, {
@@ -36,6 +36,8 @@ export async function identify(client: Client): Promise<NamedIdentity> {
 
 /** An order that is the same in every run, whatever the order of the inputs. */
 export function byIdentity(a: Identity, b: Identity): number {
-  const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`)
-  return one! < other! ? -1 : one! > other! ? 1 : 0
+  const [one, other] = [keyOf(a), keyOf(b)]
+  return one < other ? -1 : one > other ? 1 : 0
 }
+
+const keyOf = ({ system, oid }: Identity): string => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`

@@ -1,6 +1,7 @@
 import type { Client } from 'pg'
 import { findRelation, type VersionTable } from './heads'
 import type { Identity } from './identity'
+import { firstOf } from './rows'
 
 /**
  * What a prepared transaction of ours is named after: the transaction (xid8) of the first database, whose COMMIT
@@ -118,9 +119,11 @@ export const isBusy = (error: unknown): boolean => (error as { code?: string }).
 
 /** How many transactions can be prepared in this cluster, and how many of these places are taken. */
 export async function preparedSlots(client: Client): Promise<{ most: number; taken: number }> {
-  const { rows } = await client.query<{ most: number; taken: number }>(
-    `SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
-            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`,
+  return firstOf(
+    await client.query<{
+      most: number
+      taken: number
+    }>(`SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
+            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`),
   )
-  return rows[0]!
 }

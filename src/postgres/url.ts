@@ -44,9 +44,9 @@ export function readDatabaseUrl(text: string): Database {
   const options = new URLSearchParams(open.join('&'))
   const { host, port, database } = readPlace(address, options)
   const { mode: tls, files } = readTls(options, host)
-  const decoded = queryPassword ?? decode(password)
+  const decoded = queryPassword ?? decode(password ?? '')
   const config = {
-    ...(user && { user: decode(user)! }),
+    ...(user && { user: decode(user) }),
     ...Object.fromEntries([...options].filter(([key]) => passedOn.includes(key))),
     ...(decoded && { password: decoded }),
     ...(host && { host }),
@@ -116,9 +116,9 @@ function readPlace(text: string, options: URLSearchParams): { host?: string; por
   const written = place.exec(text)?.groups
   if (!written) throw invalid('its host or port cannot be read.')
   const found = {
-    host: options.get('host') ?? written.address ?? decode(written.host),
+    host: options.get('host') ?? written.address ?? (written.host && decode(written.host)),
     port: options.get('port') ?? written.port,
-    database: options.get('dbname') ?? decode(written.database),
+    database: options.get('dbname') ?? (written.database && decode(written.database)),
   }
   if (found.port && !(/^\d+$/.test(found.port) && Number(found.port) > 0 && Number(found.port) < 65_536)) {
     throw invalid('its port is not one.')
@@ -180,9 +180,9 @@ function tlsOptions(tls: TlsMode, files: TlsFiles): ClientConfig['ssl'] {
   return { ...files, rejectUnauthorized: false }
 }
 
-function decode(text: string | undefined): string | undefined {
+function decode(text: string): string {
   // As Python's unquote: what is not an escape stays as it is.
-  return text?.replace(/(?:%[0-9a-f]{2})+/gi, bytes => Buffer.from(bytes.replaceAll('%', ''), 'hex').toString('utf8'))
+  return text.replace(/(?:%[0-9a-f]{2})+/gi, bytes => Buffer.from(bytes.replaceAll('%', ''), 'hex').toString('utf8'))
 }
 
 /** Passwords as written and as meant, and as JavaScript, Python, SQLAlchemy and JSON would write them. */
@@ -190,8 +190,8 @@ function secretForms(written: (string | undefined)[]): string[] {
   const forms = written
     .filter(each => each !== undefined)
     .flatMap(text => {
-      const asQuery = decode(text.replaceAll('+', ' '))!
-      return [text, ...[decode(text)!, asQuery].flatMap(writings)]
+      const asQuery = decode(text.replaceAll('+', ' '))
+      return [text, ...[decode(text), asQuery].flatMap(writings)]
     })
   return [...new Set(forms)].filter(form => form !== '').sort((a, b) => b.length - a.length)
 }

@@ -21,7 +21,9 @@ const defused = (text: string): string =>
 /** Text in running Markdown, on one line. */
 export function prose(text: string): string {
   return defused(oneLine(text))
-    .replaceAll(/[&<>]/g, character => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[character]!)
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
     .replaceAll(/[\\`*_{}[\]()|~!$]/g, '\\$&')
     .replace(/^(\d*)([-+=.])/, '$1\\$2')
 }
