@@ -1,9 +1,10 @@
 import { writeFileSync } from 'node:fs'
-import { basename, delimiter, dirname, join, resolve, sep } from 'node:path'
+import { delimiter, join, resolve } from 'node:path'
 import { Driver, type Project, type ReadScript, shownPath } from './alembic/driver'
-import { childEnvironment } from './alembic/environment'
+import { childEnvironment, environmentOutside } from './alembic/environment'
 import { Reader } from './alembic/reader'
 import { Failure, messageOf } from './failure'
+import { filesOf, importedFrom, waysOf } from './git/command'
 import { requireKnown, requireSignature, sourcesBelow, type Trusted, trustedFiles } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
@@ -15,20 +16,6 @@ import type { Database } from './postgres/url'
 import type { Publisher } from './publish'
 import { readScripts } from './scripts'
 import { requireDistinct, Target } from './target'
-
-/** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
-const configurationOfWrappers = [
-  ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
-  ...['.python-version', 'setup.py', 'setup.cfg'],
-]
-
-/** The files that a command reads before it starts Python; none for Python itself. */
-function configurationOf(command: string): string[] {
-  const name = basename(command)
-  if (name.startsWith('python')) return []
-  const takesVariables = !['poetry', 'uv', 'pdm', 'hatch', 'env'].includes(name)
-  return takesVariables ? [...configurationOfWrappers, '.env'] : configurationOfWrappers
-}
 
 /** The name of a project's only database. */
 const onlyBind = 'default'
@@ -64,7 +51,7 @@ export class Step {
   reader!: Reader
   targets: Target[]
   /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
-  trusted: Trusted | undefined
+  trusted: (Trusted & { importsFirst: boolean }) | undefined
   /** The prepared transactions that were told to be a stranger's. */
   readonly strangers = new Set<string>()
   /** Every script of the project by its id, once it is loaded. */
@@ -113,25 +100,22 @@ export class Step {
     if (!trustedTips) return
     const { directory, alembicConfig, planFile, planKey, python, flaskApp } = this.inputs
     if (planFile) return requireSignature(planKey)
-    const { GITHUB_WORKSPACE = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = this.surroundings.environment
+    const { environment } = this.surroundings
+    const { GITHUB_WORKSPACE: workspace = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = environment
     const workingDirectory = resolve(this.inputs.workingDirectory)
     const named = (path: string) => resolve(workingDirectory, path)
     const scripts = named(alembicConfig || directory)
-    this.trusted = await trustedFiles({
-      workspace: GITHUB_WORKSPACE,
+    const command = { words: python, workingDirectory, workspace, environment }
+    const app = (flaskApp || FLASK_APP).split(':')[0]!
+    const trusted = await trustedFiles({
+      workspace,
       workingDirectory,
       scripts: [scripts],
-      named: [
-        ...python.flatMap(word => word.split('=')).flatMap(path => [path, dirname(path)]),
-        ...PYTHONPATH.split(delimiter),
-        ...[flaskApp || FLASK_APP].map(app => app.split(':')[0]!),
-      ].map(named),
+      named: [...waysOf(command), ...[...PYTHONPATH.split(delimiter), app].map(named)],
       tips: trustedTips,
     })
-    const read = foldersBetween(workingDirectory, resolve(GITHUB_WORKSPACE)).flatMap(folder =>
-      configurationOf(python[0]!).map(name => join(folder, name)),
-    )
-    requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], this.trusted)
+    requireKnown([...filesOf(command, trusted), ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], trusted)
+    this.trusted = { ...trusted, importsFirst: importedFrom(command, trusted).length > 0 }
   }
 
   startPython(): void {
@@ -141,15 +125,18 @@ export class Step {
     const passwords = [...databases.values()].flatMap(database => database.secrets)
     const secrets = planKey ? [...passwords, planKey] : passwords
     const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword])
+    const workingDirectory = resolve(this.inputs.workingDirectory)
+    const child = childEnvironment(environment, { secrets, token })
+    const { trusted } = this
     const options = {
       ...this.inputs,
-      workingDirectory: resolve(this.inputs.workingDirectory),
-      environment: childEnvironment(environment, { secrets, token }),
+      workingDirectory,
+      environment: trusted ? environmentOutside(child, { ...trusted, workingDirectory }) : child,
       urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
       twice: this.inputs.mode !== 'apply',
       print: (line: string) => this.printed.add(line),
       signal,
-      ...(this.trusted && { trusted: this.trusted }),
+      ...(trusted && { trusted: { ...trusted, pythonPath: child.PYTHONPATH ?? '' } }),
     }
     this.driver = new Driver(options)
     this.reader ??= new Reader(options)
@@ -282,12 +269,6 @@ export class Step {
       return undefined
     }
   }
-}
-
-/** A folder and those above it, up to `top`; the folder alone where it lies elsewhere. */
-function foldersBetween(folder: string, top: string): string[] {
-  if (!`${folder}${sep}`.startsWith(`${top}${sep}`)) return [folder]
-  return folder === top ? [folder] : [folder, ...foldersBetween(dirname(folder), top)]
 }
 
 /** All of them, also those that come after a failure; then the first failure is thrown. */

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, readFileSync, realpathSync } from 'node:fs'
-import { delimiter, dirname, join, relative, resolve, sep } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { join, relative, resolve } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { Failure, type FailureReason, type Place } from '../failure'
 import { explainHeads } from '../plan/heads'
@@ -28,8 +28,8 @@ export interface DriverOptions {
   /** Gets what the app, Alembic and the wrapper command print. */
   print: (line: string) => void
   signal: AbortSignal
-  /** Given where Python may load nothing from these folders but these files, by the names of their blobs. */
-  trusted?: { roots: string[]; files: Record<string, string>; links: Record<string, string> }
+  /** Given where Python may load nothing from these folders but these files, by the names of their blobs; with the PYTHONPATH that `environment` lacks. */
+  trusted?: { roots: string[]; files: Record<string, string>; links: Record<string, string>; pythonPath: string }
 }
 
 /** A script as it was read before any of them runs. */
@@ -184,12 +184,11 @@ export class Driver {
 
   constructor(private readonly options: DriverOptions) {
     const [command = 'python', ...args] = options.python
-    const { environment, trusted } = options
-    const { PYTHONPATH = '' } = environment
+    const { trusted } = options
     // A process group of its own, so that wrappers and whatever the app forks end with it.
     this.#child = spawn(command, [...args, '-c', bootstrap], {
       cwd: options.workingDirectory,
-      env: trusted && PYTHONPATH ? { ...environment, PYTHONPATH: pathOutside(options, trusted.roots) } : environment,
+      env: options.environment,
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: process.platform !== 'win32',
     })
@@ -217,7 +216,12 @@ export class Driver {
     const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls, twice } = options
     this.#send({
       nonce: this.#nonce,
-      ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
+      trusted: trusted && {
+        roots: trusted.roots,
+        files: trusted.files,
+        links: trusted.links,
+        python_path: trusted.pythonPath,
+      },
       load: {
         flask_app: flaskApp,
         directory,
@@ -444,21 +448,6 @@ const kinds = new Set([
   'plan-changed',
   'untrusted',
 ])
-/**
- * What of PYTHONPATH lies outside of the checkout. A `sitecustomize` or a module of the standard library's name within it
- * would run before anything of ours: our driver adds the rest once it watches.
- */
-function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }: DriverOptions, roots: string[]): string {
-  // Also what a link in the checkout leads out of it to.
-  const isInside = (path: string): boolean => {
-    const real = existsSync(path) ? realpathSync(path) : path
-    if (roots.some(root => `${real}${sep}`.startsWith(`${root}${sep}`))) return true
-    return dirname(path) !== path && isInside(dirname(path))
-  }
-  const outside = PYTHONPATH.split(delimiter).filter(entry => !isInside(resolve(workingDirectory, entry)))
-  return outside.join(delimiter)
-}
-
 /** A file for people: relative to the workspace where it lies inside it. */
 export function shownPath(absolute: string): string {
   const inside = relative(process.env.GITHUB_WORKSPACE ?? process.cwd(), absolute)
