@@ -29,34 +29,37 @@ const variables = [
 
 /** Every path by which the command may find a Python, or what it reads first. */
 export function waysOf(command: Command): string[] {
-  const { workingDirectory, environment } = command
   const named = pathsIn(command).flatMap(path => [path, dirname(path)])
   if (isInterpreter(command)) return named
-  const told = variables.flatMap(name => environment[name] || []).map(path => resolve(workingDirectory, path))
   const pointed = foldersOf(command)
     .flatMap(folder => pointers.map(name => join(folder, name)))
     .flatMap(path => (isFile(path) ? [path, resolve(dirname(path), readFileSync(path, 'utf8').trim())] : [path]))
     .flatMap(path => [path, dirname(path)])
-  return [...named, ...told, ...pointed]
+  return [...named, ...pathsTold(command), ...pointed]
 }
 
 /** What of the checkout the command reads, runs, or might import: files, some of which are not there. */
 export function filesOf(command: Command, trusted: Trusted): string[] {
   const isInside = (path: string) => trusted.roots.some(root => isWithin(realOf(dirname(path)), root))
-  const named = filesNamed(command, trusted)
+  const named = filesNamed(pathsIn(command), trusted)
+  const told = isInterpreter(command) ? [] : filesNamed(pathsTold(command), trusted)
   // An interpreter that is committed finds its packages by such a file.
   const homes = named.flatMap(path => [join(dirname(path), 'pyvenv.cfg'), join(dirname(path), '../pyvenv.cfg')])
   const names = readsVariables(command) ? [...configuration, '.env'] : configuration
   const read = isInterpreter(command) ? [] : foldersOf(command).flatMap(folder => names.map(name => join(folder, name)))
   const ignoresVariables = command.words.some(word => /^-[a-zA-Z]*[EI]/.test(word))
   const imported = importedFrom(command, trusted).flatMap(folder => modulesBelow(folder, ignoresVariables))
-  return [...named.filter(path => !leadsOut(path, trusted)), ...[...homes, ...read].filter(isInside), ...imported]
+  return [
+    ...[...named, ...told].filter(path => !leadsOut(path, trusted)),
+    ...[...homes, ...read].filter(isInside),
+    ...imported,
+  ]
 }
 
 /** The folders of the checkout that the command may import from. */
 export function importedFrom(command: Command, trusted: Trusted): string[] {
   const { words, workingDirectory } = command
-  const programs = filesNamed(command, trusted).map(realOf).filter(isProgram)
+  const programs = filesNamed(pathsIn(command), trusted).map(realOf).filter(isProgram)
   const folders = pathsIn(command).filter(
     path => isFolder(path) && readdirSync(path).some(name => /^__main__\./.test(name)),
   )
@@ -67,9 +70,16 @@ export function importedFrom(command: Command, trusted: Trusted): string[] {
     .filter(folder => trusted.roots.some(root => isWithin(folder, root)))
 }
 
-/** The files of the checkout that the command names, but for those of an environment that a step before has installed. */
-function filesNamed(command: Command, { roots, files, links }: Trusted): string[] {
-  return pathsIn(command).filter(path => {
+/** The paths that variables tell. */
+const pathsTold = ({ workingDirectory, environment }: Command): string[] =>
+  variables
+    .flatMap(name => environment[name]?.split(' ') ?? [])
+    .filter(Boolean)
+    .map(path => resolve(workingDirectory, path))
+
+/** Those of these that are files of the checkout, but for those of an environment that a step before has installed. */
+function filesNamed(paths: string[], { roots, files, links }: Trusted): string[] {
+  return paths.filter(path => {
     if (!isFile(path)) return false
     const real = join(realOf(dirname(path)), basename(path))
     const isKnown = [files, links].some(known => known[bytewise(real)] !== undefined)

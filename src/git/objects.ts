@@ -21,7 +21,7 @@ export interface Tree {
   submodules: Map<string, string>
 }
 
-const environment = {
+let environment: NodeJS.ProcessEnv = {
   GIT_NO_REPLACE_OBJECTS: '1',
   GIT_GRAFT_FILE: '/dev/null',
   GIT_NO_LAZY_FETCH: '1',
@@ -29,6 +29,11 @@ const environment = {
   GIT_OPTIONAL_LOCKS: '0',
 }
 const settings = ['core.fsmonitor=false', 'core.commitGraph=false'].flatMap(each => ['-c', each])
+
+/** From now on git is looked for there. */
+export function lookFor(searchPath: string): void {
+  environment = { ...environment, PATH: searchPath }
+}
 
 /** What a command of git's plumbing prints, in the repository whose `.git` lies in `root`, whatever that configures. */
 export function plumbing(root: string, args: string[], input: string | Buffer = ''): Promise<Buffer> {

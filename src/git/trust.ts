@@ -3,9 +3,9 @@ import { basename, dirname, join, relative } from 'node:path'
 import { Failure, messageOf } from '../failure'
 import { differenceFrom } from './clean'
 import { followed } from './links'
-import { plumbing, readCommits, readTree } from './objects'
+import { lookFor, plumbing, readCommits, readTree } from './objects'
 import { bytewise, isWithin, readable, realOf } from './paths'
-import { fetchNothing } from './repository'
+import { distrust } from './repository'
 
 /** What the checkout may hold for Python to load. Every path is absolute, with no symbolic link in it; those of files and links are bytewise. */
 export interface Trusted {
@@ -36,7 +36,7 @@ export interface Asked {
  * Throws a Failure `untrusted` for the first that is none of these.
  */
 export async function trustedFiles({ workspace, workingDirectory, scripts, named, tips }: Asked): Promise<Trusted> {
-  fetchNothing()
+  lookFor(distrust(workspace))
   const here = realOf(workspace)
   const around = (path: string) => repositoriesAround(path, here)
   const ofWork = around(realOf(workingDirectory))

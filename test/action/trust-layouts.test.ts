@@ -457,6 +457,23 @@ const refused: Record<string, Case> = {
     found: layout => layout.write('local_settings.txt', layout.foreign),
     says: /local_settings.txt is not in the trusted commit/,
   },
+  'what logging is configured by': {
+    app: 'import logging.config\nlogging.config.fileConfig("local_log.txt")',
+    found: layout =>
+      layout.write(
+        'local_log.txt',
+        `[loggers]\nkeys=root\n[formatters]\nkeys=\n[logger_root]\nhandlers=h\n[handlers]\nkeys=h\n[handler_h]\nclass=NullHandler\nargs=(${layout.foreign.trim()},)[:0]\n`,
+      ),
+    says: /local_log.txt is not in the trusted commit/,
+  },
+  'variables for uv to read': {
+    found: layout => {
+      layout.environment.UV_ENV_FILE = 'local_variables'
+      layout.write('local_variables', 'PYTHONPATH=pr\n')
+    },
+    inputs: { python: 'uv run python' },
+    says: /\?\? local_variables/,
+  },
   'a helper that is changed behind the index’s back': {
     app: 'import helper',
     base: layout => layout.write('helper.py', 'x = 1\n'),
@@ -713,6 +730,8 @@ import local_generated`,
     },
     found: layout => {
       layout.environment.PYTHONPATH = ['src', '/nowhere'].join(delimiter)
+      layout.program('local_bin/git')
+      layout.environment.PATH = withPath(join(layout.folder, 'local_bin'))
       layout.fork('pr')
       // Data, and code that nobody asks for; the driver has its own json.
       layout.write('local_data.json', '{}')
@@ -788,6 +807,29 @@ assert "y" in open("settings.cfg").read()`,
       virtualEnvironment(layout)
     },
     inputs: { python: '.venv/bin/python -Xutf8 -m tools.wrapper' },
+  },
+  'a worktree of a repository whose names are SHA-256, whatever it is told to be': {
+    base: layout =>
+      git(layout.folder, 'init', '-q', '--object-format=sha256', '--separate-git-dir', fresh('repository')),
+    found: layout => {
+      git(layout.folder, 'worktree', 'add', '-q', '--detach', 'pr')
+      git(layout.folder, 'config', 'extensions.worktreeConfig', 'true')
+      const repository = git(join(layout.folder, 'pr'), 'rev-parse', '--absolute-git-dir')
+      writeFileSync(join(repository, 'config.worktree'), '[core]\n\tworktree = /\n')
+    },
+    inputs: { directory: 'pr/migrations' },
+  },
+  'a clone that borrows its objects, and has the folders of a cone': {
+    base: layout => {
+      layout.write('docs/large.txt', 'large')
+      layout.write('README', '')
+    },
+    found: layout => {
+      git(layout.folder, 'clone', '-q', '--shared', '--sparse', layout.folder, 'pr')
+      git(join(layout.folder, 'pr'), 'sparse-checkout', 'set', 'migrations')
+      expect(existsSync(join(layout.folder, 'pr/docs'))).toBe(false)
+    },
+    inputs: { directory: 'pr/migrations' },
   },
   'a submodule at the commit that is recorded': {
     base: withSubmodule,

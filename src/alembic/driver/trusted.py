@@ -5,6 +5,7 @@ before it is compiled and every extension module before it is loaded, whoever do
 """
 
 import _thread
+import configparser
 import contextlib
 import hashlib
 import importlib.machinery
@@ -279,6 +280,15 @@ def watch(roots, files, links, python_path):
         open_archive(self, path)
         checkout.check(self.archive)
 
+    read_configuration = configparser.RawConfigParser._read
+
+    def read_checked(self, lines, name):
+        # logging.config evaluates what stands in it, whatever it is called.
+        if isinstance(name, (str, bytes, os.PathLike)):
+            checkout.check(name)
+        return read_configuration(self, lines, name)
+
+    configparser.RawConfigParser._read = read_checked
     FileLoader.get_data = read
     zipimport.zipimporter.__init__ = open_checked
     sys.addaudithook(hook)
