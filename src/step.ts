@@ -4,7 +4,7 @@ import { Driver, type Project, type ReadScript, shownPath } from './alembic/driv
 import { childEnvironment, environmentOutside } from './alembic/environment'
 import { Reader } from './alembic/reader'
 import { Failure, messageOf } from './failure'
-import { filesOf, importedFrom, waysOf } from './git/command'
+import { filesOf, findsBytecode, waysOf } from './git/command'
 import { requireKnown, requireSignature, sourcesBelow, type Trusted, trustedFiles } from './git/trust'
 import { type Inputs, severalInSegments } from './inputs'
 import { type Log, PrintOut } from './log'
@@ -51,7 +51,7 @@ export class Step {
   reader!: Reader
   targets: Target[]
   /** Set by `checkTrust`, where Python may load nothing else from the checkout. */
-  trusted: (Trusted & { importsFirst: boolean }) | undefined
+  trusted: (Trusted & { findsBytecode: boolean }) | undefined
   /** The prepared transactions that were told to be a stranger's. */
   readonly strangers = new Set<string>()
   /** Every script of the project by its id, once it is loaded. */
@@ -115,7 +115,7 @@ export class Step {
       tips: trustedTips,
     })
     requireKnown([...filesOf(command, trusted), ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], trusted)
-    this.trusted = { ...trusted, importsFirst: importedFrom(command, trusted).length > 0 }
+    this.trusted = { ...trusted, findsBytecode: findsBytecode(command, trusted) }
   }
 
   startPython(): void {

@@ -29,12 +29,12 @@ export function childEnvironment(
 
 /**
  * The environment of a Python that loads nothing from the checkout (`roots`) before our driver watches: a `sitecustomize`
- * on PYTHONPATH would run before anything of ours, and cached bytecode in the place of a source. `importsFirst` where the
- * command itself loads sources of the checkout.
+ * on PYTHONPATH would run before anything of ours, and cached bytecode in the place of a source. `findsBytecode` where
+ * there is some that the command itself may load.
  */
 export function environmentOutside(
   environment: Record<string, string>,
-  { roots, workingDirectory, importsFirst }: { roots: string[]; workingDirectory: string; importsFirst: boolean },
+  { roots, workingDirectory, findsBytecode }: { roots: string[]; workingDirectory: string; findsBytecode: boolean },
 ): Record<string, string> {
   // Also what a link in the checkout leads out of it to.
   const isInside = (path: string): boolean => {
@@ -46,7 +46,7 @@ export function environmentOutside(
   const { PYTHONPATH, PYTHONPYCACHEPREFIX, ...child } = environment
   if (PYTHONPATH) child.PYTHONPATH = PYTHONPATH.split(delimiter).filter(isOutside).join(delimiter)
   // Nothing is found below it, nor can anything be written.
-  if (importsFirst) child.PYTHONPYCACHEPREFIX = devNull
+  if (findsBytecode) child.PYTHONPYCACHEPREFIX = devNull
   else if (PYTHONPYCACHEPREFIX && isOutside(PYTHONPYCACHEPREFIX)) child.PYTHONPYCACHEPREFIX = PYTHONPYCACHEPREFIX
   return child
 }

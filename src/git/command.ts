@@ -56,8 +56,14 @@ export function filesOf(command: Command, trusted: Trusted): string[] {
   ]
 }
 
+/** Whether cached bytecode lies where the command may import from the checkout. */
+export const findsBytecode = (command: Command, trusted: Trusted): boolean =>
+  importedFrom(command, trusted)
+    .flatMap(folder => modulesBelow(folder, true))
+    .some(path => basename(dirname(path)) === '__pycache__')
+
 /** The folders of the checkout that the command may import from. */
-export function importedFrom(command: Command, trusted: Trusted): string[] {
+function importedFrom(command: Command, trusted: Trusted): string[] {
   const { words, workingDirectory } = command
   const programs = filesNamed(pathsIn(command), trusted).map(realOf).filter(isProgram)
   const folders = pathsIn(command).filter(

@@ -246,7 +246,7 @@ def watch(roots, files, links, python_path):
         end(Failed("untrusted", told % sys.version.split()[0]))
     checkout = Checkout(roots, files, links)
     looking = _thread._local()
-    moving = {"os.rename": checkout.renamed, "os.symlink": checkout.linked, "os.remove": checkout.removed}
+    moving = {"os.rename": checkout.renamed, "os.link": checkout.renamed, "os.symlink": checkout.linked, "os.remove": checkout.removed}
     looked_at = {"open", "compile", "import", "ctypes.dlopen", *moving}
 
     def hook(event, arguments):
