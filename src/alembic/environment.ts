@@ -1,3 +1,7 @@
+import { existsSync, realpathSync } from 'node:fs'
+import { devNull } from 'node:os'
+import { delimiter, dirname, resolve, sep } from 'node:path'
+
 /**
  * The environment of the user's Python: the step's own, without what could be used in the step's name.
  *
@@ -20,6 +24,30 @@ export function childEnvironment(
   child.PYTHONUNBUFFERED ??= '1'
   // libpq would look for a password in the home directory.
   child.PGPASSFILE = process.platform === 'win32' ? 'NUL' : '/dev/null'
+  return child
+}
+
+/**
+ * The environment of a Python that loads nothing from the checkout (`roots`) before our driver watches: a `sitecustomize`
+ * on PYTHONPATH would run before anything of ours, and cached bytecode in the place of a source. `findsBytecode` where
+ * there is some that the command itself may load.
+ */
+export function environmentOutside(
+  environment: Record<string, string>,
+  { roots, workingDirectory, findsBytecode }: { roots: string[]; workingDirectory: string; findsBytecode: boolean },
+): Record<string, string> {
+  // Also what a link in the checkout leads out of it to.
+  const isInside = (path: string): boolean => {
+    const real = existsSync(path) ? realpathSync(path) : path
+    if (roots.some(root => `${real}${sep}`.startsWith(`${root}${sep}`))) return true
+    return dirname(path) !== path && isInside(dirname(path))
+  }
+  const isOutside = (entry: string) => !isInside(resolve(workingDirectory, entry))
+  const { PYTHONPATH, PYTHONPYCACHEPREFIX, ...child } = environment
+  if (PYTHONPATH) child.PYTHONPATH = PYTHONPATH.split(delimiter).filter(isOutside).join(delimiter)
+  // Nothing is found below it, nor can anything be written.
+  if (findsBytecode) child.PYTHONPYCACHEPREFIX = devNull
+  else if (PYTHONPYCACHEPREFIX && isOutside(PYTHONPYCACHEPREFIX)) child.PYTHONPYCACHEPREFIX = PYTHONPYCACHEPREFIX
   return child
 }
 

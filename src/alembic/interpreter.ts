@@ -1,8 +1,8 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, readFileSync, realpathSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
-import { delimiter, dirname, join, resolve, sep } from 'node:path'
+import { join, resolve } from 'node:path'
 import { PassThrough, type Readable, type Writable } from 'node:stream'
 import { Failure } from '../failure'
 import { readAnswer } from './answer'
@@ -19,8 +19,8 @@ export interface InterpreterOptions {
   environment: Record<string, string>
   /** Whether the project is a Flask app's. */
   withFlask: boolean
-  /** Given where Python may load nothing from these folders but these files, by the names of their blobs. */
-  trusted?: { roots: string[]; files: Record<string, string>; links: Record<string, string> }
+  /** Given where Python may load nothing from these folders but these files, by the names of their blobs; with the PYTHONPATH that `environment` lacks. */
+  trusted?: { roots: string[]; files: Record<string, string>; links: Record<string, string>; pythonPath: string }
 }
 
 /** A process of the user's Python with our driver in it. */
@@ -90,14 +90,12 @@ function sources(): Buffer {
 
 type Child = ChildProcessByStdio<Writable, Readable, Readable>
 
-function spawnPython(options: InterpreterOptions): Child {
-  const { python, environment, trusted, workingDirectory } = options
+function spawnPython({ python, environment, workingDirectory }: InterpreterOptions): Child {
   const [command = 'python', ...args] = python
-  const path = environment.PYTHONPATH && trusted && pathOutside(options, trusted.roots)
   // A process group of its own, so that wrappers and whatever the app forks end with it.
   const child = spawn(command, [...args, '-c', bootstrap], {
     cwd: workingDirectory,
-    env: path === undefined || path === '' ? environment : { ...environment, PYTHONPATH: path },
+    env: environment,
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: process.platform !== 'win32',
   })
@@ -107,8 +105,9 @@ function spawnPython(options: InterpreterOptions): Child {
 }
 
 /** What the driver is told first. */
-function greeting({ trusted, environment }: InterpreterOptions, nonce: string, more: object): string {
-  const watched = trusted && { trusted: { ...trusted, python_path: environment.PYTHONPATH ?? '' } }
+function greeting({ trusted }: InterpreterOptions, nonce: string, more: object): string {
+  const { roots, files, links, pythonPath: python_path } = trusted ?? {}
+  const watched = trusted && { trusted: { roots, files, links, python_path } }
   return `${JSON.stringify({ nonce, ...watched, ...more })}\n`
 }
 
@@ -272,22 +271,4 @@ export class ForkingPython {
   #shown(path: string): string {
     return shownPath(resolve(this.options.workingDirectory, path))
   }
-}
-
-/**
- * What of PYTHONPATH lies outside of the checkout. A `sitecustomize` or a module of the standard library's name within it
- * would run before anything of ours: our driver adds the rest once it watches.
- */
-function pathOutside(
-  { environment: { PYTHONPATH = '' }, workingDirectory }: InterpreterOptions,
-  roots: string[],
-): string {
-  // Also what a link in the checkout leads out of it to.
-  const isInside = (path: string): boolean => {
-    const real = existsSync(path) ? realpathSync(path) : path
-    if (roots.some(root => `${real}${sep}`.startsWith(`${root}${sep}`))) return true
-    return dirname(path) !== path && isInside(dirname(path))
-  }
-  const outside = PYTHONPATH.split(delimiter).filter(entry => !isInside(resolve(workingDirectory, entry)))
-  return outside.join(delimiter)
 }

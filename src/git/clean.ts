@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto'
 import { createReadStream, lstatSync, readFileSync, readlinkSync, type Stats } from 'node:fs'
-import { join, posix } from 'node:path'
+import { posix } from 'node:path'
 import { nameOf, plumbing, readObjects, type Tree } from './objects'
+import { fileOf, readable } from './paths'
 
 /**
  * The first difference between a checkout and the commit that it should be, as `git status --short` writes it; undefined
@@ -15,24 +16,25 @@ export async function differenceFrom(root: string, commit: string, tree: Tree): 
   const missing: string[] = []
   const changed: string[] = []
   // One after another and not side by side: of small files, that takes a quarter of the time.
-  const compare = (paths: Iterable<[string, string]>, same: (file: string, found: Stats, blob: string) => boolean) => {
+  const compare = (paths: Iterable<[string, string]>, same: (file: Buffer, found: Stats, blob: string) => boolean) => {
     for (const [path, blob] of paths) {
-      const found = statOf(join(root, path))
+      const file = fileOf(root, path)
+      const found = statOf(file)
       if (!found) missing.push(path)
-      else if (!same(join(root, path), found, blob)) changed.push(path)
+      else if (!same(file, found, blob)) changed.push(path)
     }
   }
   for (const folder of foldersOf(tree)) {
-    if (statOf(join(root, folder))?.isDirectory() === false) changed.push(folder)
+    if (statOf(fileOf(root, folder))?.isDirectory() === false) changed.push(folder)
   }
   compare(tree.files, isFile)
   compare(tree.links, isLink)
   const [lost] = missing.length > 0 ? await notLeftOut(root, missing) : []
-  if (lost) return `D ${lost}`
+  if (lost) return `D ${readable(lost)}`
   for (const path of changed) {
     const blob = tree.files.get(path)
-    if (blob && ((await isPayload(root, join(root, path), blob)) || (await isFiltered(root, path)))) continue
-    return `M ${path}`
+    if (blob && ((await isPayload(root, fileOf(root, path), blob)) || (await isFiltered(root, path)))) continue
+    return `M ${readable(path)}`
   }
   return undefined
 }
@@ -48,7 +50,7 @@ function foldersOf({ files, links, submodules }: Tree): Set<string> {
 }
 
 /** What stands at a path, be it a link; undefined for nothing. */
-function statOf(path: string): Stats | undefined {
+function statOf(path: Buffer): Stats | undefined {
   try {
     return lstatSync(path, { throwIfNoEntry: false })
   } catch {
@@ -60,11 +62,11 @@ function statOf(path: string): Stats | undefined {
 /** GitHub takes no blob that is larger. */
 const largest = 100 * 2 ** 20
 
-const isFile = (file: string, found: Stats, blob: string): boolean =>
+const isFile = (file: Buffer, found: Stats, blob: string): boolean =>
   found.isFile() && found.size <= 2 * largest && isBlob(readFileSync(file), blob)
 
 /** A link, or the file that git writes in its place where `core.symlinks` is off. */
-function isLink(file: string, found: Stats, blob: string): boolean {
+function isLink(file: Buffer, found: Stats, blob: string): boolean {
   if (found.isFile()) return found.size < 65536 && isBlob(readFileSync(file), blob)
   return found.isSymbolicLink() && nameOf('blob', readlinkSync(file, { encoding: 'buffer' }), blob) === blob
 }
@@ -80,13 +82,13 @@ function isBlob(bytes: Buffer, blob: string): boolean {
 
 /** Those that are not left out by a sparse checkout. */
 async function notLeftOut(root: string, paths: string[]): Promise<string[]> {
-  const listed = (await plumbing(root, ['ls-files', '-t', '-z'])).toString().split('\0')
+  const listed = (await plumbing(root, ['ls-files', '-t', '-z'])).toString('latin1').split('\0')
   const leftOut = new Set(listed.filter(line => line.startsWith('S ')).map(line => line.slice(2)))
   return paths.filter(path => !leftOut.has(path))
 }
 
 /** Whether a file is what Git LFS has put in the place of its pointer; source: git-lfs, docs/spec.md. */
-async function isPayload(root: string, file: string, blob: string): Promise<boolean> {
+async function isPayload(root: string, file: Buffer, blob: string): Promise<boolean> {
   const pointer = (await readObjects(root, [blob]).catch(() => undefined))?.get(blob)?.bytes.toString('latin1', 0, 1024)
   const digest = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})$/m.exec(
     pointer ?? '',
@@ -103,6 +105,6 @@ async function isPayload(root: string, file: string, blob: string): Promise<bool
  */
 async function isFiltered(root: string, path: string): Promise<boolean> {
   const asked = ['check-attr', '-z', '--stdin', 'filter', 'working-tree-encoding']
-  const values = (await plumbing(root, asked, `${path}\0`)).toString().split('\0')
+  const values = (await plumbing(root, asked, Buffer.from(`${path}\0`, 'latin1'))).toString().split('\0')
   return values.some((value, at) => at % 3 === 2 && !['unspecified', 'unset', 'lfs'].includes(value))
 }

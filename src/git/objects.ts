@@ -12,7 +12,7 @@ export interface GitObject {
   bytes: Buffer
 }
 
-/** What a commit has, each by its path from the root, with the name of its object. */
+/** What a commit has, each by its path from the root (paths.ts), with the name of its object. */
 export interface Tree {
   files: Map<string, string>
   /** The object of a symbolic link has the path that it leads to. */
@@ -21,7 +21,7 @@ export interface Tree {
   submodules: Map<string, string>
 }
 
-const environment = {
+let environment: NodeJS.ProcessEnv = {
   GIT_NO_REPLACE_OBJECTS: '1',
   GIT_GRAFT_FILE: '/dev/null',
   GIT_NO_LAZY_FETCH: '1',
@@ -30,8 +30,13 @@ const environment = {
 }
 const settings = ['core.fsmonitor=false', 'core.commitGraph=false'].flatMap(each => ['-c', each])
 
+/** From now on git is looked for there. */
+export function lookFor(searchPath: string): void {
+  environment = { ...environment, PATH: searchPath }
+}
+
 /** What a command of git's plumbing prints, in the repository whose `.git` lies in `root`, whatever that configures. */
-export function plumbing(root: string, args: string[], input = ''): Promise<Buffer> {
+export function plumbing(root: string, args: string[], input: string | Buffer = ''): Promise<Buffer> {
   const command = [...settings, `--git-dir=${join(root, '.git')}`, `--work-tree=${root}`, ...args]
   return new Promise((resolve, reject) => {
     const options = {
@@ -114,7 +119,7 @@ function* entriesOf(bytes: Buffer, length: number): Generator<{ mode: string; na
     const [space, nul] = [bytes.indexOf(' ', at), bytes.indexOf(0, at)]
     yield {
       mode: bytes.toString('latin1', at, space),
-      name: bytes.toString('utf8', space + 1, nul),
+      name: bytes.toString('latin1', space + 1, nul),
       object: bytes.toString('hex', nul + 1, nul + 1 + length),
     }
     at = nul + 1 + length

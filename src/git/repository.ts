@@ -1,5 +1,7 @@
 import { execFile } from 'node:child_process'
 import { devNull } from 'node:os'
+import { delimiter } from 'node:path'
+import { isWithin, realOf } from './paths'
 
 /** What a repository replaces on this machine alone (`git replace`, grafts) is not what was committed. */
 let environment: NodeJS.ProcessEnv = { ...process.env, GIT_NO_REPLACE_OBJECTS: '1', GIT_GRAFT_FILE: devNull }
@@ -15,9 +17,15 @@ const settings = [
   'log.showSignature=false',
 ].flatMap(each => ['-c', each])
 
-/** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
-export function fetchNothing(): void {
-  environment = { ...environment, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' }
+/**
+ * From now on git is none that lies in the workspace, and fetches nothing that a partial clone lacks: what it would run
+ * for that, the repository itself says. Returns where it is looked for.
+ */
+export function distrust(workspace: string): string {
+  const folders = (process.env.PATH ?? '').split(delimiter)
+  const PATH = folders.filter(folder => !isWithin(realOf(folder), realOf(workspace))).join(delimiter)
+  environment = { ...environment, PATH, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' }
+  return PATH
 }
 
 /** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */

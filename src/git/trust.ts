@@ -1,11 +1,13 @@
-import { existsSync, lstatSync, readdirSync, realpathSync, statSync } from 'node:fs'
-import { dirname, join, relative, resolve, sep } from 'node:path'
+import { existsSync, lstatSync, readdirSync, statSync } from 'node:fs'
+import { basename, dirname, join, relative } from 'node:path'
 import { Failure, messageOf } from '../failure'
 import { differenceFrom } from './clean'
-import { plumbing, readCommits, readTree } from './objects'
-import { fetchNothing } from './repository'
+import { followed } from './links'
+import { lookFor, plumbing, readCommits, readTree } from './objects'
+import { bytewise, isWithin, readable, realOf } from './paths'
+import { distrust } from './repository'
 
-/** What the checkout may hold for Python to load. Every path is absolute, with no symbolic link in it. */
+/** What the checkout may hold for Python to load. Every path is absolute, with no symbolic link in it; those of files and links are bytewise. */
 export interface Trusted {
   /** The workspace, and the repositories; what lies elsewhere is not the checkout's. */
   roots: string[]
@@ -34,7 +36,7 @@ export interface Asked {
  * Throws a Failure `untrusted` for the first that is none of these.
  */
 export async function trustedFiles({ workspace, workingDirectory, scripts, named, tips }: Asked): Promise<Trusted> {
-  fetchNothing()
+  lookFor(distrust(workspace))
   const here = realOf(workspace)
   const around = (path: string) => repositoriesAround(path, here)
   const ofWork = around(realOf(workingDirectory))
@@ -58,10 +60,10 @@ export async function trustedFiles({ workspace, workingDirectory, scripts, named
       throw untrusted(`the checkout${place} cannot be compared with its commit (${messageOf(error)})`)
     })
     if (difference) throw untrusted(`the checkout${place} is not as it was committed (${difference})`)
-    for (const [path, blob] of tree.files) trusted.files[join(root, path)] = blob
-    for (const [path, blob] of tree.links) trusted.links[join(root, path)] = blob
+    for (const [path, blob] of tree.files) trusted.files[join(bytewise(root), path)] = blob
+    for (const [path, blob] of tree.links) trusted.links[join(bytewise(root), path)] = blob
     for (const [path, recorded] of tree.submodules) {
-      const submodule = join(root, path)
+      const submodule = join(root, readable(path))
       if (!isRepository(submodule)) continue
       const head = await headOf(submodule)
       if (head !== recorded) {
@@ -86,37 +88,33 @@ export async function trustedFiles({ workspace, workingDirectory, scripts, named
   return trusted
 }
 
-/** Throws a Failure `untrusted` where one of these files is there and is not the trusted commit's. */
-export function requireKnown(files: string[], { files: known, roots }: Trusted): void {
+/** Throws a Failure `untrusted` where one of these files is there and is not the trusted commit's; folders are none. */
+export function requireKnown(files: string[], trusted: Trusted): void {
   for (const file of files) {
-    if (!lstatSync(file, { throwIfNoEntry: false })) continue
-    // The real folder: a link in the file's place is not what git has there either.
-    const path = join(realOf(dirname(file)), file.slice(dirname(file).length))
-    if (known[realOf(path)] !== undefined) continue
-    throw untrusted(`the checkout is not as it was committed (?? ${relative(roots[0] ?? '', path)})`)
+    const found = lstatSync(file, { throwIfNoEntry: false })
+    if (!found || found.isDirectory()) continue
+    const path = join(realOf(dirname(file)), basename(file))
+    if (isKnown(path, trusted)) continue
+    throw untrusted(`the checkout is not as it was committed (?? ${relative(trusted.roots[0] ?? '', path)})`)
   }
+}
+
+function isKnown(path: string, { roots, files, links }: Trusted): boolean {
+  const { file, links: way } = followed(path)
+  const isForeign = (link: string) => roots.some(root => isWithin(link, root)) && links[bytewise(link)] === undefined
+  if (way.some(link => isForeign(link.file))) return false
+  return files[bytewise(file)] !== undefined || (way.length > 0 && isFolder(file))
 }
 
 /** The Python sources below a folder, links to folders aside. */
 export function sourcesBelow(folder: string): string[] {
-  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return []
+  if (!isFolder(folder)) return []
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter(entry => entry.name.endsWith('.py') && !entry.isDirectory())
     .map(entry => join(entry.parentPath, entry.name))
 }
 
-/** Where a path really leads; of one that does not exist, as far as it does. */
-function realOf(path: string): string {
-  const absolute = resolve(path)
-  try {
-    return realpathSync(absolute)
-  } catch {
-    const parent = dirname(absolute)
-    return parent === absolute ? absolute : join(realOf(parent), absolute.slice(parent.length))
-  }
-}
-
-const isWithin = (path: string, folder: string): boolean => `${path}${sep}`.startsWith(`${folder}${sep}`)
+const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
 
 const isRepository = (folder: string): boolean => existsSync(join(folder, '.git'))
 

@@ -1,4 +1,3 @@
-import type { Trusted } from '../git/trust'
 import { Python } from './python'
 import type { Step } from './surroundings'
 import { openTargets, type Target } from './target'
@@ -18,7 +17,7 @@ export interface Opened extends Step {
  * `untrusted`, `connection-failed`, `invalid-input`.
  */
 export async function open(step: Step): Promise<Opened> {
-  const trusted: Trusted | undefined = await checkTrust(step)
+  const trusted = await checkTrust(step)
   // Python takes longest to start, so it goes first; everything else is done while the app imports.
   const python = step.inputs.planFile ? undefined : new Python(step, trusted)
   return { stage: 'opened', ...step, python, targets: await openTargets(step) }

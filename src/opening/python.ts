@@ -1,14 +1,14 @@
 import { resolve } from 'node:path'
 import { DryRun } from '../alembic/dry-run'
-import { childEnvironment } from '../alembic/environment'
+import { childEnvironment, environmentOutside } from '../alembic/environment'
 import { ForkingPython, type InterpreterOptions, startPython } from '../alembic/interpreter'
 import { OnlineRun } from '../alembic/online-run'
 import type { ProjectOptions } from '../alembic/process'
 import type { PythonRun } from '../alembic/python-run'
 import { Reader } from '../alembic/reader'
-import type { Trusted } from '../git/trust'
 import { PrintOut } from '../log'
 import { onlyBind, type Step } from './surroundings'
+import type { Watched } from './trust'
 
 /** A run of the user's Python, and what it prints until somebody shows that. */
 export interface Printing<Run extends PythonRun> {
@@ -33,7 +33,7 @@ export class Python {
   constructor(
     private readonly step: Step,
     /** What may be loaded from the checkout; undefined where that is not asked. */
-    readonly trusted: Trusted | undefined,
+    readonly trusted: Watched | undefined,
   ) {
     const { inputs, surroundings } = step
     const printed = new PrintOut()
@@ -85,18 +85,20 @@ export class Python {
   }
 }
 
-function optionsOf({ inputs, surroundings }: Step, trusted: Trusted | undefined) {
+function optionsOf({ inputs, surroundings }: Step, trusted: Watched | undefined) {
   const { databases, githubToken: token, planKey } = inputs
   const passwords = [...databases.values()].flatMap(database => database.secrets)
   const secrets = planKey ? [...passwords, planKey] : passwords
   const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword])
+  const workingDirectory = resolve(inputs.workingDirectory)
+  const child = childEnvironment(surroundings.environment, { secrets, token })
   return {
     ...inputs,
-    workingDirectory: resolve(inputs.workingDirectory),
-    environment: childEnvironment(surroundings.environment, { secrets, token }),
+    workingDirectory,
+    environment: trusted ? environmentOutside(child, { ...trusted, workingDirectory }) : child,
     urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
     signal: surroundings.signal,
     withFlask: inputs.alembicConfig === '',
-    ...(trusted && { trusted }),
+    ...(trusted && { trusted: { ...trusted, pythonPath: child.PYTHONPATH ?? '' } }),
   }
 }

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
+  chmodSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -19,6 +20,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createDatabase, start } from '../support/action.mts'
 import { contents } from '../support/database.mts'
 import { python, writeProject } from '../support/project.mts'
+import { withPath } from '../support/runner.mts'
 
 /** Everything of this file, removed with it. */
 const scratch = mkdtempSync(join(tmpdir(), 'atomic-upgrade-trust-'))
@@ -75,6 +77,12 @@ class Layout {
     const file = join(this.folder, path)
     mkdirSync(dirname(file), { recursive: true })
     writeFileSync(file, text)
+  }
+
+  /** A program that leaves the canary. */
+  program(path: string): void {
+    this.write(path, `#!/bin/sh\ntouch ${this.canary}\nexec ${python} "$@"\n`)
+    chmodSync(join(this.folder, path), 0o755)
   }
 
   edit(path: string, change: (text: string) => string): void {
@@ -449,6 +457,23 @@ const refused: Record<string, Case> = {
     found: layout => layout.write('local_settings.txt', layout.foreign),
     says: /local_settings.txt is not in the trusted commit/,
   },
+  'what logging is configured by': {
+    app: 'import logging.config\nlogging.config.fileConfig("local_log.txt")',
+    found: layout =>
+      layout.write(
+        'local_log.txt',
+        `[loggers]\nkeys=root\n[formatters]\nkeys=\n[logger_root]\nhandlers=h\n[handlers]\nkeys=h\n[handler_h]\nclass=NullHandler\nargs=(${layout.foreign.trim()},)[:0]\n`,
+      ),
+    says: /local_log.txt is not in the trusted commit/,
+  },
+  'variables for uv to read': {
+    found: layout => {
+      layout.environment.UV_ENV_FILE = 'local_variables'
+      layout.write('local_variables', 'PYTHONPATH=pr\n')
+    },
+    inputs: { python: 'uv run python' },
+    says: /\?\? local_variables/,
+  },
   'a helper that is changed behind the index’s back': {
     app: 'import helper',
     base: layout => layout.write('helper.py', 'x = 1\n'),
@@ -548,7 +573,132 @@ const refused: Record<string, Case> = {
     inputs: { python: `env ${python}` },
     says: /\?\? poetry.toml/,
   },
+  'what a wrapper reads that is a module': {
+    found: layout => layout.write('poetry.toml', '[virtualenvs]\npath = "pr"\n'),
+    inputs: { python: `${python} -X utf8 -m poetry run python` },
+    says: /\?\? poetry.toml/,
+  },
+  'what a wrapper reads in the folder that it is told': {
+    base: layout => layout.write('sub/pyproject.toml', ''),
+    found: layout => layout.write('sub/uv.toml', 'python-preference = "system"\n'),
+    inputs: { python: `env -Csub ${python}` },
+    says: /\?\? sub\/uv.toml/,
+  },
+  'a virtual environment of the fork’s, to which a file points': {
+    found: layout => {
+      layout.fork('pr')
+      virtualEnvironment(layout, '', 'pr/.venv')
+      layout.write('.pdm-python', join(layout.folder, 'pr/.venv/bin/python'))
+    },
+    inputs: { python: 'pdm run python' },
+    says: /in pr is not known/,
+  },
+  'a virtual environment of the fork’s, to which a link leads': {
+    found: layout => {
+      layout.fork('pr')
+      virtualEnvironment(layout, '', 'pr/.venv')
+      symlinkSync('pr/.venv', join(layout.folder, '.venv'))
+    },
+    inputs: { python: 'poetry run python' },
+    says: /in pr is not known/,
+  },
+  'a module beside the one that the command names': {
+    base: layout => layout.write('wrapper.py', wrapper),
+    found: layout => layout.write('subprocess.py', layout.foreign),
+    inputs: { python: `${python} -m wrapper` },
+    says: /\?\? subprocess.py/,
+  },
+  'a part of the package that the command names': {
+    base: layout => layout.write('tools/wrapper.py', `from tools import part\n${wrapper}`),
+    found: layout => layout.write('tools/part/__init__.py', layout.foreign),
+    inputs: { python: `env ${python} -Bm tools.wrapper` },
+    says: /\?\? tools\/part\/__init__.py/,
+  },
+  'a module beside the script that the command names': {
+    base: layout => layout.write('bin/wrapper.py', wrapper),
+    found: layout => layout.write('bin/subprocess.py', layout.foreign),
+    inputs: { python: `${python} bin/wrapper.py` },
+    says: /\?\? bin\/subprocess.py/,
+  },
+  'cached bytecode where the command lets nobody turn it off': {
+    base: layout => layout.write('tools/wrapper.py', wrapper),
+    found: layout => {
+      const source = fresh('wrapper.py')
+      writeFileSync(source, layout.foreign)
+      pyc(layout, source, `tools/__pycache__/wrapper.${tag}.pyc`, join(layout.folder, 'tools/wrapper.py'))
+    },
+    inputs: { python: `${python} -E -m tools.wrapper` },
+    says: /\?\? tools\/__pycache__\/wrapper/,
+  },
+  'a command that git does not know': {
+    base: layout => layout.write('bin/README', ''),
+    found: layout => layout.program('bin/python'),
+    inputs: { python: './bin/python' },
+    says: /\?\? bin\/python/,
+  },
+  'a command that git does not know, on the PATH': {
+    found: layout => {
+      layout.program('local_bin/chosen')
+      layout.environment.PATH = withPath(join(layout.folder, 'local_bin'))
+    },
+    inputs: { python: `env chosen` },
+    says: /\?\? local_bin\/chosen/,
+  },
+  'what tells a committed interpreter where its packages are': {
+    base: layout => {
+      mkdirSync(join(layout.folder, 'tools'))
+      symlinkSync(python, join(layout.folder, 'tools/python'))
+    },
+    found: layout => {
+      const lib = execFileSync(python, [
+        '-c',
+        'import sysconfig; print(sysconfig.get_path("purelib", "venv", {"base": ""}))',
+      ])
+      layout.write(join('local_env', lib.toString().trim(), 'sitecustomize.py'), layout.foreign)
+      layout.write('pyvenv.cfg', `home = ${dirname(python)}\n`)
+      cpSync(join(layout.folder, 'local_env/lib'), join(layout.folder, 'lib'), { recursive: true })
+    },
+    inputs: { python: 'tools/python' },
+    says: /\?\? pyvenv.cfg/,
+  },
+  'a file of another’s that takes the place of one that the app has made': {
+    app: `import os
+open("local_made.py", "w").close()
+os.replace("local_code.txt", "local_made.py")
+import local_made`,
+    found: layout => layout.write('local_code.txt', layout.foreign),
+    says: /local_made.py is not in the trusted commit/,
+  },
+  'a folder of another’s that takes the place of one that the app has made': {
+    app: `import os, pathlib
+os.mkdir("local_made")
+open("local_made/part.py", "w").close()
+pathlib.Path("local_made").rename("local_old")
+os.rename("local_theirs", "local_made")
+import local_made.part`,
+    found: layout => layout.write('local_theirs/part.py', layout.foreign),
+    says: /local_made\/part.py is not in the trusted commit/,
+  },
+  'code that the app opens for more than reading': {
+    app: 'with open("local_code.py", "a+") as file: exec((file.seek(0), file.read())[1])',
+    found: layout => layout.write('local_code.py', layout.foreign),
+    says: /local_code.py is not in the trusted commit/,
+  },
+  'code that the app opens by a descriptor': {
+    app: 'import os\nexec(os.read(os.open("local_code.py", os.O_RDWR | os.O_APPEND), 9999))',
+    found: layout => layout.write('local_code.py', layout.foreign),
+    says: /local_code.py is not in the trusted commit/,
+  },
+  'code that the app opens by a descriptor, in a folder that it has opened': {
+    app: 'import os\nexec(os.read(os.open("local_code.py", os.O_RDONLY, dir_fd=os.open("folder", os.O_RDONLY)), 9999))',
+    base: layout => layout.write('folder/README', ''),
+    found: layout => layout.write('folder/local_code.py', layout.foreign),
+    says: /folder\/local_code.py is not in the trusted commit/,
+  },
 }
+
+/** A command that starts Python; a file of the checkout. */
+const wrapper = 'import subprocess, sys\nsys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))\n'
 
 /** A virtual environment in the checkout, with the packages of the tests' own and one more. */
 function virtualEnvironment(layout: Layout, more = '', path = '.venv'): void {
@@ -580,6 +730,8 @@ import local_generated`,
     },
     found: layout => {
       layout.environment.PYTHONPATH = ['src', '/nowhere'].join(delimiter)
+      layout.program('local_bin/git')
+      layout.environment.PATH = withPath(join(layout.folder, 'local_bin'))
       layout.fork('pr')
       // Data, and code that nobody asks for; the driver has its own json.
       layout.write('local_data.json', '{}')
@@ -599,6 +751,85 @@ import local_generated`,
       writeFileSync(source, layout.foreign)
       pyc(layout, source, `__pycache__/helper.${tag}.pyc`, helper)
     },
+  },
+  'files whose names are no UTF-8': {
+    app: 'import os, sys\nsys.path.insert(0, os.fsdecode(b"caf\\xe9"))\nimport coffee',
+    base: layout => {
+      const named = (path: string) => Buffer.from(join(layout.folder, path), 'latin1')
+      mkdirSync(named('caf\xe9'))
+      writeFileSync(named('caf\xe9/coffee.py'), 'x = 1\n')
+      writeFileSync(named('caf\xe9/\xff.json'), '{}')
+      symlinkSync('a1.py', named('migrations/versions/\xfe'))
+      layout.write('.gitattributes', '*.json filter=of-a-program\n')
+    },
+    found: layout => {
+      writeFileSync(Buffer.from(join(layout.folder, 'caf\xe9/\xff.json'), 'latin1'), 'decrypted')
+      layout.write('docs/größe.txt', '')
+    },
+  },
+  'what the run itself has put in place': {
+    app: `import os, pathlib, shutil, tempfile, threading
+def put(name, move):
+    with tempfile.NamedTemporaryFile("w", dir=".", delete=False) as file: file.write("x = 1")
+    move(file.name, name)
+put("local_replaced.py", os.replace)
+put("local_moved.py", shutil.move)
+put("local_renamed.py", lambda old, new: pathlib.Path(old).rename(new))
+put("local_copied.py", shutil.copy)
+put("local_linked.py", lambda old, new: os.path.lexists(new) or os.link(old, new) if not os.path.lexists(new) else os.replace(old, new))
+for path in ("local_symlink.py", "local_appended.py"):
+    if os.path.lexists(path): os.remove(path)
+os.symlink("local_moved.py", "local_symlink.py")
+with open("local_appended.py", "a") as file: file.write("x = 1")
+os.rename("local_renamed.py", "local_renamed_again.py")
+shutil.rmtree("local_folder", ignore_errors=True)
+os.mkdir("local_folder.new")
+with open("local_folder.new/part.py", "w") as file: file.write("x = 1")
+os.rename("local_folder.new", "local_folder")
+with open("settings.cfg", "a") as file: file.write("y = 2\\n")
+import local_replaced, local_moved, local_renamed_again, local_copied, local_linked, local_symlink, local_appended
+import local_folder.part
+assert "y" in open("settings.cfg").read()`,
+    base: layout => layout.write('settings.cfg', 'x = 1\n'),
+  },
+  'a command that is a module of the checkout': {
+    base: layout => layout.write('tools/wrapper.py', wrapper),
+    found: layout => {
+      const source = fresh('wrapper.py')
+      writeFileSync(source, layout.foreign)
+      const ours = join(layout.folder, 'tools/wrapper.py')
+      utimesSync(ours, 1_700_000_000, 1_700_000_000)
+      writeFileSync(source, layout.foreign.padEnd(wrapper.length, '#'))
+      pyc(layout, source, `tools/__pycache__/wrapper.${tag}.pyc`, ours)
+      layout.write('node_modules/flatted/python/flatted.py', layout.foreign)
+      layout.environment.PYTHONPATH = 'local-path'
+      layout.write('local-path/sitecustomize.py', layout.foreign)
+      virtualEnvironment(layout)
+    },
+    inputs: { python: '.venv/bin/python -Xutf8 -m tools.wrapper' },
+  },
+  'a worktree of a repository whose names are SHA-256, whatever it is told to be': {
+    base: layout =>
+      git(layout.folder, 'init', '-q', '--object-format=sha256', '--separate-git-dir', fresh('repository')),
+    found: layout => {
+      git(layout.folder, 'worktree', 'add', '-q', '--detach', 'pr')
+      git(layout.folder, 'config', 'extensions.worktreeConfig', 'true')
+      const repository = git(join(layout.folder, 'pr'), 'rev-parse', '--absolute-git-dir')
+      writeFileSync(join(repository, 'config.worktree'), '[core]\n\tworktree = /\n')
+    },
+    inputs: { directory: 'pr/migrations' },
+  },
+  'a clone that borrows its objects, and has the folders of a cone': {
+    base: layout => {
+      layout.write('docs/large.txt', 'large')
+      layout.write('README', '')
+    },
+    found: layout => {
+      git(layout.folder, 'clone', '-q', '--shared', '--sparse', layout.folder, 'pr')
+      git(join(layout.folder, 'pr'), 'sparse-checkout', 'set', 'migrations')
+      expect(existsSync(join(layout.folder, 'pr/docs'))).toBe(false)
+    },
+    inputs: { directory: 'pr/migrations' },
   },
   'a submodule at the commit that is recorded': {
     base: withSubmodule,
