@@ -128,6 +128,7 @@ const modules = [
   'trusted',
   'asked',
   'connections',
+  'reader',
   'scripts',
   'graph',
   'environment',

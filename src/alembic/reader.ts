@@ -37,7 +37,7 @@ export class Reader {
     signal,
   }: Pick<DriverOptions, 'python' | 'workingDirectory' | 'environment' | 'signal'>) {
     const [command = 'python', ...args] = python
-    const program = readFileSync(join(__dirname, 'reader.py'), 'utf8')
+    const program = readFileSync(join(__dirname, 'driver', 'reader.py'), 'utf8')
     this.#child = spawn(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
       cwd: workingDirectory,
       env: environment,
