@@ -12,6 +12,7 @@ const settings = [
   'safe.directory=*',
   'safe.bareRepository=explicit',
   'core.fsmonitor=false',
+  'core.commitGraph=false',
   'log.showSignature=false',
 ].flatMap(each => ['-c', each])
 
