@@ -64,7 +64,7 @@ async function missingOf(
 /** The files of the scripts below a revision that have the bytes which they had wherever it was added. */
 async function olderThan(step: Step, since: string): Promise<string[]> {
   const { scripts } = step
-  const [id, ...more] = [...scripts.keys()].filter(each => each === since || each.startsWith(since))
+  const [id, ...more] = scripts.has(since) ? [since] : [...scripts.keys()].filter(each => each.startsWith(since))
   if (id === undefined || more.length > 0) {
     throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`)
   }

@@ -3,7 +3,7 @@ import { readFileSync, realpathSync } from 'node:fs'
 import { basename, dirname, relative, sep } from 'node:path'
 import { Failure } from '../failure'
 import { followed, type Link } from './links'
-import { git, gitBytes } from './repository'
+import { git, gitBytes, succeeds } from './repository'
 
 /** A script as git and GitHub know it. */
 export interface Versioned {
@@ -33,7 +33,7 @@ export class History {
       throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`)
     }
     const path = pathIn(root, realpathSync.native(real))
-    const entry = await entryAt(root, path)
+    const entry = await entryAt(root, 'HEAD', path)
     if (!entry?.mode.startsWith('100')) {
       throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`)
     }
@@ -42,7 +42,7 @@ export class History {
       const told = `${path}: the commit that is checked out has another version of this script than will run.`
       throw new Failure('not-reviewed', told)
     }
-    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim()
+    const commit = await lastChangeOf(root, path, entry.blob)
     if ((await shallowCommits(root)).has(commit)) {
       throw tooShallow(`which commit has changed ${path} last`)
     }
@@ -68,7 +68,7 @@ export class History {
 async function requireCommittedLink({ file, target }: Link): Promise<void> {
   const root = await rootOf(dirname(file))
   const path = root && pathIn(root, `${realpathSync.native(dirname(file))}${sep}${basename(file)}`)
-  const entry = root && path ? await entryAt(root, path) : undefined
+  const entry = root && path ? await entryAt(root, 'HEAD', path) : undefined
   if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target))) return
   const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`
   throw new Failure('not-reviewed', told)
@@ -83,10 +83,33 @@ export const rootOf = (directory: string): Promise<string | undefined> =>
     () => undefined,
   )
 
-/** What the commit that is checked out has at a path. */
-async function entryAt(root: string, path: string): Promise<{ mode: string; blob: string } | undefined> {
+/**
+ * The commit that has last changed a file, whose blob is this one. That is also a merge which has put an earlier version
+ * back, against a parent that had changed it since; git's own simplification of the history goes past it.
+ */
+async function lastChangeOf(root: string, path: string, blob: string): Promise<string> {
+  const file = ['--', `:(top,literal)${path}`]
+  const commit = (await git(root, ['log', '-1', '--format=%H', ...file])).trim()
+  const merges = await git(root, ['log', '--merges', '--full-history', '--format=%H %P', `${commit}..HEAD`, ...file])
+  for (const line of merges.split('\n').filter(Boolean)) {
+    const [merge = '', ...parents] = line.split(' ')
+    if ((await entryAt(root, merge, path))?.blob !== blob) continue
+    for (const parent of parents) {
+      const isOther = (await entryAt(root, parent, path))?.blob !== blob
+      if (isOther && (await succeeds(root, ['merge-base', '--is-ancestor', commit, parent]))) return merge
+    }
+  }
+  return commit
+}
+
+/** What a commit has at a path. */
+async function entryAt(
+  root: string,
+  commit: string,
+  path: string,
+): Promise<{ mode: string; blob: string } | undefined> {
   // Each entry is `MODE TYPE NAME<tab>PATH`.
-  const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '')
+  const listed = await git(root, ['ls-tree', '-z', '--full-tree', commit, '--', path]).catch(() => '')
   const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`))
   const [mode, , blob] = entry.split(/[ \t]/)
   return mode && blob ? { mode, blob } : undefined
