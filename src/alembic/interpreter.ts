@@ -52,6 +52,7 @@ const modules = [
   'forks',
   'asked',
   'connections',
+  'reader',
   'scripts',
   'graph',
   'environment',

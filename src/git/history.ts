@@ -3,7 +3,7 @@ import { readFileSync, realpathSync } from 'node:fs'
 import { basename, dirname, relative, sep } from 'node:path'
 import { Failure } from '../failure'
 import { followed, type Link } from './links'
-import { git, gitBytes } from './repository'
+import { git, gitBytes, succeeds } from './repository'
 
 /** A script as git and GitHub know it. */
 export interface Versioned {
@@ -33,7 +33,7 @@ export class History {
       throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`)
     }
     const path = pathIn(root, realpathSync.native(real))
-    const entry = await entryAt(root, path)
+    const entry = await entryAt(root, 'HEAD', path)
     if (!entry?.mode.startsWith('100')) {
       throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`)
     }
@@ -42,7 +42,7 @@ export class History {
       const told = `${path}: the commit that is checked out has another version of this script than will run.`
       throw new Failure('not-reviewed', told)
     }
-    const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim()
+    const commit = await lastChangeOf(root, path, entry.blob)
     if ((await shallowCommits(root)).has(commit)) {
       throw tooShallow(`which commit has changed ${path} last`)
     }
@@ -68,7 +68,7 @@ export class History {
 async function requireCommittedLink({ file, target }: Link): Promise<void> {
   const root = await rootOf(dirname(file))
   const path = root && pathIn(root, `${realpathSync.native(dirname(file))}${sep}${basename(file)}`)
-  const entry = root && path ? await entryAt(root, path) : undefined
+  const entry = root && path ? await entryAt(root, 'HEAD', path) : undefined
   if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target))) return
   const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`
   throw new Failure('not-reviewed', told)
@@ -83,10 +83,33 @@ export const rootOf = (directory: string): Promise<string | undefined> =>
     () => undefined,
   )
 
-/** What the commit that is checked out has at a path. */
-async function entryAt(root: string, path: string): Promise<{ mode: string; blob: string } | undefined> {
+/**
+ * The commit that has last changed a file, whose blob is this one. That is also a merge which has put an earlier version
+ * back, against a parent that had changed it since; git's own simplification of the history goes past it.
+ */
+async function lastChangeOf(root: string, path: string, blob: string): Promise<string> {
+  const file = ['--', `:(top,literal)${path}`]
+  const commit = (await git(root, ['log', '-1', '--format=%H', ...file])).trim()
+  const merges = await git(root, ['log', '--merges', '--full-history', '--format=%H %P', `${commit}..HEAD`, ...file])
+  for (const line of merges.split('\n').filter(Boolean)) {
+    const [merge = '', ...parents] = line.split(' ')
+    if ((await entryAt(root, merge, path))?.blob !== blob) continue
+    for (const parent of parents) {
+      const isOther = (await entryAt(root, parent, path))?.blob !== blob
+      if (isOther && (await succeeds(root, ['merge-base', '--is-ancestor', commit, parent]))) return merge
+    }
+  }
+  return commit
+}
+
+/** What a commit has at a path. */
+async function entryAt(
+  root: string,
+  commit: string,
+  path: string,
+): Promise<{ mode: string; blob: string } | undefined> {
   // Each entry is `MODE TYPE NAME<tab>PATH`.
-  const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '')
+  const listed = await git(root, ['ls-tree', '-z', '--full-tree', commit, '--', path]).catch(() => '')
   const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`))
   const [mode, , blob] = entry.split(/[ \t]/)
   return mode && blob ? { mode, blob } : undefined
@@ -104,35 +127,49 @@ async function shallowCommits(root: string): Promise<Set<string>> {
 
 const tooShallow = (what: string): Failure =>
   new Failure('invalid-input', `The clone is too shallow to tell ${what}.`, {
-    advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+    advice: 'Set “fetch-depth: 0” on actions/checkout, and no `filter`; `require-review` needs the history.',
   })
 
-/** A Python file that a commit of the history adds. */
-export interface Added {
+/** What a commit of the history has at the path of a Python file, and what one of its parents has there. */
+export interface Change {
   commit: string
-  blob: string
+  path: string
+  /** undefined: nothing, or no file. */
+  before: string | undefined
+  blob: string | undefined
 }
 
 /**
- * Every Python file that is added by a commit of the history, under whichever path; a moved one is added once more.
- * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ * Every change of a Python file by a commit of the history; a merge is compared with each of its parents, and a moved
+ * file is gone and added. Throws a Failure `invalid-input` where the clone is too shallow to tell.
  */
-export async function addedFiles(root: string): Promise<Added[]> {
+export async function changesOf(root: string): Promise<Change[]> {
   if ((await shallowCommits(root)).size > 0) throw tooShallow('which older scripts have changed')
-  const shown = ['--format=%H', '--raw', '--no-abbrev', '--no-renames', '--diff-filter=A', '--full-history']
-  const printed = await git(root, ['log', ...shown, 'HEAD', '--', ':(top)*.py', ':(top)*.pyc'])
-  const added: Added[] = []
+  const python = ['--', ':(top)*.py']
+  // Not `git log`, which the repository's configuration may change.
+  const commits = await git(root, ['rev-list', '--full-history', 'HEAD', ...python])
+  const shown = ['--stdin', '-m', '-r', '--root', '--raw', '--no-abbrev', '--no-renames']
+  const printed = await gitBytes(root, ['diff-tree', ...shown, ...python], commits)
+  const changes: Change[] = []
   let commit = ''
-  for (const line of printed.split('\n')) {
-    const [, mode, , blob] = line.split(' ')
+  for (const line of printed.toString().split('\n')) {
     if (!line.startsWith(':')) commit = line || commit
-    else if (blob && mode?.startsWith('100')) added.push({ commit, blob })
+    else {
+      // `:MODE MODE NAME NAME STATUS<tab>PATH`; source: the page of git-diff-tree.
+      const [told = '', path = ''] = line.split('\t')
+      const [before, after, old, blob] = told.slice(1).split(' ')
+      const isFile = (mode?: string) => mode?.startsWith('100')
+      changes.push({ commit, path, before: isFile(before) ? old : undefined, blob: isFile(after) ? blob : undefined })
+    }
   }
-  return added
+  return changes
 }
 
-/** The contents of those blobs that hold one of these texts. */
-export async function blobsWith(root: string, blobs: string[], texts: string[]): Promise<[string, Buffer][]> {
+/**
+ * The contents of those blobs that hold a text. Throws a Failure `invalid-input` where the clone does not have one, which
+ * a partial one may not.
+ */
+export async function blobsWith(root: string, blobs: string[], text: string): Promise<[string, Buffer][]> {
   const found: [string, Buffer][] = []
   const atOnce = 1000
   for (let from = 0; from < blobs.length; from += atOnce) {
@@ -142,18 +179,13 @@ export async function blobsWith(root: string, blobs: string[], texts: string[]):
     for (let at = 0; at < printed.length; ) {
       const end = printed.indexOf(10, at)
       const [name = '', , size] = printed.toString('latin1', at, end).split(' ')
-      const bytes = printed.subarray(end + 1, end + 1 + Number(size ?? 0))
-      if (texts.some(text => bytes.includes(text))) found.push([name, bytes])
-      at = end + 1 + (size === undefined ? 0 : Number(size) + 1)
+      if (size === undefined) throw tooShallow(`what was in ${name}, which it lacks`)
+      const bytes = printed.subarray(end + 1, end + 1 + Number(size))
+      if (bytes.includes(text)) found.push([name, bytes])
+      at = end + 1 + Number(size) + 1
     }
   }
   return found
-}
-
-/** The names of all files' bytes in a commit. */
-export async function blobsIn(root: string, commit: string): Promise<Set<string>> {
-  const entries = (await git(root, ['ls-tree', '-r', commit])).split('\n').filter(Boolean)
-  return new Set(entries.map(entry => entry.split(/[ \t]/)[2] ?? ''))
 }
 
 /** Git's names of a file's bytes: as they are, and with the line ends that git stores. */

@@ -113,6 +113,34 @@ export async function readTree(root: string, commit: string): Promise<Tree> {
   return whole
 }
 
+/**
+ * The names of those files' bytes that are in each commit, at any path, as far as they are wanted. A folder that many
+ * commits have is read once. Throws where an object is missing, or is not what its name says.
+ */
+export async function blobsOfCommits(
+  root: string,
+  names: string[],
+  isWanted: (blob: string) => boolean,
+): Promise<Map<string, Set<string>>> {
+  const commits = await readCommits(root, names)
+  const folders = new Map<string, { blobs: string[]; folders: string[] }>()
+  for (let missing = new Set([...commits.values()].map(({ tree }) => tree)); missing.size > 0; ) {
+    const below = new Set<string>()
+    for (const [name, { bytes }] of await readObjects(root, [...missing])) {
+      const entries = [...entriesOf(bytes, name.length / 2)]
+      const of = (mode: string) => entries.filter(entry => entry.mode.startsWith(mode)).map(({ object }) => object)
+      folders.set(name, { blobs: of('100').filter(isWanted), folders: of('40000') })
+      for (const folder of of('40000')) below.add(folder)
+    }
+    missing = new Set([...below].filter(name => !folders.has(name)))
+  }
+  const within = (name: string): string[] => {
+    const { blobs = [], folders: below = [] } = folders.get(name) ?? {}
+    return [...blobs, ...below.flatMap(within)]
+  }
+  return new Map([...commits].map(([name, { tree }]) => [name, new Set(within(tree))]))
+}
+
 /** The entries of a tree object: each is `MODE NAME<nul>` and the bytes of an object's name. */
 function* entriesOf(bytes: Buffer, length: number): Generator<{ mode: string; name: string; object: string }> {
   for (let at = 0; at < bytes.length; ) {

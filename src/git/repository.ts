@@ -14,6 +14,7 @@ const settings = [
   'safe.directory=*',
   'safe.bareRepository=explicit',
   'core.fsmonitor=false',
+  'core.commitGraph=false',
   'log.showSignature=false',
 ].flatMap(each => ['-c', each])
 

@@ -1,12 +1,12 @@
 import { dirname } from 'node:path'
 import { messageOf } from '../failure'
-import { addedFiles, blobsIn, blobsOf, blobsWith, rootOf } from '../git/history'
+import { blobsOf, rootOf } from '../git/history'
 import { followed } from '../git/links'
 import { below } from '../plan/heads'
 import { olderTold } from '../report/warnings'
+import { type Committed, type Lineage, lineageOf, type Past } from './lineage'
 import type { Scripts } from './load'
-import type { Planned } from './plan'
-import { importedWith } from './plan'
+import { importedWith, type Planned } from './plan'
 
 /**
  * Names the older scripts that are not what they were when the databases' heads were added: they will not run again, but
@@ -22,70 +22,79 @@ export async function nameEditedOlder(planned: Planned, scripts: Scripts): Promi
   const [first] = scripts.sources.all
   if (older.length === 0 || !first || !(await rootOf(dirname(followed(first.file).file)))) return
   try {
-    const same = await unchangedSince(scripts, heads)
+    const { pasts, unknown } = await pastsOf(scripts, heads)
     const isTold = new Set(planned.edited.map(({ id }) => id))
-    const edited = older.filter(({ id, file }) => !same.has(file) && !isTold.has(id))
+    const are = (past: Past) => older.filter(({ id, file }) => pasts.get(file) === past && !isTold.has(id))
     // A pull request often mends the script that it adds, in a commit of its own.
-    const mended = edited.filter(({ id }) => heads.includes(id))
-    const others = edited.filter(({ id }) => !heads.includes(id))
-    if (others.length > 0) log.warning(olderTold(others))
-    if (mended.length > 0) log.info(olderTold(mended))
+    const mended = are('edited').filter(({ id }) => heads.includes(id))
+    const edited = are('edited').filter(({ id }) => !heads.includes(id))
+    if (edited.length > 0) log.warning(olderTold('edited', edited))
+    if (are('later').length > 0) log.warning(olderTold('later', are('later')))
+    if (mended.length > 0) log.info(olderTold('edited', mended))
+    if (unknown.length > 0) {
+      const told = `no commit of the history adds the script of ${unknown.join(' and ')}.`
+      log.info(`Whether older scripts were edited is not known: ${told}`)
+    }
   } catch (error) {
     log.info(`Whether older scripts were edited is not known: ${messageOf(error)}`)
   }
 }
 
 /**
- * The files of the scripts that have the bytes which they had at every commit that adds the script of one of these
- * revisions, at any path: of those that stand above it, else of all. None where no commit adds one.
- * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ * The files of the scripts that are below one of these revisions and have the bytes that they had when the scripts of
+ * those above them were added. Throws a Failure `invalid-input` where the clone is too shallow to tell.
  */
-export async function unchangedSince({ project, sources }: Scripts, ids: string[]): Promise<Set<string>> {
-  const { scripts } = project
-  if (ids.length === 0) return new Set()
-  const lies = new Map<string, string | undefined>()
-  for (const { file } of sources.all) {
-    const folder = dirname(followed(file).file)
-    if (!lies.has(folder)) lies.set(folder, await rootOf(folder))
-  }
-  const above = new Map(ids.map(id => [id, below(scripts, [id])]))
-  const idOf = new Map([...scripts.values()].map(({ id, file }) => [file, id]))
-  const same = new Set<string>()
-  for (const root of new Set(lies.values())) {
-    if (root === undefined) continue
-    const trees = await treesAdding(root, ids, async found => {
-      return (await sources.reader.read(found)).map(({ values }) => values.revision)
-    })
-    for (const { file, bytes } of sources.all) {
-      if (lies.get(dirname(followed(file).file)) !== root) continue
-      const over = ids.filter(id => above.get(id)?.has(idOf.get(file) ?? ''))
-      const told = (over.length > 0 ? over : ids).map(id => trees.get(id) ?? [])
-      const blobs = blobsOf(bytes)
-      const isIn = (tree: Set<string>) => blobs.some(blob => tree.has(blob))
-      if (told.length > 0 && told.every(each => each.length > 0 && each.every(isIn))) same.add(file)
-    }
-  }
-  return same
+export async function unchangedSince(scripts: Scripts, ids: string[]): Promise<Set<string>> {
+  const { pasts } = await pastsOf(scripts, ids)
+  return new Set([...pasts].flatMap(([file, past]) => (past === 'same' ? [file] : [])))
 }
 
-type IdsOf = (sources: Buffer[]) => Promise<(string | undefined)[]>
+interface Pasts {
+  /** By the files of the scripts below these revisions, and of their own. */
+  pasts: Map<string, Past>
+  /** The revisions whose scripts no commit adds. */
+  unknown: string[]
+}
 
-/** What is in each commit that adds the script of a revision, by its id. */
-async function treesAdding(root: string, ids: string[], idsOf: IdsOf): Promise<Map<string, Set<string>[]>> {
-  const added = await addedFiles(root)
-  const candidates = await blobsWith(root, [...new Set(added.map(({ blob }) => blob))], ids)
-  const read = await idsOf(candidates.map(([, bytes]) => bytes))
-  const idOf = new Map(candidates.map(([blob], index) => [blob, read[index]]))
-  const trees = new Map<string, Promise<Set<string>>>()
-  const treeOf = (commit: string): Promise<Set<string>> => {
-    const known = trees.get(commit) ?? blobsIn(root, commit)
-    trees.set(commit, known)
-    return known
+async function pastsOf(scripts: Scripts, ids: string[]): Promise<Pasts> {
+  const revisions = ids.map(id => ({ id, below: below(scripts.project.scripts, [id]) }))
+  const pasts = new Map<string, Past>()
+  const unknown = new Set<string>()
+  for (const lineage of await lineagesOf(scripts)) {
+    const found = await lineage.pastsOf(revisions)
+    for (const [file, past] of found) pasts.set(file, past)
+    if (found.size > 0) for (const id of ids) if (lineage.addedBy(id).length === 0) unknown.add(id)
   }
-  const found = new Map<string, Set<string>[]>()
-  for (const id of ids) {
-    const commits = added.filter(({ blob }) => idOf.get(blob) === id).map(({ commit }) => commit)
-    found.set(id, await Promise.all([...new Set(commits)].map(treeOf)))
-  }
+  return { pasts, unknown: [...unknown] }
+}
+
+/** Scripts are read once, and so is where they come from. */
+const known = new WeakMap<Scripts, Promise<Lineage[]>>()
+
+/** Of each repository that scripts lie in. */
+function lineagesOf(scripts: Scripts): Promise<Lineage[]> {
+  const found = known.get(scripts) ?? readLineages(scripts)
+  known.set(scripts, found)
   return found
+}
+
+async function readLineages({ project, sources }: Scripts): Promise<Lineage[]> {
+  const idOf = new Map([...project.scripts.values()].map(({ id, file }) => [file, id]))
+  const roots = new Map<string, Promise<string | undefined>>()
+  const committed = new Map<string, Committed[]>()
+  for (const { file, bytes } of sources.all) {
+    const id = idOf.get(file)
+    const folder = dirname(followed(file).file)
+    const asked = roots.get(folder) ?? rootOf(folder)
+    roots.set(folder, asked)
+    const root = await asked
+    if (id === undefined || root === undefined) continue
+    const others = committed.get(root) ?? []
+    others.push({ id, file, blobs: blobsOf(bytes) })
+    committed.set(root, others)
+  }
+  const lineages: Lineage[] = []
+  // One after another: the reader answers one question at a time.
+  for (const [root, read] of committed) lineages.push(await lineageOf(root, read, sources.reader))
+  return lineages
 }

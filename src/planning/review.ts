@@ -65,7 +65,7 @@ async function missingOf(
 /** The files of the scripts below a revision that have the bytes which they had wherever it was added. */
 async function olderThan(known: Scripts, since: string): Promise<string[]> {
   const { scripts } = known.project
-  const [id, ...more] = [...scripts.keys()].filter(each => each === since || each.startsWith(since))
+  const [id, ...more] = scripts.has(since) ? [since] : [...scripts.keys()].filter(each => each.startsWith(since))
   if (id === undefined || more.length > 0) {
     throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`)
   }

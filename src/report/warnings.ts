@@ -34,11 +34,17 @@ const changedScripts =
 export const editedTold = (edited: Edited[]): string =>
   [changedScripts, ...listed(edited.map(({ id, path, isGone }) => `${id} is ${became(isGone)} (${path})`))].join('\n')
 
-/** What is said of older scripts that are imported with the batch and are not what they were. */
-export const olderTold = (edited: { id: string; path: string }[]): string =>
+const older = {
+  edited: 'Scripts that have run are not what they were at every commit that added the script of the database’s head.',
+  later:
+    'Scripts below the database’s head were not there when its script was added: they came later, or are not committed.',
+}
+
+/** What is said of older scripts that are imported with the batch and are not what they were, or were not there. */
+export const olderTold = (what: keyof typeof older, scripts: { id: string; path: string }[]): string =>
   [
-    'Scripts that have run are not what they were at every commit that added the script of the database’s head. They do not run again, but they are imported with the others:',
-    ...listed(edited.map(({ id, path }) => `${id} (${path})`)),
+    `${older[what]} They do not run again, but they are imported with the others:`,
+    ...listed(scripts.map(({ id, path }) => `${id} (${path})`)),
   ].join('\n')
 
 /** What is said of scripts of the base, in Markdown. */

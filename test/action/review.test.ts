@@ -218,13 +218,32 @@ test('every revision of the batch needs it: one that came without is named', asy
 })
 
 test('scripts older than the adoption of the rule are exempt, and no others', async () => {
-  merge('squash', ['b2', 'c3'])
+  const all = writeProject({ scripts: written(['a1', 'b2', 'c3', 'c33']) })
+  merge('squash', ['b2', 'c3', 'c33'], all)
   github.files.set(7, github.files.get(7)!.slice(1))
   await expectRefused(await apply('true'), 'Revision b2')
   await expectRefused(await apply('since:b2'), 'Revision b2')
   const unknown = await apply('since:zz')
   expect(unknown.outputs).toMatchObject({ outcome: 'refused', 'failure-reason': 'invalid-input' })
-  expect((await apply('since:c3')).outputs).toMatchObject({ outcome: 'applied', 'new-head': 'c3' })
+  expect((await apply('since:c3')).outputs).toMatchObject({ outcome: 'applied', 'new-head': 'c33' })
+})
+
+test('a merge that puts an approved version back behind its successor brings it anew', async () => {
+  merge('squash')
+  git('branch', 'old')
+  edit(path('b2'))
+  git('commit', '-q', '-a', '-m', 'mended')
+  git('checkout', '-q', 'old')
+  git('commit', '-q', '--allow-empty', '-m', 'something else')
+  git('checkout', '-q', 'main')
+  git('merge', '-q', '--no-ff', '--no-commit', '-s', 'ours', 'old')
+  git('checkout', '-q', 'old', '--', path('b2'))
+  git('commit', '-q', '-m', 'merged')
+  await expectRefused(await apply(), `it was last changed by commit ${git('rev-parse', 'HEAD').slice(0, 12)}`)
+  // Whoever brings such a merge by a pull request that was approved is as good as anybody.
+  const [pull] = [...github.pulls.values()].flat()
+  github.pulls.set(git('rev-parse', 'HEAD'), [pull!])
+  expect((await apply()).outputs).toMatchObject({ outcome: 'applied', 'new-head': 'b2' })
 })
 
 test('nothing to do needs no review; a preview does not ask for one', async () => {

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { createDatabase, start } from '../support/action.mts'
@@ -75,4 +75,44 @@ test('scripts may have no source', async () => {
     rmSync(file)
   }
   await expectApplied(folder)
+})
+
+test('env.py may read what scripts have at their top, before any of them runs', async () => {
+  const env = (stock: string) =>
+    stock.replace(
+      'config = context.config\n',
+      `config = context.config
+for each in context.script.walk_revisions():
+    assert each.module.tags == ("fast", {each.revision: 1}), each.module.tags
+    assert [tag for tag in each.module.other] == ["b", "c"]
+    assert callable(each.module.checks) and callable(each.module.upgrade)
+    assert getattr(each.module, "nothing", 7) == 7
+    COMPUTED
+`,
+    )
+  const folder = writeProject({ scripts, env: stock => env(stock).replace('COMPUTED', 'pass') })
+  const mark = join(folder, 'ran')
+  const more = (id: string) => `import pathlib
+pathlib.Path(${JSON.stringify(mark)}).touch()
+tags: tuple = ("fast", {"${id}": 1})
+other = ["a"]
+first, other = "x", ["b", "c"]
+computed = pathlib.Path("c")
+
+def checks():
+    return pathlib
+`
+  for (const id of ['a1', 'b2'])
+    change(join(folder, `migrations/versions/${id}.py`), text =>
+      text.replace('import sqlalchemy', `${more(id)}\nimport sqlalchemy`),
+    )
+  await expectApplied(folder)
+  rmSync(mark)
+  change(join(folder, 'migrations/env.py'), text => text.replace('    pass\n', '    each.module.computed\n'))
+  const refused = await start(folder, await createDatabase(), { mode: 'apply', comment: 'false' })
+  expect(refused.outputs, refused.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'render-failed' })
+  expect(refused.log).toContain(
+    'migrations/versions/b2.py: this script has not run at this point, and of what it has only that is known which is written out at its top: computed',
+  )
+  expect(existsSync(mark)).toBe(false)
 })

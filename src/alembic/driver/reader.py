@@ -1,6 +1,8 @@
-"""Reads what scripts say of themselves, without running them: python -I -S, so that nothing of the project is imported.
+"""Reads what scripts say of themselves, without running them.
 
-Each line of stdin has sources, and is answered by a line behind the nonce that is the only argument.
+As a program it is run by python -I -S, so that nothing of the project is imported: each line of stdin has sources, and is
+answered by a line behind the nonce that is the only argument. The driver reads in the same way what env.py asks of a
+script that may not run yet.
 """
 
 import ast
@@ -14,21 +16,34 @@ names = ("revision", "down_revision", "branch_labels", "depends_on")
 
 def read(source):
     """The literal values of these names, the script's docstring, and which of them only running it would tell."""
-    values, computed, doc = {}, set(), ""
+    doc = ""
     try:
         module = ast.parse(source)
         doc = ast.get_docstring(module, clean=False) or ""
-        for statement in module.body:
-            literals = literals_of(statement)
-            computed = (computed | bound_in(statement)) - set(literals)
-            values.update(literals)
+        values, computed, _ = bindings_of(module, is_allowed)
     except Exception:
         return {"values": {}, "computed": list(names), "doc": doc}
     absent = {name for name in ("revision", "down_revision") if name not in values}
-    return {"values": values, "computed": sorted(computed | absent), "doc": doc}
+    return {"values": values, "computed": sorted(computed & set(names) | absent), "doc": doc}
 
 
-def literals_of(statement):
+def bindings_of(module, is_wanted=None):
+    """What a module binds: literal values by their names, the names that are bound to anything else, and those of functions.
+
+    `is_wanted` tells of a name, and then of its value, whether it counts.
+    """
+    values, others, functions = {}, set(), set()
+    for statement in module.body:
+        literals = literals_of(statement, is_wanted or (lambda *_: True))
+        bound = bound_in(statement)
+        others, functions = (others | bound) - set(literals), functions - bound
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            functions.add(statement.name)
+        values.update(literals)
+    return values, others, functions
+
+
+def literals_of(statement, is_wanted):
     """What a statement assigns for certain."""
     if isinstance(statement, ast.AnnAssign):
         pairs = [(statement.target, statement.value)]
@@ -38,12 +53,12 @@ def literals_of(statement):
         pairs = []
     found = {}
     for target, value in pairs:
-        if isinstance(target, ast.Name) and target.id in names and value is not None:
+        if isinstance(target, ast.Name) and value is not None and is_wanted(target.id):
             try:
                 literal = ast.literal_eval(value)
-            except ValueError:
+            except Exception:
                 continue
-            if is_allowed(target.id, literal):
+            if is_wanted(target.id, literal):
                 found[target.id] = literal
     return found
 
@@ -55,7 +70,9 @@ def unpacked(target, value):
     return [(target, value)]
 
 
-def is_allowed(name, value):
+def is_allowed(name, value=""):
+    if name not in names:
+        return False
     if isinstance(value, str):
         return True
     several = isinstance(value, (tuple, list)) and all(isinstance(each, str) for each in value)
@@ -63,7 +80,7 @@ def is_allowed(name, value):
 
 
 def bound_in(node):
-    """Which of the names a statement binds in the module, in whatever way; what is local to a function is not."""
+    """The names that a statement binds in the module, in whatever way; what is local to a function is not."""
     bound = set()
     if isinstance(node, ast.AnnAssign) and node.value is None:
         return bound
@@ -73,7 +90,7 @@ def bound_in(node):
         bound.add(node.asname or node.name.split(".")[0])
     elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
         inner = {name for each in ast.walk(node) if isinstance(each, ast.Global) for name in each.names}
-        return (inner | {getattr(node, "name", "")}) & set(names)
+        return inner | {getattr(node, "name", "")}
     elif isinstance(node, ast.comprehension):
         return bound_in(node.iter)
     elif isinstance(getattr(node, "name", None), str):
@@ -81,10 +98,11 @@ def bound_in(node):
         bound.add(node.name)
     for child in ast.iter_child_nodes(node):
         bound |= bound_in(child)
-    return bound & set(names)
+    return bound
 
 
-for line in sys.stdin:
-    found = [read(base64.b64decode(source)) for source in json.loads(line)]
-    sys.stdout.write("\n" + sys.argv[1] + json.dumps(found) + "\n")
-    sys.stdout.flush()
+if __name__ == "__main__":
+    for line in sys.stdin:
+        found = [read(base64.b64decode(source)) for source in json.loads(line)]
+        sys.stdout.write("\n" + sys.argv[1] + json.dumps(found) + "\n")
+        sys.stdout.flush()
