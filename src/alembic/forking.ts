@@ -1,0 +1,156 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { resolve } from 'node:path'
+import { PassThrough } from 'node:stream'
+import { Failure, messageOf } from '../failure'
+import { readAnswer } from './answer'
+import { endedEarly, failureFrom } from './failures'
+import {
+  type Child,
+  end,
+  goneOf,
+  greeting,
+  type InterpreterOptions,
+  lastWords,
+  newNonce,
+  type RunningPython,
+  spawnPython,
+} from './interpreter'
+import { readLines, textsOf } from './lines'
+import { shownPath } from './shown-path'
+
+/** How long an interpreter may take to end what it has forked, in milliseconds. */
+const patience = 1_000
+
+/** A run that is forked, until its connections have come. */
+interface Fork {
+  token: string
+  requests: PassThrough
+  answers: PassThrough
+  prints: PassThrough
+  sockets: Socket[]
+  leave: (why: Failure) => void
+}
+
+/** An interpreter that has imported what the commands themselves import, and is forked for each run. */
+export class ForkingPython {
+  readonly #child: Child
+  readonly #nonce = newNonce()
+  readonly #server: Server = createServer(socket => this.#connected(socket))
+  readonly #listening: Promise<number>
+  readonly #forks: Fork[] = []
+  /** Why there will be no further fork. */
+  #gone: Failure | undefined
+
+  /** `print` gets what the interpreter and the wrapper command print themselves. */
+  constructor(
+    private readonly options: InterpreterOptions,
+    private readonly print: (text: string) => void,
+  ) {
+    this.#child = spawnPython(options)
+    this.#child.stdin.write(greeting(options, this.#nonce, { forks: { with_flask: options.withFlask } }))
+    this.#listening = new Promise((resolve, reject) => {
+      this.#server.on('error', reject)
+      this.#server.listen(0, '127.0.0.1', () => {
+        const address = this.#server.address()
+        resolve(typeof address === 'object' && address ? address.port : 0)
+      })
+    })
+    void goneOf(this.#child, options).then(why => this.#leave(why))
+    const show = (text: string) => text !== '' && this.print(text)
+    readLines(
+      this.#child.stderr,
+      () => 0,
+      line => textsOf(line).forEach(show),
+    )
+    readLines(
+      this.#child.stdout,
+      () => 0,
+      line => {
+        const text = line.bytes.toString('utf8')
+        if (text.startsWith(this.#nonce)) this.#hear(text.slice(this.#nonce.length))
+        else textsOf(line).forEach(show)
+      },
+    )
+  }
+
+  /** Another run, as fresh as the first one. */
+  fork(): RunningPython {
+    const [nonce, token, run] = [newNonce(), newNonce(), this.#forks.length]
+    const [requests, answers, prints] = [new PassThrough(), new PassThrough(), new PassThrough()]
+    const gone = new Promise<Failure>(leave => {
+      this.#forks.push({ token, requests, answers, prints, sockets: [], leave })
+      if (this.#gone) leave(this.#gone)
+    })
+    this.#listening.then(
+      port => this.#ask({ fork: { run, port, token, nonce } }),
+      error => this.#leave(new Failure('render-failed', `No port could be opened for Python: ${messageOf(error)}.`)),
+    )
+    return { nonce, requests, answers, prints: [prints], gone, kill: () => this.#kill(run) }
+  }
+
+  /** Ends the interpreter and all that was forked from it. */
+  async end(): Promise<void> {
+    for (const run of this.#forks.keys()) this.#kill(run)
+    this.#server.close()
+    // It ends when it has read everything.
+    this.#child.stdin.end()
+    const { exitCode, signalCode, pid } = this.#child
+    if (pid !== undefined && exitCode === null && signalCode === null) {
+      const ended = new Promise(resolve => this.#child.once('exit', resolve))
+      await Promise.race([ended, new Promise(resolve => setTimeout(resolve, patience).unref())])
+    }
+    end(this.#child)
+  }
+
+  #kill(run: number): void {
+    this.#ask({ kill: run })
+    for (const socket of this.#forks[run]?.sockets ?? []) socket.destroy()
+  }
+
+  #ask(request: object): void {
+    if (this.#child.stdin.writable) this.#child.stdin.write(`${JSON.stringify(request)}\n`)
+  }
+
+  /** A fork says first whose it is, and what it is for. */
+  #connected(socket: Socket): void {
+    let start = Buffer.alloc(0)
+    const hear = (chunk: Buffer) => {
+      start = Buffer.concat([start, chunk])
+      if (!start.includes(10) && start.length < 100) return
+      socket.off('data', hear)
+      this.#take(socket, start)
+    }
+    socket.setNoDelay()
+    socket.on('error', () => {})
+    socket.on('data', hear)
+  }
+
+  #take(socket: Socket, start: Buffer): void {
+    const [, token, purpose] = /^(\w+) (answers|prints)\n/.exec(start.toString('latin1', 0, 100)) ?? []
+    const fork = this.#forks.find(each => each.token === token)
+    if (!fork) return void socket.destroy()
+    fork.sockets.push(socket)
+    socket.pause()
+    socket.unshift(start.subarray(start.indexOf(10) + 1))
+    socket.pipe(purpose === 'prints' ? fork.prints : fork.answers)
+    if (purpose === 'answers') fork.requests.pipe(socket)
+  }
+
+  #hear(json: string): void {
+    const { ended, failed } = readAnswer(json) ?? {}
+    const failure = failed && failureFrom(failed, undefined, path => this.#shown(path))
+    if (failure instanceof Failure) this.#leave(failure)
+    if (!ended) return
+    const why = endedEarly(this.options.python, ended.code, ended.signal)
+    setTimeout(() => this.#forks[ended.run]?.leave(why), lastWords)
+  }
+
+  #leave(why: Failure): void {
+    this.#gone ??= why
+    for (const { leave } of this.#forks) leave(this.#gone)
+  }
+
+  #shown(path: string): string {
+    return shownPath(resolve(this.options.workingDirectory, path))
+  }
+}
