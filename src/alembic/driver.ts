@@ -127,6 +127,7 @@ const modules = [
   'channel',
   'trusted',
   'asked',
+  'clock',
   'connections',
   'scripts',
   'graph',

@@ -5,6 +5,7 @@ import json
 import sys
 
 from atomic_upgrade.asked import Options, Unreadable, asked, offline, unconnected, watch, watch_dialect
+from atomic_upgrade.clock import clock
 from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, NotRenderable, line_in, one_line
 from atomic_upgrade.forbidden import look_into
@@ -53,7 +54,7 @@ class Renderer:
 
         watch(context, offline, "as_sql")
         watch(context.impl, offline, "as_sql")
-        context.opts = Options(context.opts)
+        context.opts = context.environment_context.context_opts = Options(context.opts)
         heads = context.get_current_heads
 
         def is_offline_mode():
@@ -159,7 +160,8 @@ class Renderer:
             asked.begins(path)
             before, held, failed = len(revision["statements"]), Renderer.held, None
             try:
-                migrate(**kwargs)
+                with clock.of_scripts():
+                    migrate(**kwargs)
             except BaseException as error:
                 if isinstance(error, (KeyboardInterrupt, Failed)):
                     raise
