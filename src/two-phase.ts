@@ -6,6 +6,7 @@ import { isServerError } from './postgres/connection'
 import { keepAsking } from './postgres/patience'
 import { type Decision, finish, finishing, gidOf, isBusy, isPrepared, preparedSlots } from './postgres/prepared'
 import { statusOf } from './postgres/settle'
+import { noTransactionTimeout } from './postgres/transaction'
 import { allOf, type Step } from './step'
 import type { Target } from './target'
 
@@ -237,6 +238,7 @@ export async function underCommitLock(first: Target, action: () => Promise<boole
     // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
     await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
     await client.query('SET LOCAL idle_in_transaction_session_timeout = 0')
+    await client.query(noTransactionTimeout)
     return (await tryLock(client, lockKeys.commit)) && (await action())
   })
 }

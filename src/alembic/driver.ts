@@ -176,6 +176,8 @@ export class Driver {
   /** Bytes since the last request. */
   #answered = 0
   #wake: (() => void) | undefined
+  /** The script that is at work. */
+  #at: { file: string; id?: string } | undefined
   /** Why no further answer will come. */
   #gone: Failure | undefined
   #killed = false
@@ -196,7 +198,7 @@ export class Driver {
     })
     this.#child.on('error', error => this.#leave(cannotStart(options, error)))
     this.#child.on('exit', (code, signal) => {
-      const leave = () => this.#leave(endedEarly(options, code, signal))
+      const leave = () => this.#leave(endedEarly(options, this.#at, code, signal))
       // The last words of one that ended by itself may still be in the pipe.
       if (this.#killed) leave()
       else setTimeout(leave, 100)
@@ -327,6 +329,8 @@ export class Driver {
           const { connection, thread, task, place } = speaker
           listener.speaker(connection, { thread, task, place: place && { ...place, file: this.#file(place.file) } })
         } else if (revision && left.get(revision.bind)?.shift() === revision.id) {
+          const script = this.#project?.scripts.get(revision.id)
+          this.#at = script && { file: script.path, id: script.id }
           listener.revision(revision.bind, revision.id)
         } else throw this.#unexpected()
         this.#send({ go: true })
@@ -369,7 +373,8 @@ export class Driver {
     this.#answered += size
     const isTooLong = size > bytes.length || this.#answered > mostInAll
     const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.#nonce.length))
-    if (answer) this.#answers.push(answer)
+    if (answer?.at !== undefined) this.#at = answer.at === null ? undefined : this.#scriptAt(answer.at)
+    else if (answer) this.#answers.push(answer)
     else this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers')
     this.#wake?.()
   }
@@ -421,11 +426,25 @@ export class Driver {
     if (kind === 'script') return new ScriptError(message, bind, revision, place, database === true)
     if (!kinds.has(kind)) return this.#unexpected()
     const quotes = quoted ? [{ of: 'python', text: quoted } as const] : []
-    return new Failure(kind as FailureReason, message, { ...(place && { place }), quotes, ...adviceFor(kind) })
+    const at = kind === 'render-failed' ? this.#at : undefined
+    const told = at ? `${nameOf(at)} does not import: ${message}` : message
+    return new Failure(kind as FailureReason, told, {
+      ...(at && { place: { file: at.file, line: null } }),
+      ...(at?.id !== undefined && { revision: at.id }),
+      ...(place && { place }),
+      quotes,
+      ...adviceFor(kind),
+    })
   }
 
   #unexpected(): Failure {
     return this.#distrust('was not asked for')
+  }
+
+  #scriptAt(path: string): { file: string; id?: string } {
+    const file = this.#file(path)
+    const script = [...(this.#project?.scripts.values() ?? [])].find(each => each.file === path || each.path === file)
+    return { file, ...(script && { id: script.id }) }
   }
 
   #file(path: string): string {
@@ -507,9 +526,21 @@ function cannotStart({ python, workingDirectory }: DriverOptions, error: Error):
   })
 }
 
-function endedEarly({ python }: DriverOptions, code: number | null, signal: string | null): Failure {
+/** A script, as a sentence begins with it. */
+const nameOf = ({ file, id }: { file: string; id?: string }): string =>
+  id === undefined ? `The script ${file}` : `Revision ${id} (${file})`
+
+function endedEarly(
+  { python }: DriverOptions,
+  at: { file: string; id?: string } | undefined,
+  code: number | null,
+  signal: string | null,
+): Failure {
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`
-  return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.`, {
+  const where = at ? ` ${nameOf(at)} was at work.` : ''
+  return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.${where}`, {
+    ...(at && { place: { file: at.file, line: null } }),
+    ...(at?.id !== undefined && { revision: at.id }),
     advice: 'What it printed is in the log above.',
   })
 }

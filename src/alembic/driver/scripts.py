@@ -40,8 +40,10 @@ class Known:
             return module
         kind = SourceFileLoader if self.path.endswith(".py") else SourcelessFileLoader
         module = module_from_spec(spec_from_file_location(name, self.path, loader=kind(name, self.path)))
+        channel.at(self.path)
         with clock.of_scripts():
             exec(self.compiled(), module.__dict__)
+        channel.at(None)
         if not hasattr(module, "down_revision"):
             return module
         found = {name: getattr(module, name) for name in names if hasattr(module, name)}
