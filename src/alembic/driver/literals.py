@@ -35,7 +35,7 @@ def with_literals(dialect):
                     literal = super().render_literal_value(value, type_)
                 except Exception:
                     # SQLAlchemy's words name the value, and a cause that nobody sees.
-                    raise asked.refuse(no_literal(value, type_))
+                    raise no_literal(value, type_)
             return self.typed(literal, type_) if self.is_typed else literal
 
         def typed(self, literal, type_):
@@ -54,8 +54,8 @@ def no_literal(value, type_):
 
     kind = type(value).__name__
     if isinstance(type_, types.NullType):
-        return "it writes a value of Python’s type %s to what has no type, which would tell how it is written: give it one" % kind
-    return "it writes a value of Python’s type %s as %s, and there is no literal for that" % (kind, type(type_).__name__)
+        return asked.refuse("it writes a value of Python’s type %s to what has no type, which would tell how it is written: give it one" % kind)
+    return asked.refuse("it writes a value of Python’s type %s as %s, and there is no literal for that" % (kind, type(type_).__name__))
 
 
 def literal_of(value, type_, dialect):
