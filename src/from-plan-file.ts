@@ -4,10 +4,11 @@ import { shownPath } from './alembic/driver'
 import { Failure, messageOf } from './failure'
 import { settleLeftovers } from './leftovers'
 import { digestOf } from './plan/digest'
+import { NewEnumValues } from './plan/new-enum-values'
 import { type Plan, sameHeads } from './plan/plan'
 import { type PlannedDatabase, readPlanFile, writePlanFile } from './plan/plan-file'
 import { nameHeads } from './plan/result'
-import { NewEnumValues, obstaclesOf } from './plan/transactional'
+import { obstaclesOf } from './plan/transactional'
 import { placeOf, planOf, unfitOf } from './plan/unfit'
 import { readHeads } from './postgres/heads'
 import { reasonWithout } from './report/discretion'
@@ -68,10 +69,10 @@ export async function writePlan(step: Step): Promise<void> {
  * and later, those of a type that it makes itself (measured). A server that is not known counts as such, since an apply
  * of the file asks again.
  */
-export async function newEnumValues({ state, client }: Target): Promise<NewEnumValues> {
-  if (obstaclesOf(state.plan!).length === 0 || !client) return new NewEnumValues(true)
+export async function newEnumValues({ state, client, enums }: Target): Promise<NewEnumValues> {
+  if (obstaclesOf(state.plan!).length === 0 || !client) return new NewEnumValues('made', enums)
   const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version_num') AS version")
-  return new NewEnumValues(Number(rows[0]?.version) >= 170_000)
+  return new NewEnumValues(Number(rows[0]?.version) >= 170_000 ? 'made' : 'committed', enums)
 }
 
 async function plannedDatabase(target: Target): Promise<PlannedDatabase> {

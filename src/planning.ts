@@ -9,16 +9,19 @@ import { abridged } from './plan/abridged'
 import { destructionsOf } from './plan/destructive'
 import { digestedOf } from './plan/digest'
 import { headsOf } from './plan/heads'
+import { NewEnumValues } from './plan/new-enum-values'
 import { isRendered, type Plan } from './plan/plan'
 import { beforeItRuns, type DatabaseState, nameHeads, revisionsOf } from './plan/result'
 import { segmentsOf } from './plan/segments'
 import { separate } from './plan/separate'
 import { ownStatements, sqlComment, sqlScript } from './plan/sql'
-import { obstaclesOf } from './plan/transactional'
+import { extendedTypes, obstaclesOf } from './plan/transactional'
+import { readEnums } from './postgres/enums'
 import { type Heads, readHeads } from './postgres/heads'
 import { isDivided, segmentLines } from './report/segments'
 import { count } from './report/words'
 import { allOf, type Step } from './step'
+import type { Target } from './target'
 
 /**
  * Resolves the batch of each database from its prior heads to the target, of scripts that are read and not run, or takes
@@ -47,8 +50,11 @@ export async function renderBatch(step: Step): Promise<void> {
   for (const target of step.targets) {
     const { state } = target
     const plan = state.plan!
-    state.obstacles = obstaclesOf(plan, inputs.planFile ? await newEnumValues(target) : undefined)
-    if (inputs.segments && !inputs.planFile) divide(step, plan, state)
+    const extended = extendedTypes(plan)
+    if (target.client && extended.length > 0) target.enums = await readEnums(target.client, extended)
+    const values = inputs.planFile ? await newEnumValues(target) : new NewEnumValues('committed', target.enums)
+    state.obstacles = obstaclesOf(plan, values)
+    if (inputs.segments && !inputs.planFile) divide(step, plan, target)
     state.destructions = destructionsOf(plan)
     describeSql(step, plan, state)
   }
@@ -99,8 +105,8 @@ async function headsWithoutDatabase({ inputs, surroundings, reader }: Step, proj
   return { heads, tableExists: heads.length > 0 }
 }
 
-function divide({ inputs }: Step, plan: Plan, state: DatabaseState): void {
-  state.division = segmentsOf(plan)
+function divide({ inputs }: Step, plan: Plan, { state, enums }: Target): void {
+  state.division = segmentsOf(plan, enums)
   // A rehearsal rolls back, which only one transaction can be.
   if (inputs.mode === 'rehearse') return
   state.obstacles = state.division.obstacles

@@ -41,7 +41,7 @@ export class SegmentedRun implements Segmenting {
     private readonly target: Target,
     readonly checkLock: CheckLock,
   ) {
-    this.#division = segmentsOf(target.rest)
+    this.#division = segmentsOf(target.rest, target.enums)
     this.#planned = [...this.#division.segments]
     // What a try before this one has committed.
     this.#ran = target.state.segments!.filter(({ outcome }) => outcome === 'applied')

@@ -1,5 +1,6 @@
 import type { Client } from 'pg'
 import { Failure } from './failure'
+import type { KnownEnum } from './plan/new-enum-values'
 import type { Plan } from './plan/plan'
 import type { DatabaseState } from './plan/result'
 import { lockHolder, lockOf } from './postgres/advisory-locks'
@@ -22,6 +23,8 @@ export class Target {
   transaction!: Transaction
   /** Whether that table is there, as far as the plan goes. */
   versionTableExists = false
+  /** The enums of the database that the batch adds values to. */
+  enums: ReadonlyMap<string, KnownEnum> = new Map()
   #identity: NamedIdentity | undefined
   /** Whether a COMMIT was sent. */
   committing = false
