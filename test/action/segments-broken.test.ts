@@ -90,7 +90,7 @@ describe('Another session is in the way', () => {
     const more = {
       c3: 'pass',
       d4: `op.execute("ALTER TYPE kind ADD VALUE 'new'")`,
-      e5: `op.execute("UPDATE t SET name = 'new' WHERE id = 1")`,
+      e5: `op.execute("UPDATE t SET name = 'new'::kind::text WHERE id = 1")`,
     }
     await query(url, "CREATE TYPE kind AS ENUM ('old')")
     const step = start(project(more), url, { ...inputs, revision, 'lock-timeout': '1s' })
