@@ -5,7 +5,7 @@ import { parse } from 'yaml'
 import { asFailure, Failure } from './failure'
 import type { Direction } from './plan/plan'
 import type { Mode } from './plan/result'
-import { type Database, readDatabaseUrls } from './postgres/url'
+import { type Database, readDatabaseUrls, whyEmpty } from './postgres/url'
 
 /** The step's inputs, checked. */
 export interface Inputs {
@@ -92,7 +92,7 @@ export function readInputs(environment: NodeJS.ProcessEnv): Inputs {
     } catch (error) {
       mistakes.push(asFailure(error))
     }
-  } else if (mode !== 'preview') mistake(`database-url is missing; mode: ${mode} needs it.`)
+  } else if (mode !== 'preview') mistake(`database-url is missing; mode: ${mode} needs it.`, whyEmpty)
 
   const python = parseArgsStringToArgv(input('python'))
   if (!python[0]) mistake('python names no command.')

@@ -25,6 +25,8 @@ export interface Answer {
   statement?: RenderedStatement
   resolved?: Record<string, { prior: string[]; new: string[]; revisions: { id: string; heads: string[] }[] }>
   planned?: Record<string, RenderedBatch>
+  /** Comes at any time: the path of the script that is about to be imported or rendered; null when that has ended. */
+  at?: string | null
   revision?: { bind: string; id: string }
   /** The number of the connection that Alembic runs the scripts on. */
   own?: number
@@ -141,6 +143,7 @@ const isAnswer = fields({
     ),
     undefined,
   ),
+  at: or(text, undefined, null),
   revision: or(fields({ bind: text, id: text }), undefined),
   own: or(number, undefined),
   speaker: or(

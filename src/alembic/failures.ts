@@ -18,31 +18,39 @@ export class ScriptError extends Error {
   }
 }
 
-/** Makes paths of Python's such that people can read them. */
-type Shown = (path: string) => string
+/** A script that is at work; the id of what is not known yet is missing. */
+export interface AtWork {
+  file: string
+  id?: string
+}
 
-/**
- * What the driver says of a failure, as it is thrown; undefined where it is nothing that the driver says. `project` is
- * there once it is loaded.
- */
-export function failureFrom(
-  failed: NonNullable<Answer['failed']>,
-  project: Project | undefined,
-  shown: Shown,
-): Error | undefined {
+/** What is known as a failure is told. */
+export interface Telling {
+  /** Once it is loaded. */
+  project: Project | undefined
+  at: AtWork | undefined
+  /** A path of Python's for people. */
+  shown(path: string): string
+}
+
+/** What the driver says of a failure, as it is thrown; undefined where it is nothing that the driver says. */
+export function failureFrom(failed: NonNullable<Answer['failed']>, telling: Telling): Error | undefined {
+  const { project } = telling
   const { kind, message, quoted, bind = null, revision = null, database } = failed
   if (kind === 'multiple-heads' && project) return severalHeads(message, project)
-  const place = placeOf(failed, project, shown)
+  const place = placeOf(failed, telling)
   if (kind === 'script') return new ScriptError(message, bind, revision, place, database === true)
   if (!kinds.has(kind)) return undefined
   const quotes = quoted ? [{ of: 'python', text: quoted } as const] : []
-  return new Failure(kind as FailureReason, message, { ...(place && { place }), quotes, ...adviceFor(kind) })
+  const at = kind === 'render-failed' ? telling.at : undefined
+  const told = at ? `${nameOf(at)} does not import: ${message}` : message
+  const details = { ...(at && detailsOf(at)), ...(place && { place }), quotes, ...adviceFor(kind) }
+  return new Failure(kind as FailureReason, told, details)
 }
 
 function placeOf(
   { frames = [], revision = null, line = null, path }: NonNullable<Answer['failed']>,
-  project: Project | undefined,
-  shown: Shown,
+  { project, shown }: Telling,
 ): Place | undefined {
   const script = revision === null ? undefined : project?.scripts.get(revision)
   if (script && line !== null) return { file: script.path, line }
@@ -107,10 +115,25 @@ export function cannotStart(python: string[], workingDirectory: string, error: E
   })
 }
 
+/** A script, as a sentence begins with it. */
+const nameOf = ({ file, id }: AtWork): string => (id === undefined ? `The script ${file}` : `Revision ${id} (${file})`)
+
+const detailsOf = ({ file, id }: AtWork) => ({
+  place: { file, line: null },
+  ...(id !== undefined && { revision: id }),
+})
+
 /** Python has ended before it should. */
-export function endedEarly(python: string[], code: number | null, signal: string | null): Failure {
+export function endedEarly(
+  python: string[],
+  code: number | null,
+  signal: string | null,
+  at: AtWork | undefined,
+): Failure {
+  const where = at ? ` ${nameOf(at)} was at work.` : ''
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`
-  return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.`, {
+  return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.${where}`, {
+    ...(at && detailsOf(at)),
     advice: 'What it printed is in the log above.',
   })
 }

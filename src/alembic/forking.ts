@@ -14,6 +14,7 @@ import {
   newNonce,
   type RunningPython,
   spawnPython,
+  type WhyGone,
 } from './interpreter'
 import { readLines, textsOf } from './lines'
 import { shownPath } from './shown-path'
@@ -28,7 +29,7 @@ interface Fork {
   answers: PassThrough
   prints: PassThrough
   sockets: Socket[]
-  leave: (why: Failure) => void
+  leave: (why: WhyGone) => void
 }
 
 /** An interpreter that has imported what the commands themselves import, and is forked for each run. */
@@ -39,7 +40,7 @@ export class ForkingPython {
   readonly #listening: Promise<number>
   readonly #forks: Fork[] = []
   /** Why there will be no further fork. */
-  #gone: Failure | undefined
+  #gone: WhyGone | undefined
 
   /** `print` gets what the interpreter and the wrapper command print themselves. */
   constructor(
@@ -77,13 +78,16 @@ export class ForkingPython {
   fork(): RunningPython {
     const [nonce, token, run] = [newNonce(), newNonce(), this.#forks.length]
     const [requests, answers, prints] = [new PassThrough(), new PassThrough(), new PassThrough()]
-    const gone = new Promise<Failure>(leave => {
+    const gone = new Promise<WhyGone>(leave => {
       this.#forks.push({ token, requests, answers, prints, sockets: [], leave })
       if (this.#gone) leave(this.#gone)
     })
     this.#listening.then(
       port => this.#ask({ fork: { run, port, token, nonce } }),
-      error => this.#leave(new Failure('render-failed', `No port could be opened for Python: ${messageOf(error)}.`)),
+      error => {
+        const told = `No port could be opened for Python: ${messageOf(error)}.`
+        this.#leave(() => new Failure('render-failed', told))
+      },
     )
     return { nonce, requests, answers, prints: [prints], gone, kill: () => this.#kill(run) }
   }
@@ -138,14 +142,15 @@ export class ForkingPython {
 
   #hear(json: string): void {
     const { ended, failed } = readAnswer(json) ?? {}
-    const failure = failed && failureFrom(failed, undefined, path => this.#shown(path))
-    if (failure instanceof Failure) this.#leave(failure)
+    const telling = { project: undefined, at: undefined, shown: (path: string) => this.#shown(path) }
+    const failure = failed && failureFrom(failed, telling)
+    if (failure instanceof Failure) this.#leave(() => failure)
     if (!ended) return
-    const why = endedEarly(this.options.python, ended.code, ended.signal)
-    setTimeout(() => this.#forks[ended.run]?.leave(why), lastWords)
+    const { run, code, signal } = ended
+    setTimeout(() => this.#forks[run]?.leave(at => endedEarly(this.options.python, code, signal, at)), lastWords)
   }
 
-  #leave(why: Failure): void {
+  #leave(why: WhyGone): void {
     this.#gone ??= why
     for (const { leave } of this.#forks) leave(this.#gone)
   }

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import type { Failure } from '../failure'
-import { cannotStart, endedEarly } from './failures'
+import { type AtWork, cannotStart, endedEarly } from './failures'
 
 /** How to start the user's Python. */
 export interface InterpreterOptions {
@@ -19,6 +19,9 @@ export interface InterpreterOptions {
   trusted?: { roots: string[]; files: Record<string, string>; links: Record<string, string>; pythonPath: string }
 }
 
+/** Why no further answer will come, told with the script that was at work. */
+export type WhyGone = (at: AtWork | undefined) => Failure
+
 /** A process of the user's Python with our driver in it. */
 export interface RunningPython {
   /** What begins each line of its answers. */
@@ -27,8 +30,8 @@ export interface RunningPython {
   answers: Readable
   /** What the app, Alembic and the wrapper command print. */
   prints: Readable[]
-  /** Why no further answer will come, as soon as it is known. */
-  gone: Promise<Failure>
+  /** As soon as it is known. */
+  gone: Promise<WhyGone>
   /** Ends it, and everything that it started. */
   kill(): void
 }
@@ -44,6 +47,7 @@ const modules = [
   'trusted',
   'forks',
   'asked',
+  'clock',
   'connections',
   'reader',
   'scripts',
@@ -107,11 +111,11 @@ export function greeting({ trusted }: InterpreterOptions, nonce: string, more: o
 }
 
 /** Why there is no such process any more, as soon as it is known. */
-export function goneOf(child: Child, { python, workingDirectory }: InterpreterOptions): Promise<Failure> {
+export function goneOf(child: Child, { python, workingDirectory }: InterpreterOptions): Promise<WhyGone> {
   return new Promise(resolve => {
-    child.on('error', error => resolve(cannotStart(python, workingDirectory, error)))
+    child.on('error', error => resolve(() => cannotStart(python, workingDirectory, error)))
     // The last words of one that ended by itself may still be in the pipe.
-    child.on('exit', (code, signal) => setTimeout(() => resolve(endedEarly(python, code, signal)), lastWords))
+    child.on('exit', (code, signal) => setTimeout(() => resolve(at => endedEarly(python, code, signal, at)), lastWords))
   })
 }
 

@@ -39,6 +39,7 @@ export class OnlineRun extends PythonRun {
             place: place && { ...place, file: this.process.shown(place.file) },
           })
         } else if (revision && left.get(revision.bind)?.shift() === revision.id) {
+          this.process.begins(revision.id)
           listener.revision(revision.bind, revision.id)
         } else throw this.process.unexpected()
         this.process.send({ go: true })

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { Failure } from '../failure'
 import { type Answer, readAnswer } from './answer'
-import { failureFrom } from './failures'
+import { type AtWork, failureFrom, type Telling } from './failures'
 import type { RunningPython } from './interpreter'
 import { type Line, readLines, textsOf } from './lines'
 import type { Project } from './project'
@@ -33,6 +33,8 @@ export class PythonProcess {
   #wake: (() => void) | undefined
   /** Why no further answer will come. */
   #gone: Failure | undefined
+  /** The script that is at work. */
+  #at: AtWork | undefined
   /** Once it is loaded: failures are told in its words. */
   project: Project | undefined
 
@@ -43,7 +45,7 @@ export class PythonProcess {
     private readonly print: (line: string) => void,
   ) {
     const { nonce, requests, answers, prints, gone } = python
-    void gone.then(why => this.#leave(why))
+    void gone.then(why => this.#leave(why(this.#at)))
     requests.on('error', () => {})
     const isAnswer = (start: Buffer) => start.toString('latin1', 0, nonce.length) === nonce
     for (const stream of prints) {
@@ -103,13 +105,29 @@ export class PythonProcess {
       })
       answer = this.#answers.shift()
     }
-    if (answer.failed) throw failureFrom(answer.failed, this.project, path => this.shown(path)) ?? this.unexpected()
+    if (answer.failed) throw failureFrom(answer.failed, this.#telling) ?? this.unexpected()
     return answer
   }
 
   /** An answer that nobody has asked for: Python ends. */
   unexpected(): Failure {
     return this.#distrust('was not asked for')
+  }
+
+  /** That revision is at work now. */
+  begins(id: string): void {
+    const script = this.project?.scripts.get(id)
+    this.#at = script && { file: script.path, id }
+  }
+
+  get #telling(): Telling {
+    return { project: this.project, at: this.#at, shown: path => this.shown(path) }
+  }
+
+  #scriptAt(path: string): AtWork {
+    const file = this.shown(path)
+    const script = [...(this.project?.scripts.values() ?? [])].find(each => each.file === path || each.path === file)
+    return { file, ...(script && { id: script.id }) }
   }
 
   /** A path of Python's for people. */
@@ -125,7 +143,8 @@ export class PythonProcess {
     this.#answered += size
     const isTooLong = size > bytes.length || this.#answered > mostInAll
     const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.python.nonce.length))
-    if (answer) this.#answers.push(answer)
+    if (answer?.at !== undefined) this.#at = answer.at === null ? undefined : this.#scriptAt(answer.at)
+    else if (answer) this.#answers.push(answer)
     else this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers')
     this.#wake?.()
   }

@@ -1,8 +1,9 @@
 import type { Node, VariableSetStmt } from 'libpg-query'
+import type { NewEnumValues } from './new-enum-values'
 import type { Plan, RenderedStatement, Revision } from './plan'
 import { countStatements } from './separate'
 import { effectOf, splitStatements } from './statements'
-import { type NewEnumValues, type Obstacle, obstaclesOf } from './transactional'
+import { type Obstacle, obstaclesOf } from './transactional'
 
 /** Why a revision cannot be part of a plan file. */
 export type Unfaithful = Pick<Obstacle, 'revision' | 'line' | 'why'>

@@ -1,6 +1,7 @@
+import { type KnownEnum, NewEnumValues } from './new-enum-values'
 import type { Plan, RenderedStatement, Revision } from './plan'
 import { effectOf } from './statements'
-import { findingsIn, NewEnumValues, type Obstacle, obstacleIn, treesOf } from './transactional'
+import { findingsIn, type Obstacle, obstacleIn, treesOf } from './transactional'
 
 /** A part of the batch that happens wholly or not at all: a transaction, or one statement outside of any. */
 export interface Segment {
@@ -33,10 +34,10 @@ export interface Segmentation {
 /**
  * Divides the batch. A statement that PostgreSQL refuses in a transaction stands alone, where the script runs it outside
  * of its own one (`autocommit_block`); a new enum value needs a COMMIT before its first use, as late as possible.
- * Needs the parser to be loaded.
+ * `known`: the enums that the database has, as far as they are known. Needs the parser to be loaded.
  */
-export function segmentsOf(plan: Plan): Segmentation {
-  const division = new Division()
+export function segmentsOf(plan: Plan, known?: ReadonlyMap<string, KnownEnum>): Segmentation {
+  const division = new Division(new NewEnumValues('committed', known))
   for (const revision of plan.revisions) division.read(revision)
   return division.end()
 }
@@ -59,7 +60,6 @@ class Division {
   readonly #endsBefore: string[] = []
   readonly #endsBehind: Segmentation['endsBehind'] = []
   readonly #halves: Half[] = []
-  readonly #values = new NewEnumValues()
   /** Where the values come from that are added and not committed. */
   readonly #added = new Map<string, { revision: string; outside: boolean; standing: number }>()
   /** The revisions of the transaction that is open. */
@@ -67,6 +67,8 @@ class Division {
   /** What the revision at hand has done so far, and how many of that stood as its last COMMIT came. */
   #done: RenderedStatement[] = []
   #standing = 0
+
+  constructor(private readonly values: NewEnumValues) {}
 
   read(revision: Revision): void {
     this.#done = []
@@ -100,8 +102,8 @@ class Division {
 
   #string(revision: Revision, statement: RenderedStatement): void {
     const { sql } = statement
-    const mentioned = this.#values.mentionedIn(sql)
-    const [finding] = findingsIn(sql, this.#values)
+    const mentioned = this.values.mentionedIn(sql)
+    const [finding] = findingsIn(sql, this.values)
     if (finding?.kind === 'forbidden' && standsAlone(finding.form)) return this.#alone(revision, statement)
     if (finding?.kind === 'adds') {
       this.#added.set(finding.value, { revision: revision.id, outside: true, standing: this.#done.length + 1 })
@@ -122,7 +124,7 @@ class Division {
   }
 
   #statement(revision: Revision, statement: RenderedStatement, outside: boolean): void {
-    const findings = findingsIn(statement.sql, this.#values)
+    const findings = findingsIn(statement.sql, this.values)
     const [finding] = findings
     if (outside && finding?.kind === 'forbidden' && standsAlone(finding.form) && treesOf(statement.sql).length === 1)
       return this.#alone(revision, statement)
@@ -131,7 +133,8 @@ class Division {
         const before = each.was === undefined ? undefined : this.#added.get(each.was)
         const now = { revision: revision.id, outside, standing: this.#done.length + 1 }
         this.#added.set(each.value, before && before.revision !== revision.id ? before : now)
-      } else if (each.kind !== 'uses' || !this.#commitBefore(each.value, revision)) {
+      } else if (each.kind === 'may-use') this.#commitBefore(each.value, revision)
+      else if (each.kind !== 'uses' || !this.#commitBefore(each.value, revision)) {
         const obstacle = obstacleIn(each, { revision, line: statement.line, text: statement.sql })
         if (obstacle) this.#obstacles.push(obstacle)
       }
@@ -169,7 +172,7 @@ class Division {
   #commit(): void {
     if (this.#open.length > 0) this.#segments.push({ revisions: this.#open })
     this.#open = []
-    this.#values.commit()
+    this.values.commit()
     this.#added.clear()
   }
 }

@@ -1,4 +1,6 @@
 import type { Node } from 'libpg-query'
+import { type EnumFinding, NewEnumValues } from './new-enum-values'
+import { nameOf, textOf } from './nodes'
 import type { Plan, Revision } from './plan'
 import { effectOf, splitStatements } from './statements'
 
@@ -33,17 +35,12 @@ export function obstaclesOf(plan: Plan, values = new NewEnumValues()): Obstacle[
 
 /** A finding as an obstacle, where it is a reason against one transaction. */
 export function obstacleIn(finding: Finding, at: Pick<Obstacle, 'revision' | 'line' | 'text'>): Obstacle | undefined {
-  if (finding.kind === 'adds') return undefined
+  if (finding.kind === 'adds' || finding.kind === 'may-use') return undefined
   return { ...at, why: finding.why, ...(finding.kind === 'sets' && { ofTheTransaction: true }) }
 }
 
 /** What a statement means to the transaction around it, with PostgreSQL's words where that is a reason against it. */
-export type Finding =
-  | { kind: 'forbidden'; form: string; why: string }
-  | { kind: 'sets'; why: string }
-  /** `was`: its name before, where it is only renamed. */
-  | { kind: 'adds'; value: string; was?: string }
-  | { kind: 'uses'; value: string; why: string }
+export type Finding = { kind: 'forbidden'; form: string; why: string } | { kind: 'sets'; why: string } | EnumFinding
 
 /** Without these words no statement needs to be parsed. */
 const telling =
@@ -52,7 +49,7 @@ const telling =
 /** Reads one statement of the batch, behind those that `values` has seen. */
 export function findingsIn(sql: string, values: NewEnumValues): Finding[] {
   if (!telling.test(sql) && !values.mayBeUsedIn(sql)) return []
-  return treesOf(sql).flatMap(tree => {
+  return treesOf(sql).flatMap((tree): Finding[] => {
     const form = forbiddenForm(tree)
     if (form) return [{ kind: 'forbidden', form, why: cannot(form) }]
     const why = settingOf(tree)
@@ -93,6 +90,16 @@ export function treesOf(sql: string): Node[] {
 export const addsValue = (sql: string, value: string): boolean =>
   sql.includes(value.replaceAll("'", "''")) &&
   treesOf(sql).some(tree => 'AlterEnumStmt' in tree && tree.AlterEnumStmt.newVal === value)
+
+/** The names of the types that the batch adds values to, as far as its SQL or its scripts' strings tell. */
+export function extendedTypes({ revisions }: Plan): string[] {
+  const texts = revisions.flatMap(({ statements = [], strings = [] }) => [
+    ...statements.map(({ sql }) => sql),
+    ...strings.map(({ text }) => text),
+  ])
+  const trees = texts.filter(text => /\badd\s+value\b/i.test(text)).flatMap(treesOf)
+  return [...new Set(trees.flatMap(tree => ('AlterEnumStmt' in tree ? [nameOf(tree.AlterEnumStmt.typeName)] : [])))]
+}
 
 /** Whether SQL leaves nothing in the database: it reads, or sets something for the session. */
 export const isRead = (sql: string): boolean =>
@@ -150,148 +157,4 @@ function optionOf(options: Node[] | undefined, name: string): string | undefined
   return undefined
 }
 
-/** The text of a constant; empty for anything else. */
-function textOf(node: Node): string {
-  if ('String' in node) return node.String.sval ?? ''
-  if ('Integer' in node) return String(node.Integer.ival ?? 0)
-  if ('Boolean' in node) return String(node.Boolean.boolval ?? false)
-  if (!('A_Const' in node)) return ''
-  const { sval, ival } = node.A_Const
-  return sval ? (sval.sval ?? '') : ival ? String(ival.ival ?? 0) : ''
-}
-
 const isFalse = (value: string | undefined): boolean => /^(false|off|no|0)$/i.test(value ?? '')
-
-/**
- * Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended.
- * Those of a type that the same transaction has made are no exception (measured on 14 to 18) but on PostgreSQL 17 and
- * later, outside of savepoints; through the gate every statement of a script is in one.
- */
-export class NewEnumValues {
-  #added: { value: string; type: string; isOfMade: boolean }[] = []
-  /** Types that the transaction has made, with their values, and which of them a name leads to: a table that has a column of it. */
-  readonly #made = new Map<string, Set<string>>()
-  readonly #leading = new Map<string, Set<string>>()
-
-  /** `usesMade`: values of a type that the transaction has made can be used. */
-  constructor(private readonly usesMade = false) {}
-
-  mayBeUsedIn(sql: string): boolean {
-    // What makes a column of a new type is noted too.
-    return this.#made.size > 0 || this.#added.some(({ value }) => sql.includes(value.replaceAll("'", "''")))
-  }
-
-  /** The new value that a string of a script is, or holds as a constant of SQL. */
-  mentionedIn(text: string): string | undefined {
-    const isIn = (value: string) => text === value || text.includes(`'${value.replaceAll("'", "''")}'`)
-    return this.#added.find(({ value }) => isIn(value))?.value
-  }
-
-  /** Notes what a statement makes, and says which new value it uses. */
-  read(tree: Node): Finding[] {
-    if ('CreateEnumStmt' in tree) {
-      const { typeName, vals = [] } = tree.CreateEnumStmt
-      this.#made.set(nameOf(typeName), new Set(vals.map(textOf)))
-      this.#leading.set(nameOf(typeName), new Set([nameOf(typeName)]))
-      return []
-    }
-    if ('AlterEnumStmt' in tree) return this.#alter(tree.AlterEnumStmt)
-    if ('DropStmt' in tree && tree.DropStmt.removeType === 'OBJECT_TYPE') return this.#drop(tree.DropStmt)
-    if ('RenameStmt' in tree && tree.RenameStmt.renameType === 'OBJECT_TYPE') this.#rename(tree.RenameStmt)
-    const names = this.#made.size > 0 ? namesIn(tree) : []
-    const types = new Set(names.flatMap(name => [...(this.#leading.get(name) ?? [])]))
-    if (types.size > 0) {
-      for (const name of madeBy(tree)) this.#leading.set(name, new Set([...types, ...(this.#leading.get(name) ?? [])]))
-    }
-    const text = this.#added.length > 0 ? JSON.stringify(tree) : ''
-    for (const { value, type, isOfMade } of this.#added) {
-      // A string constant; names are other nodes. A new type's is one only where something leads to that type.
-      if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`) || (isOfMade && !types.has(type))) continue
-      const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`
-      const but = ' (by a plan file, PostgreSQL 17 and later can use it, since the batch makes the type as well)'
-      return [{ kind: 'uses', value, why: isOfMade ? why + but : why }]
-    }
-    return []
-  }
-
-  #alter({ typeName, newVal: value = '', oldVal, skipIfNewValExists }: AlterEnum): Finding[] {
-    const type = nameOf(typeName)
-    const made = this.#made.get(type)
-    if (oldVal) {
-      // Under its new name it is as old as it was.
-      const added = this.#added.find(each => each.value === oldVal && each.type === type)
-      if (!added) return []
-      added.value = value
-      return [{ kind: 'adds', value, was: oldVal }]
-    }
-    if (made && (this.usesMade || (skipIfNewValExists && made.has(value)))) return []
-    this.#added.push({ value, type, isOfMade: made !== undefined })
-    return [{ kind: 'adds', value }]
-  }
-
-  /** Of a type that the transaction has made nothing is left; one of its name is another. */
-  #drop({ objects = [] }: Drop): Finding[] {
-    for (const each of objects) {
-      const type = 'TypeName' in each ? nameOf(each.TypeName.names) : ''
-      if (!this.#made.delete(type)) continue
-      this.#added = this.#added.filter(added => added.type !== type)
-      this.#leading.delete(type)
-      for (const types of this.#leading.values()) types.delete(type)
-    }
-    return []
-  }
-
-  #rename({ object, newname = '' }: Rename): void {
-    const type = object && 'List' in object ? nameOf(object.List.items) : ''
-    const made = this.#made.get(type)
-    this.#made.delete(type)
-    if (made) this.#made.set(newname, made)
-    const led = this.#leading.get(type)
-    this.#leading.delete(type)
-    if (led) this.#leading.set(newname, led)
-    for (const types of this.#leading.values()) if (made && types.delete(type)) types.add(newname)
-    for (const added of this.#added) if (added.type === type) added.type = newname
-  }
-
-  /** The transaction ends: everything up to here can be used. */
-  commit(): void {
-    this.#made.clear()
-    this.#leading.clear()
-    this.#added = []
-  }
-}
-
-type AlterEnum = Extract<Node, { AlterEnumStmt: unknown }>['AlterEnumStmt']
-type Drop = Extract<Node, { DropStmt: unknown }>['DropStmt']
-type Rename = Extract<Node, { RenameStmt: unknown }>['RenameStmt']
-
-/** A type's name without its schema. */
-function nameOf(names: Node[] | undefined): string {
-  const last = names?.at(-1)
-  return last && 'String' in last ? (last.String.sval ?? '') : ''
-}
-
-/** The names of relations, types and functions in a statement, without their schemas. */
-function namesIn(tree: Node): string[] {
-  const names: string[] = []
-  JSON.stringify(tree, (key, value) => {
-    if (key === 'relname') names.push(value)
-    if (key === 'names' || key === 'funcname' || key === 'typeName')
-      names.push(nameOf(Array.isArray(value) ? value : []))
-    return value
-  })
-  return names
-}
-
-/** The names of what a statement makes or changes, as far as it can have a column, a field or a value of some type. */
-function madeBy(tree: Node): string[] {
-  if ('CreateStmt' in tree) return [tree.CreateStmt.relation?.relname ?? '']
-  if ('AlterTableStmt' in tree) return [tree.AlterTableStmt.relation?.relname ?? '']
-  if ('ViewStmt' in tree) return [tree.ViewStmt.view?.relname ?? '']
-  if ('CreateTableAsStmt' in tree) return [tree.CreateTableAsStmt.into?.rel?.relname ?? '']
-  if ('CompositeTypeStmt' in tree) return [tree.CompositeTypeStmt.typevar?.relname ?? '']
-  if ('CreateDomainStmt' in tree) return [nameOf(tree.CreateDomainStmt.domainname)]
-  if ('CreateFunctionStmt' in tree) return [nameOf(tree.CreateFunctionStmt.funcname)]
-  if ('RenameStmt' in tree) return [tree.RenameStmt.newname ?? '']
-  return []
-}

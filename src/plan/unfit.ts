@@ -1,8 +1,8 @@
 import { digestedOf, digestOf } from './digest'
 import { unfaithfulOf } from './faithful'
+import { NewEnumValues } from './new-enum-values'
 import type { Plan, Revision } from './plan'
 import type { PlanContent, PlannedDatabase } from './plan-file'
-import { NewEnumValues } from './transactional'
 import { headsBehind, type Move, moveIn } from './version-rows'
 
 /** The batch of one database as its plan file has it. */
@@ -33,8 +33,8 @@ export function unfitOf(content: PlanContent): string | undefined {
     return 'its digest is not that of its revisions'
   }
   for (const { plan } of plans) {
-    // An apply asks the server.
-    const [first] = unfaithfulOf(plan, new NewEnumValues(true))
+    // Which new values of enums it can use, an apply asks the server.
+    const [first] = unfaithfulOf(plan, new NewEnumValues('all'))
     if (first) return `of ${placeOf(first.revision, first.line)}: ${first.why}`
   }
   return databases.map(unfitHeads).find(Boolean)

@@ -1,5 +1,6 @@
 import type { Client } from 'pg'
 import { Failure } from '../failure'
+import { noTransactionTimeout } from './transaction'
 
 /** "atomic" in ASCII. */
 const first = 0x61746f6d6963
@@ -34,6 +35,7 @@ export async function underCommitLock(client: Client, action: () => Promise<bool
   // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
   await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
   await client.query('SET LOCAL idle_in_transaction_session_timeout = 0')
+  await client.query(noTransactionTimeout)
   return (await tryLock(client, lockKeys.commit)) && (await action())
 }
 

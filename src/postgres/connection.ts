@@ -24,8 +24,8 @@ export async function connect(database: Database, applicationName: string, signa
   }
 }
 
-/** The clients whose connection broke while it was open. */
-const lost = new WeakSet<Client>()
+/** Why the connection of a client broke while it was open; what pg says later of it is only that it did. */
+const lost = new WeakMap<Client, unknown>()
 
 async function open(config: pg.ClientConfig, applicationName: string, signal?: AbortSignal): Promise<Client> {
   const seconds = Number((config as { connect_timeout?: string }).connect_timeout) || patience
@@ -37,7 +37,7 @@ async function open(config: pg.ClientConfig, applicationName: string, signal?: A
     keepAliveInitialDelayMillis: 15_000,
   })
   // A lost connection also rejects the query under way, where it is dealt with; pg tells of it here first.
-  client.on('error', () => lost.add(client))
+  client.on('error', error => lost.has(client) || lost.set(client, error))
   const stop = () => sever(client)
   signal?.addEventListener('abort', stop)
   try {
@@ -54,18 +54,33 @@ export function sever(client: Client): void {
   ;(client as unknown as { connection: { stream: Duplex } }).connection.stream.destroy()
 }
 
-function connectionFailure({ name, tls }: Database, error: unknown): Failure {
+function connectionFailure({ name, tls, fromEnvironment }: Database, error: unknown): Failure {
   const { code } = error as { code?: string }
   const told = messageOf(error)
+  const [, what] = inWords.find(([words]) => words.test(told)) ?? []
   const advice =
     (code && adviceByCode[code]) ??
     (/does not support SSL/.test(told)
-      ? `The URL says sslmode=${tls}, and the server has TLS switched off.`
+      ? `sslmode is ${tls}, and the server has TLS switched off.`
       : /certificate|self.signed/i.test(told)
         ? 'Give the server’s CA with sslrootcert=PATH in the URL, and use the host name that is in its certificate.'
         : 'Check that the database runs and can be reached from this runner.')
-  return new Failure('connection-failed', `Could not connect to ${name}: ${told || code}.`, { advice, cause: error })
+  const borrowed =
+    fromEnvironment.length > 0
+      ? ` What database-url leaves out, this job’s environment says: look at ${fromEnvironment.join(', ')}.`
+      : ''
+  return new Failure('connection-failed', `Could not connect to ${name}: ${what ?? (told || code)}.`, {
+    advice: advice + borrowed,
+    cause: error,
+  })
 }
+
+/** What pg says in words of its own insides. */
+const inWords: [RegExp, string][] = [
+  [/^SASL: .*password must be a/, 'the server asks for a password, and there is none in database-url'],
+  [/^There was an error establishing an SSL connection/, 'what listens there does not answer as PostgreSQL does'],
+  [/^Connection terminated unexpectedly/, 'the connection was closed before the server had answered'],
+]
 
 const adviceByCode: Record<string, string> = {
   ENOTFOUND: 'Check the host in database-url.',
@@ -88,8 +103,11 @@ export async function disconnect(client: Client): Promise<void> {
 /** The Failure of a connection that broke while it was in use, if that is why `error` was thrown. */
 export function lossOf(client: Client, error: unknown): Failure | undefined {
   if (error instanceof Failure || isServerError(error)) return undefined
-  return lost.has(client) || error instanceof pg.DatabaseError ? connectionLost(error) : undefined
+  return lost.has(client) || error instanceof pg.DatabaseError ? connectionLost(causeOf(client, error)) : undefined
 }
+
+/** Why a client's connection broke, where it did; else the error. */
+export const causeOf = (client: Client, error: unknown): unknown => lost.get(client) ?? error
 
 export function connectionLost(cause: unknown, details: FailureDetails = {}): Failure {
   return new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(cause)}.`, {
@@ -99,7 +117,10 @@ export function connectionLost(cause: unknown, details: FailureDetails = {}): Fa
   })
 }
 
-/** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */
+/**
+ * Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke, or that the server ends:
+ * by an administrator, with the database, or at a timeout. Source: PostgreSQL's errcodes.txt.
+ */
 export function isServerError(error: unknown): error is pg.DatabaseError {
-  return error instanceof pg.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '')
+  return error instanceof pg.DatabaseError && !/^(57P0[1-5]|25P0[34]|08)/.test(error.code ?? '')
 }

@@ -14,6 +14,8 @@ export interface Relation {
   name: string
   /** `pg_class.relkind`. */
   kind: string
+  /** Whether the role has USAGE on the schema. */
+  mayUse: boolean
   /** Whether row-level security keeps rows of it from the role. */
   isFiltered: boolean
   /** Whether the database has temporary tables that inherit, from this one perhaps. */
@@ -35,16 +37,23 @@ export const nameOf = ({ name, schema }: VersionTable): string =>
   schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name)
 
 const relation = `c.oid::text AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
+  pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS "mayUse",
   pg_catalog.row_security_active(c.oid) AS "isFiltered",
   EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class heir ON heir.oid = i.inhrelid
           WHERE heir.relpersistence = 't') AS "mayHaveTemporaryHeirs"
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`
 
-/** What the name means to anybody who connects: a temporary relation, which would come first, is one session's alone. */
+/**
+ * What the name means to anybody who connects: a temporary relation, which would come first, is one session's alone.
+ * Where the role may use no schema of its search path, what it would be if it might.
+ */
 export async function findRelation(client: Client, { name, schema }: VersionTable): Promise<Relation | undefined> {
   const { rows } = await client.query<Relation>(
     `SELECT ${relation} JOIN pg_catalog.unnest(
-       CASE WHEN $2::name IS NULL THEN pg_catalog.current_schemas(true) ELSE ARRAY[$2::name] END
+       CASE WHEN $2::name IS NOT NULL THEN ARRAY[$2::name]
+            WHEN pg_catalog.current_schema() IS NOT NULL THEN pg_catalog.current_schemas(true)
+            ELSE pg_catalog.string_to_array(
+              pg_catalog.replace(pg_catalog.current_setting('search_path'), '"', ''), ', ')::name[] END
      ) WITH ORDINALITY AS path (schema, place) ON path.schema = n.nspname
      WHERE c.relname = $1::name AND c.relpersistence <> 't' ORDER BY path.place LIMIT 1`,
     [name, schema],
@@ -75,7 +84,7 @@ async function readRows(client: Client, found: Relation | undefined, called = fo
   } catch (error) {
     if ((error as { code?: string }).code !== '42501') throw error
     throw new Failure('not-permitted', `The version table ${called} cannot be read: ${messageOf(error)}.`, {
-      advice: `GRANT SELECT, INSERT, UPDATE, DELETE ON ${called} to the role of database-url.`,
+      advice: `${found.mayUse ? '' : `GRANT USAGE ON SCHEMA ${identifier(found.schema)} to the role of database-url, and `}GRANT SELECT ON ${called}${found.mayUse ? ' to the role of database-url' : ''}; an apply needs INSERT, UPDATE and DELETE besides.`,
       cause: error,
     })
   }

@@ -70,9 +70,13 @@ export class Transaction {
       'SET LOCAL tcp_keepalives_count = 3',
     ]
     await together(client, settings)
-    // From 14, and only where the platform can tell that a client has gone.
-    const checkConnection = "SET LOCAL client_connection_check_interval = '2s'"
-    if (await isAccepted(client, checkConnection)) settings.push(checkConnection)
+    const whereKnown = [
+      // From 14, and only where the platform can tell that a client has gone.
+      "SET LOCAL client_connection_check_interval = '2s'",
+      // From 17: the limit that a role or a database has is for others.
+      'SET LOCAL transaction_timeout = 0',
+    ]
+    for (const setting of whereKnown) if (await isAccepted(client, setting)) settings.push(setting)
     const { rows: timeouts } = await client.query<{ setting: string }>(
       "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'",
     )
@@ -197,6 +201,9 @@ export class Transaction {
     return rows[0].id
   }
 }
+
+/** For a transaction of ours that only holds a lock; servers before 17 have no such limit. */
+export const noTransactionTimeout = `SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'`
 
 const currentId = 'pg_catalog.pg_current_xact_id()::text AS id'
 

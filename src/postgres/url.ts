@@ -10,6 +10,8 @@ export interface Database {
   /** For pg; `ssl` is what `tls` asks for. */
   config: ClientConfig
   tls: TlsMode
+  /** Which of libpq's environment variables say what the URL leaves out. */
+  fromEnvironment: string[]
   /** For people: scheme, user, host and database, without password and options. */
   name: string
   /** The URL as it was given, without the password. */
@@ -59,6 +61,12 @@ export function readDatabaseUrl(text: string): Database {
   return {
     config,
     tls,
+    fromEnvironment: variables
+      .filter(
+        ([name, of]) =>
+          process.env[name] && !(of === 'tls' ? options.has('sslmode') || options.has('ssl') : of in config),
+      )
+      .map(([name]) => name),
     name: withQuery(
       `postgresql://${whoAndWhere}`,
       open.filter(pair => ['user', 'host', 'port', 'dbname'].includes(keyOf(pair))),
@@ -88,6 +96,21 @@ const severalUrls = (what: string): Failure =>
     advice: 'With several databases, write one bind=postgresql://… a line; default= is the default one.',
   })
 
+/** libpq's variables, with what of pg's configuration they stand in for. */
+const variables: [name: string, of: string][] = [
+  ['PGHOST', 'host'],
+  ['PGPORT', 'port'],
+  ['PGUSER', 'user'],
+  ['PGPASSWORD', 'password'],
+  ['PGDATABASE', 'database'],
+  ['PGOPTIONS', 'options'],
+  ['PGSSLMODE', 'tls'],
+]
+
+/** Why a secret may be empty; source: GitHub's documentation, "Using secrets in GitHub Actions". */
+export const whyEmpty =
+  'Where it is a secret, that is not set, or not for this job: those of an environment need `environment:` in the job, and GitHub hands none to a pull request from a fork, which can be previewed without database-url.'
+
 const keyOf = (pair: string): string => [...new URLSearchParams(pair).keys()][0] ?? ''
 
 /** libpq's options whose values are nobody's business. */
@@ -102,7 +125,7 @@ function invalid(what: string): Failure {
 }
 
 function whatIsWrong(text: string): string {
-  if (text === '') return 'it is empty.'
+  if (text === '') return `it is empty. ${whyEmpty}`
   const scheme = /^([a-z][\w+.-]*):\/\//i.exec(text)?.[1]
   if (!scheme) return 'this is not a URL.'
   if (!/^postgres(ql)?(\+\w+)?$/.test(scheme)) return `the scheme ${scheme} is not PostgreSQL’s.`
@@ -148,7 +171,9 @@ function readTls(options: URLSearchParams, host: string | undefined): { mode: Tl
   const modes: TlsMode[] = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full']
   const mode = modes.find(each => each === (synonyms.get(given) ?? given))
   if (!mode) {
-    throw new Failure('invalid-input', `database-url: sslmode is “${given}”; it can be ${modes.join(', ')}.`)
+    const from =
+      (options.get('sslmode') ?? options.get('ssl')) ? 'database-url: sslmode' : 'PGSSLMODE in the environment'
+    throw new Failure('invalid-input', `${from} is “${given}”; it can be ${modes.join(', ')}.`)
   }
   // As libpq: a Unix socket has no TLS, whatever sslmode says.
   if (host?.startsWith('/')) return { mode: 'disable', files: {} }

@@ -19,6 +19,8 @@ export type Fate =
 export class Course {
   readonly bind: string
   readonly versionTable: VersionTable
+  /** The enums of the database that the batch adds values to. */
+  readonly enums: TriedBatch['enums']
   fate: Fate = { is: 'open' }
   /** The connection of the try at hand. */
   target: Target
@@ -34,10 +36,11 @@ export class Course {
   /** An index that a failed CREATE INDEX CONCURRENTLY has left; empty for none. */
   invalidIndex = ''
 
-  constructor({ bind, versionTable, plan, segments }: TriedBatch, target: Target) {
+  constructor({ bind, versionTable, plan, segments, enums }: TriedBatch, target: Target) {
     this.bind = bind
     this.versionTable = versionTable
     this.plan = plan
+    this.enums = enums
     this.priorHeads = plan.priorHeads
     this.segments = segments
     this.target = target

@@ -3,7 +3,8 @@ import { Failure, messageOf } from '../failure'
 import { type Step, throwIfCancelled } from '../opening/surroundings'
 import { inLockOrder, type Target } from '../opening/target'
 import { lockKeys } from '../postgres/advisory-locks'
-import { disconnect, isServerError } from '../postgres/connection'
+import { causeOf, disconnect, isServerError } from '../postgres/connection'
+import { noTransactionTimeout } from '../postgres/transaction'
 import { takeLock } from './deploy-lock'
 import type { Running } from './running'
 
@@ -39,10 +40,11 @@ export class SecondConnection {
     } catch (error) {
       await disconnect(client)
       if (error instanceof Failure) throw error
+      const cause = causeOf(client, error)
       throw new Failure(
         'connection-failed',
-        `The second connection to the database cannot be used: ${messageOf(error)}.`,
-        { cause: error },
+        `The second connection to the database cannot be used: ${messageOf(cause)}.`,
+        { cause },
       )
     }
   }
@@ -53,10 +55,16 @@ export class SecondConnection {
       await this.client.query('SELECT 1')
     } catch (error) {
       if (isServerError(error)) throw error
-      throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
-        advice: 'Another deploy may have begun: look for it. Run the step again.',
-        cause: error,
-      })
+      const cause = causeOf(this.client, error)
+      throw new Failure(
+        'connection-failed',
+        `The connection that holds the deploy lock was lost: ${messageOf(cause)}.`,
+        {
+          advice:
+            'Another deploy may have begun: look for it. Run the step again. A script that ends the sessions of others (pg_terminate_backend) has to leave those whose application_name begins with atomic-upgrade.',
+          cause,
+        },
+      )
     }
   }
 
@@ -72,7 +80,7 @@ export const timeouts = `SET LOCAL lock_timeout = '5s'; SET LOCAL statement_time
 export async function beginReading(client: Client): Promise<void> {
   const settings = ['tcp_keepalives_idle = 30', 'tcp_keepalives_interval = 10', 'tcp_keepalives_count = 3']
   const all = ['idle_in_transaction_session_timeout = 0', ...settings].map(each => `SET LOCAL ${each}`)
-  const begun = client.query(`BEGIN ISOLATION LEVEL READ COMMITTED; ${all.join('; ')}`)
+  const begun = client.query(`BEGIN ISOLATION LEVEL READ COMMITTED; ${all.join('; ')}; ${noTransactionTimeout}`)
   begun.catch(() => {})
   await inTime(begun, 'the server has none left for it')
 }

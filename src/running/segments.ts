@@ -52,7 +52,7 @@ export class SegmentedRun implements Segmenting {
     private readonly migration: Migration,
     private readonly end: SegmentEnd,
   ) {
-    this.#division = segmentsOf(this.#course.rest)
+    this.#division = segmentsOf(this.#course.rest, this.#course.enums)
     this.#planned = [...this.#division.segments]
     // What a try before this one has committed.
     this.#ran = this.#course.segments.filter(({ outcome }) => outcome === 'applied')

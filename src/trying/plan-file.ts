@@ -2,18 +2,22 @@ import { shownPath } from '../alembic/shown-path'
 import { Failure } from '../failure'
 import { allOf } from '../opening/surroundings'
 import { digestOf } from '../plan/digest'
+import { type KnownEnum, NewEnumValues } from '../plan/new-enum-values'
 import { mostBytes, type PlannedDatabase, writePlanFile } from '../plan/plan-file'
-import { NewEnumValues, obstaclesOf } from '../plan/transactional'
+import { obstaclesOf } from '../plan/transactional'
 import { placeOf, unfitOf } from '../plan/unfit'
 import type { Batch, Planned } from '../planning/plan'
 import { reasonWithout } from '../report/discretion'
 import { write } from './files'
 
+/** A batch with the enums of its database that it adds values to. */
+export type WithEnums = Batch & { enums: ReadonlyMap<string, KnownEnum> }
+
 /**
  * Writes the plan for a later apply, and resolves to its path. Where its SQL alone would not do what the scripts do
  * there is none, which is an empty path, and the log says which revision is why.
  */
-export async function writePlan(planned: Planned, batches: Batch[]): Promise<string> {
+export async function writePlan(planned: Planned, batches: WithEnums[]): Promise<string> {
   const { inputs, surroundings, direction, digested, source } = planned
   const { log, repository } = surroundings
   // Whoever signs plans wants them.
@@ -61,12 +65,12 @@ export async function writePlan(planned: Planned, batches: Batch[]): Promise<str
  * and later, those of a type that it makes itself (measured). A server that is not known counts as such, since an apply
  * of the file asks again.
  */
-export async function newEnumValues({ plan, target }: Batch): Promise<NewEnumValues> {
-  if (obstaclesOf(plan).length === 0 || !target) return new NewEnumValues(true)
+export async function newEnumValues({ plan, target, enums }: WithEnums): Promise<NewEnumValues> {
+  if (obstaclesOf(plan).length === 0 || !target) return new NewEnumValues('made', enums)
   const { rows } = await target.client.query<{ version: string }>(
     "SELECT current_setting('server_version_num') AS version",
   )
-  return new NewEnumValues(Number(rows[0]?.version) >= 170_000)
+  return new NewEnumValues(Number(rows[0]?.version) >= 170_000 ? 'made' : 'committed', enums)
 }
 
 async function plannedDatabase(batch: Batch): Promise<PlannedDatabase> {

@@ -1,19 +1,23 @@
 import { abridged } from '../plan/abridged'
 import { destructionsOf } from '../plan/destructive'
+import { type KnownEnum, NewEnumValues } from '../plan/new-enum-values'
 import { beforeItRuns, type Forecast, revisionsOf, type SegmentRun } from '../plan/result'
 import { segmentsOf } from '../plan/segments'
 import { separate } from '../plan/separate'
 import { ownStatements } from '../plan/sql'
-import { obstaclesOf } from '../plan/transactional'
+import { extendedTypes, obstaclesOf } from '../plan/transactional'
 import type { Scripts } from '../planning/load'
 import { type Batch, importedWith, type Planned, planIn } from '../planning/plan'
+import { readEnums } from '../postgres/enums'
 import { isDivided, segmentLines } from '../report/segments'
 import { writeSql } from './files'
-import { newEnumValues, writePlan } from './plan-file'
+import { newEnumValues, type WithEnums, writePlan } from './plan-file'
 
 /** A batch with its SQL, and what that tells. */
 export interface TriedBatch extends Batch {
   forecast: Forecast
+  /** The enums of the database that the batch adds values to. */
+  enums: ReadonlyMap<string, KnownEnum>
   /** The segments that are to run; none where it may not run in segments. */
   segments: SegmentRun[]
 }
@@ -39,12 +43,12 @@ export async function tryBatch(planned: Planned): Promise<Tried> {
   const batches = isRendered ? await render(planned, source) : planned.databases
   const databases: TriedBatch[] = []
   for (const batch of batches) {
-    const tried = { ...batch, ...(await forecast(planned, batch)) }
+    const tried = await forecast(planned, { ...batch, enums: await enumsOf(batch) })
     describe(planned, tried, batches.length > 1)
     databases.push(tried)
   }
   const sqlFile = isPending ? writeSql(planned, batches) : ''
-  const planFile = inputs.mode !== 'apply' && source.is === 'scripts' ? await writePlan(planned, batches) : ''
+  const planFile = inputs.mode !== 'apply' && source.is === 'scripts' ? await writePlan(planned, databases) : ''
   return { ...planned, stage: 'tried', databases, sqlFile, planFile }
 }
 
@@ -57,16 +61,23 @@ async function render({ inputs, databases }: Planned, scripts: Scripts): Promise
   return databases.map(batch => ({ ...batch, plan: separate(planIn(plans, batch.bind)) }))
 }
 
-async function forecast({ inputs, source }: Planned, batch: Batch): Promise<Pick<TriedBatch, 'forecast' | 'segments'>> {
-  const { plan } = batch
+async function enumsOf({ plan, target }: Batch): Promise<TriedBatch['enums']> {
+  const extended = extendedTypes(plan)
+  return target && extended.length > 0 ? await readEnums(target.client, extended) : new Map()
+}
+
+/** What the SQL of a batch tells. */
+async function forecast({ inputs, source }: Planned, batch: WithEnums): Promise<TriedBatch> {
+  const { plan, enums } = batch
   const isFile = source.is === 'plan-file'
-  const obstacles = obstaclesOf(plan, isFile ? await newEnumValues(batch) : undefined)
+  const obstacles = obstaclesOf(plan, isFile ? await newEnumValues(batch) : new NewEnumValues('committed', enums))
   const told = { obstacles, destructions: destructionsOf(plan), division: null }
-  if (!inputs.segments || isFile) return { forecast: told, segments: [] }
-  const division = segmentsOf(plan)
+  if (!inputs.segments || isFile) return { ...batch, forecast: told, segments: [] }
+  const division = segmentsOf(plan, enums)
   // A rehearsal rolls back, which only one transaction can be.
-  if (inputs.mode === 'rehearse') return { forecast: { ...told, division }, segments: [] }
+  if (inputs.mode === 'rehearse') return { ...batch, forecast: { ...told, division }, segments: [] }
   return {
+    ...batch,
     forecast: { ...told, obstacles: division.obstacles, division },
     segments: division.segments.map(segment => beforeItRuns(segment, 'planned')),
   }

@@ -27,7 +27,7 @@ const table = execute('CREATE TABLE t (id int, email text UNIQUE, born date, CON
 const failing = (sql: string) => `${table}\n${execute(sql)}`
 
 /** What fails, in which words that is told, and where nothing may be told of the constant. */
-const failures: Record<string, { upgrade: string; words: RegExp } & Partial<ProjectOptions>> = {
+const failures: Record<string, { upgrade: string; module?: string; words: RegExp } & Partial<ProjectOptions>> = {
   'a value of another type': {
     upgrade: failing("INSERT INTO t (id) VALUES ('topsecret')"),
     words: /22P02: invalid input syntax for type integer: "…".*INSERT INTO t \(id\) VALUES \(\$1\)/s,
@@ -50,6 +50,23 @@ const failures: Record<string, { upgrade: string; words: RegExp } & Partial<Proj
     upgrade: online('raise RuntimeError("the row is topsecret\\ntopsecret")'),
     words: /failed: RuntimeError \(its words are not shown/,
   },
+  'a token of JSON, whose detail and context have it': {
+    upgrade: execute(`SELECT '{"a": topsecret}'::json`),
+    words: /22P02: invalid input syntax for type json\n/,
+  },
+  'parameters as SQLAlchemy repeats them': {
+    upgrade: online(`op.get_bind().execute(sa.text("SELECT :v, :w"), {"v": "topsecret"})`),
+    words: /failed: StatementError \(its words are not shown/,
+  },
+  'what is printed and raised as a notice': {
+    upgrade: `print("topsecret")\n${execute("DO $$ BEGIN RAISE WARNING 'topsecret'; PERFORM 'topsecret'::int; END $$")}`,
+    words: /22P02: invalid input syntax for type integer: "…"/,
+  },
+  'a script that does not import': {
+    upgrade: 'pass',
+    module: '{}["topsecret"]',
+    words: /^Revision a1 \(.*a1\.py\) does not import: KeyError \(its words are not shown/,
+  },
   'an app that does not import': {
     upgrade: 'pass',
     app: 'raise ValueError("topsecret")',
@@ -65,10 +82,10 @@ ${execute('INSERT INTO t (id) VALUES (1)')}`,
 }
 
 describe('With hide-literals, neither comment nor summary nor annotation has the constant of', () => {
-  test.each(Object.entries(failures))('%s', async (_, { words, upgrade, ...options }) => {
+  test.each(Object.entries(failures))('%s', async (_, { words, upgrade, module = '', ...options }) => {
     const url = await createDatabase()
     const before = await contents(url)
-    const project = writeProject({ ...options, scripts: [{ id: 'a1', upgrade }] })
+    const project = writeProject({ ...options, scripts: [{ id: 'a1', upgrade, module }] })
     const inputs = { mode: 'apply', 'hide-literals': 'true' }
     const step = await start(project, url, inputs, { github: github.url, event })
     expect(step.exitCode).toBe(1)

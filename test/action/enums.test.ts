@@ -87,6 +87,97 @@ describe('A new value of an enum that the batch itself makes cannot be used in o
   })
 })
 
+describe('Where the database has the type, it tells what can be a value of it:', () => {
+  const there = `CREATE TYPE mood AS ENUM ('sad', 'calm'); CREATE TYPE level AS ENUM ('low', 'ok');
+    CREATE DOMAIN feeling AS mood; CREATE TABLE t (m mood, f feeling, n text, l level);
+    CREATE TABLE notes (n text, mood_text text); CREATE FUNCTION told(mood) RETURNS text LANGUAGE sql AS 'SELECT $1::text'`
+  /** Rows with the same text, and no value of the type. */
+  const harmless = [
+    "INSERT INTO notes VALUES ('ok')",
+    "INSERT INTO t (n, m) VALUES ('ok', 'sad')",
+    "INSERT INTO t (m, n) SELECT 'calm', 'ok'",
+    "INSERT INTO t (l) VALUES ('ok')",
+    "UPDATE t SET n = 'ok', m = 'sad' WHERE n = 'ok' OR l IN ('ok', 'low')",
+    "UPDATE t SET n = 'ok'::text WHERE m = 'calm'",
+    "ALTER TABLE t ALTER COLUMN n SET DEFAULT 'ok', ADD COLUMN k text DEFAULT 'ok'",
+    "COMMENT ON COLUMN t.m IS 'ok'",
+    "CREATE FUNCTION later() RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t (m) VALUES ('ok'); END $$",
+    "ALTER TYPE mood ADD VALUE IF NOT EXISTS 'calm'",
+    "INSERT INTO t (m) VALUES ('calm')",
+  ]
+
+  test('other columns, tables and types are no reason against a batch, nor is a value that was there', async () => {
+    const url = await createDatabase()
+    await query(url, there)
+    const upgrade = [add, ...harmless].map(execute).join('\n')
+    const project = writeProject({ scripts: [{ id: 'a1', upgrade }] })
+    const preview = await start(project, url, {})
+    expect(warned(preview), preview.log).toEqual([])
+    const [byFile, inSegments] = [await createDatabase(url), await createDatabase(url)]
+    const step = await start(project, url, { mode: 'apply' })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': 'a1' })
+    // The file is for the database that was previewed.
+    const { outputs } = await start(project, byFile, {})
+    const planned = await start(project, byFile, { mode: 'apply', 'plan-file': outputs['plan-file']!, python: 'none' })
+    expect(planned.outputs, planned.log).toMatchObject({ outcome: 'applied' })
+    const segments = await start(project, inSegments, { mode: 'apply', segments: 'true' })
+    expect(segments.outputs, segments.log).toMatchObject({ outcome: 'applied' })
+    expect(JSON.parse(segments.outputs.segments!)).toHaveLength(1)
+    for (const other of [byFile, inSegments]) expect(await contents(other)).toBe(await contents(url))
+  })
+
+  test('its columns, what is made of it, and what the syntax does not tell, are', async () => {
+    const url = await createDatabase()
+    await query(url, there)
+    const before = await contents(url)
+    const uses = [
+      "INSERT INTO t (n, m) VALUES ('x', 'ok')",
+      "INSERT INTO t VALUES ('sad', 'ok')",
+      "INSERT INTO t (n, f) SELECT 'x', 'ok'",
+      "UPDATE t SET m = 'ok'",
+      "UPDATE t SET n = 'x' WHERE m IN ('sad', 'ok')",
+      "SELECT 'ok'::feeling",
+      "SELECT told('ok')",
+      "SELECT * FROM (SELECT m AS x FROM t) s WHERE x = 'ok'",
+      "UPDATE t SET m = CASE WHEN n = 'x' THEN 'ok' ELSE 'sad' END::mood",
+      "ALTER TABLE t ALTER COLUMN m SET DEFAULT 'ok'",
+    ]
+    const scripts = [
+      { id: 'a1', upgrade: execute(add) },
+      { id: 'b2', upgrade: execute('ALTER TABLE t RENAME COLUMN m TO m2') },
+      { id: 'c3', upgrade: execute("INSERT INTO t (m2) VALUES ('ok')") },
+    ]
+    const upgrades = uses.map((use, n) => ({ id: `u${n}`, down: 'a1', upgrade: execute(use) }))
+    const project = writeProject({ scripts: [...scripts, ...upgrades] })
+    const preview = await start(project, url, { revision: 'heads' })
+    const refused = warned(preview).map(text => /revision (\w+):/.exec(text)?.[1])
+    expect(refused.sort(), preview.log).toEqual(['c3', ...upgrades.map(({ id }) => id)].sort())
+    const step = await start(project, url, { mode: 'apply', revision: 'c3' })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'not-transactional' })
+    expect(await contents(url)).toBe(before)
+  })
+
+  test('and in a DO block or an array PostgreSQL decides; in segments the value is committed before', async () => {
+    const url = await createDatabase()
+    await query(url, `${there}; CREATE TABLE a (m mood[])`)
+    const before = await contents(url)
+    const scripts = [
+      { id: 'a1', upgrade: execute(add) },
+      { id: 'b2', upgrade: execute("DO $$ BEGIN INSERT INTO t (m) VALUES ('ok'); END $$") },
+      { id: 'c3', upgrade: execute("ALTER TYPE mood ADD VALUE 'fine'") },
+      { id: 'd4', upgrade: execute("INSERT INTO a VALUES ('{sad,fine}')") },
+    ]
+    const project = writeProject({ scripts })
+    const step = await start(project, url, { mode: 'apply' })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'rolled-back', 'failure-reason': 'not-transactional' })
+    expect(errors(step)[0]).toMatch(/Revision b2 .*unsafe use of new value "ok".*segments: true/s)
+    expect(await contents(url)).toBe(before)
+    const segments = await start(project, url, { mode: 'apply', segments: 'true' })
+    expect(segments.outputs, segments.log).toMatchObject({ outcome: 'applied', 'new-head': 'd4' })
+    expect(JSON.parse(segments.outputs.segments!)).toHaveLength(3)
+  })
+})
+
 describe('A statement that sets the transaction itself: words of its own, and no way out that is none', () => {
   const level = 'SET TRANSACTION ISOLATION LEVEL SERIALIZABLE'
   test.each([

@@ -193,6 +193,35 @@ def compile_mine(element, compiler, **options):
     `try:\n    with op.get_bind().execute(sa.text("SELECT 1")) as result:\n        there = True\nexcept Exception:\n    there = False\n${branch}`,
     /reads the result/,
   ],
+  ...[
+    ['isinstance', 'isinstance(bind, sa.engine.Connection)'],
+    ['__class__', 'bind.__class__ is sa.engine.Connection'],
+    ['issubclass', 'issubclass(bind.__class__, sa.engine.Connection)'],
+    ['singledispatch', 'dispatched(bind)'],
+    ['connect', 'hasattr(bind, "connect")'],
+    ['in_transaction', 'hasattr(bind, "in_transaction")'],
+    ['the URL', 'bool(getattr(bind.engine, "url", None))'],
+    ['the pool', 'hasattr(bind.engine, "pool")'],
+    ['closed', 'getattr(bind, "closed", None) is False'],
+    ['the connection of the context', 'isinstance(op.get_context().connection, sa.engine.Connection)'],
+    ['the bind of the context', 'hasattr(op.get_context().bind, "info")'],
+    ['the DBAPI', 'bind.dialect.dbapi is not None'],
+    ['how parameters are written', 'bind.dialect.paramstyle != "named"'],
+    ['the options of env.py', 'not op.get_context().environment_context.context_opts.get("as_sql")'],
+    ['an inspection that need not succeed', 'sa.inspect(bind, raiseerr=False) is not None'],
+    ['the inspector of an engine', 'sa.inspect(bind.engine, raiseerr=False) is not None'],
+  ].map(([what, there]): (typeof swallowed)[number] => [
+    `what its bind is: ${what}`,
+    `bind = op.get_bind()\ntry:\n    there = ${there}\nexcept Exception:\n    there = False\n${branch}`,
+    /reads the database|asks whether it runs offline/,
+    `import functools
+@functools.singledispatch
+def dispatched(bind):
+    return False
+@dispatched.register(sa.engine.Connection)
+def _(bind):
+    return True`,
+  ]),
   [
     'as it is imported',
     branch,
@@ -250,12 +279,44 @@ const varying: [what: string, upgrade: string, module?: string][] = [
     'import datetime',
   ],
   ['seconds since 1970', insert('(int(time.time()) // 60 * 60)'), 'import time'],
+  ['today in words', insert('datetime.date.today().strftime("%d %B %Y")'), 'import datetime'],
+  ['today in short', insert('TODAY.strftime("%b %d, %Y")'), 'import datetime\nTODAY = datetime.datetime.utcnow()'],
+  ['the year', insert('datetime.date.today().year'), 'from datetime import date, datetime as now\nimport datetime'],
+  ['the first of the month', insert('datetime.date.today().replace(day=1)'), 'import datetime'],
+  ['another day', insert('(datetime.date.today() - datetime.timedelta(days=90))'), 'import datetime'],
+  ['the day of the week', insert('time.strftime("%A")'), 'import time'],
+  ['the month', insert('time.localtime().tm_mon'), 'import time'],
+  ['the day of a helper that it imports', insert('days.TODAY.day'), 'import days'],
+  ['what a helper of the app’s says', insert('year()'), 'from app import year'],
+  [
+    'a partition of the month',
+    `op.execute("CREATE TABLE p_%d_%d (id int)" % (now.year, now.month))`,
+    'import datetime\nnow = datetime.datetime.now(datetime.timezone.utc)',
+  ],
+  [
+    'a branch',
+    `op.execute("SELECT 1" if time.time() < ${Math.floor(Date.now() / 1000)} + 86400 else "SELECT 2")`,
+    'import time',
+  ],
 ]
 
 test('A script that writes something else every time is not shown as if it were fixed', async () => {
-  const fixed: Omit<Script, 'id'> = { upgrade: `${insert('"2020-02-29 12:00"')}\nop.execute("SELECT 1700000000")` }
+  const fixed: Omit<Script, 'id'> = {
+    module: `import datetime, pickle, time\nassert type(datetime.datetime.now()) is datetime.datetime`,
+    upgrade: `${insert('"2020-02-29 12:00"')}\nop.execute("SELECT 1700000000")
+${insert('datetime.date(2020, 2, 29).strftime("%d %B %Y")')}
+${insert('pickle.loads(pickle.dumps(datetime.datetime(2020, 2, 29)))')}
+${insert('time.strftime("%Y", time.gmtime(0))')}
+assert time.monotonic() - time.monotonic() < 1 and datetime.datetime.now() > datetime.datetime(2020, 1, 1)`,
+  }
   const scripts = inARow([...varying.map(([message, upgrade, module = '']) => ({ message, upgrade, module })), fixed])
-  const project = writeProject({ scripts })
+  // As the app is loaded it has the time of everybody, for it may do something about what has expired.
+  const app = `import datetime, time
+def year():
+    return datetime.date.today().year
+assert abs(time.time() - os.stat(__file__).st_mtime) < 86400`
+  const project = writeProject({ scripts, app })
+  writeFileSync(join(project, 'days.py'), 'from datetime import date\nTODAY = date.today()\n')
   writeFileSync(join(project, 'stamps.py'), 'import secrets\nTOKEN = secrets.token_hex()\n')
   const url = await createDatabase()
   for (const step of [await start(project, '', offline), await start(project, url, { comment: 'false' })]) {

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 import { unfaithfulOf } from '../../src/plan/faithful'
+import { NewEnumValues } from '../../src/plan/new-enum-values'
 import { loadParser } from '../../src/plan/statements'
-import { NewEnumValues } from '../../src/plan/transactional'
 
 beforeAll(() => loadParser())
 
@@ -27,7 +27,7 @@ const unfaithful = (...statements: string[]) =>
         },
       ],
     },
-    new NewEnumValues(true),
+    new NewEnumValues('made'),
   ).map(({ revision, line, why }) => `${revision.id}:${line}: ${why}`)
 
 describe('SQL that is not applied as it is shown', () => {

@@ -1,7 +1,8 @@
 import { beforeAll, describe, expect, test } from 'vitest'
+import { NewEnumValues } from '../../src/plan/new-enum-values'
 import type { Plan, Revision } from '../../src/plan/plan'
 import { loadParser } from '../../src/plan/statements'
-import { NewEnumValues, obstaclesOf } from '../../src/plan/transactional'
+import { obstaclesOf } from '../../src/plan/transactional'
 
 beforeAll(() => loadParser())
 
@@ -155,8 +156,8 @@ describe('A new value of an enum', () => {
 
     test('but not outside of savepoints on PostgreSQL 17 and later', () => {
       const batch = plan(revision('a', made, table, add, use))
-      expect(obstaclesOf(batch, new NewEnumValues(true))).toEqual([])
-      expect(obstaclesOf(plan(revision('a', add, use)), new NewEnumValues(true))).toHaveLength(1)
+      expect(obstaclesOf(batch, new NewEnumValues('made'))).toEqual([])
+      expect(obstaclesOf(plan(revision('a', add, use)), new NewEnumValues('made'))).toHaveLength(1)
     })
   })
 })

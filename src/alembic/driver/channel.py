@@ -51,6 +51,12 @@ class Channel:
         self.add(**answer)
         self.output.flush()
 
+    def at(self, path):
+        """Which script is at work; None: none any more. It is told beforehand, since Python may end in it."""
+        if not self.output.closed:
+            with self.lock:
+                self.send(at=path)
+
     def close(self):
         self.output.close()
         os.close(self.input)

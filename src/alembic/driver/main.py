@@ -6,6 +6,7 @@ import sys
 
 from atomic_upgrade.asked import watch_operations
 from atomic_upgrade.channel import channel
+from atomic_upgrade.clock import clock
 from atomic_upgrade.dry_run import plan, rendered_digests
 from atomic_upgrade.failures import Failed, frames_of, one_line
 from atomic_upgrade.forks import preload, serve
@@ -58,6 +59,9 @@ def twin_of(request):
     preload(with_flask=not request.get("alembic_config"))
 
     def load_again(told):
+        # Where it cannot be moved, on another Python than CPython, only today and the last minutes are known.
+        with contextlib.suppress(Exception):
+            clock.move()
         scripts.take(told)
         project, _ = loaded_from(request)
 

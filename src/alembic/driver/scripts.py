@@ -14,6 +14,7 @@ from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 
 from atomic_upgrade.channel import channel
+from atomic_upgrade.clock import clock
 from atomic_upgrade.failures import Failed
 from atomic_upgrade.reader import bindings_of
 
@@ -39,7 +40,10 @@ class Known:
             return self.stub(name)
         kind = SourceFileLoader if self.path.endswith(".py") else SourcelessFileLoader
         module = module_from_spec(spec_from_file_location(name, self.path, loader=kind(name, self.path)))
-        exec(self.compiled(), module.__dict__)
+        channel.at(self.path)
+        with clock.of_scripts():
+            exec(self.compiled(), module.__dict__)
+        channel.at(None)
         if not hasattr(module, "down_revision"):
             return module
         found = {name: getattr(module, name) for name in names if hasattr(module, name)}
