@@ -16483,7 +16483,7 @@ function readDatabaseUrl(text) {
     const options = new URLSearchParams(open.join('&'));
     const { host, port, database } = readPlace(address, options);
     const { mode: tls, files } = readTls(options, host);
-    const decoded = queryPassword ?? decode(password);
+    const decoded = queryPassword ?? decode(password ?? '');
     const config = {
         ...(user && { user: decode(user) }),
         ...Object.fromEntries([...options].filter(([key]) => passedOn.includes(key))),
@@ -16498,6 +16498,9 @@ function readDatabaseUrl(text) {
     return {
         config,
         tls,
+        fromEnvironment: variables
+            .filter(([name, of]) => process.env[name] && !(of === 'tls' ? options.has('sslmode') || options.has('ssl') : of in config))
+            .map(([name]) => name),
         name: withQuery(`postgresql://${whoAndWhere}`, open.filter(pair => ['user', 'host', 'port', 'dbname'].includes(keyOf(pair)))),
         urlWithoutPassword: withQuery(`${scheme}://${whoAndWhere}`, open),
         secrets: secretForms([password, ...hidden.map(pair => pair.slice(pair.indexOf('=') + 1))]),
@@ -16522,6 +16525,18 @@ function readDatabaseUrls(text) {
 const severalUrls = (what) => new Failure('invalid-input', `database-url: ${what}`, {
     advice: 'With several databases, write one bind=postgresql://… a line; default= is the default one.',
 });
+/** libpq's variables, with what of pg's configuration they stand in for. */
+const variables = [
+    ['PGHOST', 'host'],
+    ['PGPORT', 'port'],
+    ['PGUSER', 'user'],
+    ['PGPASSWORD', 'password'],
+    ['PGDATABASE', 'database'],
+    ['PGOPTIONS', 'options'],
+    ['PGSSLMODE', 'tls'],
+];
+/** Why a secret may be empty; source: GitHub's documentation, "Using secrets in GitHub Actions". */
+const whyEmpty = 'Where it is a secret, that is not set, or not for this job: those of an environment need `environment:` in the job, and GitHub hands none to a pull request from a fork, which can be previewed without database-url.';
 const keyOf = (pair) => [...new URLSearchParams(pair).keys()][0] ?? '';
 /** libpq's options whose values are nobody's business. */
 const isSecret = (pair) => pair.includes('=') && ['password', 'sslpassword', 'oauth_client_secret'].includes(keyOf(pair));
@@ -16532,7 +16547,7 @@ function invalid(what) {
 }
 function whatIsWrong(text) {
     if (text === '')
-        return 'it is empty.';
+        return `it is empty. ${whyEmpty}`;
     const scheme = /^([a-z][\w+.-]*):\/\//i.exec(text)?.[1];
     if (!scheme)
         return 'this is not a URL.';
@@ -16548,9 +16563,9 @@ function readPlace(text, options) {
     if (!written)
         throw invalid('its host or port cannot be read.');
     const found = {
-        host: options.get('host') ?? written.address ?? decode(written.host),
+        host: options.get('host') ?? written.address ?? (written.host && decode(written.host)),
         port: options.get('port') ?? written.port,
-        database: options.get('dbname') ?? decode(written.database),
+        database: options.get('dbname') ?? (written.database && decode(written.database)),
     };
     if (found.port && !(/^\d+$/.test(found.port) && Number(found.port) > 0 && Number(found.port) < 65_536)) {
         throw invalid('its port is not one.');
@@ -16571,7 +16586,8 @@ function readTls(options, host) {
     const modes = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full'];
     const mode = modes.find(each => each === (synonyms.get(given) ?? given));
     if (!mode) {
-        throw new Failure('invalid-input', `database-url: sslmode is “${given}”; it can be ${modes.join(', ')}.`);
+        const from = (options.get('sslmode') ?? options.get('ssl')) ? 'database-url: sslmode' : 'PGSSLMODE in the environment';
+        throw new Failure('invalid-input', `${from} is “${given}”; it can be ${modes.join(', ')}.`);
     }
     // As libpq: a Unix socket has no TLS, whatever sslmode says.
     if (host?.startsWith('/'))
@@ -16607,7 +16623,7 @@ function tlsOptions(tls, files) {
 }
 function decode(text) {
     // As Python's unquote: what is not an escape stays as it is.
-    return text?.replace(/(?:%[0-9a-f]{2})+/gi, bytes => Buffer.from(bytes.replaceAll('%', ''), 'hex').toString('utf8'));
+    return text.replace(/(?:%[0-9a-f]{2})+/gi, bytes => Buffer.from(bytes.replaceAll('%', ''), 'hex').toString('utf8'));
 }
 /** Passwords as written and as meant, and as JavaScript, Python, SQLAlchemy and JSON would write them. */
 function secretForms(written) {
@@ -16685,7 +16701,7 @@ function readInputs(environment) {
         }
     }
     else if (mode !== 'preview')
-        mistake(`database-url is missing; mode: ${mode} needs it.`);
+        mistake(`database-url is missing; mode: ${mode} needs it.`, whyEmpty);
     const python = parseArgsStringToArgv(input('python'));
     if (!python[0])
         mistake('python names no command.');
@@ -16772,7 +16788,10 @@ function defaultOf(name) {
     if (name === 'github-token')
         return '';
     action ??= (0,dist/* parse */.qg)((0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, '..', 'action.yml'), 'utf8'));
-    return action.inputs[name].default;
+    const input = action.inputs[name];
+    if (!input)
+        throw new Error(`action.yml has no input ${name}`);
+    return input.default;
 }
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
@@ -16794,7 +16813,9 @@ const defused = (text) => text
 /** Text in running Markdown, on one line. */
 function prose(text) {
     return defused(oneLine(text))
-        .replaceAll(/[&<>]/g, character => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;' })[character])
+        .replaceAll('&', '&amp;')
+        .replaceAll('<', '&lt;')
+        .replaceAll('>', '&gt;')
         .replaceAll(/[\\`*_{}[\]()|~!$]/g, '\\$&')
         .replace(/^(\d*)([-+=.])/, '$1\\$2');
 }
@@ -17035,6 +17056,331 @@ const numbers = new Set([literals_float, integer]);
 /** Its SQL_COMMENT and C_COMMENT. */
 const comments = new Set([275, 276]);
 
+;// CONCATENATED MODULE: ./src/plan/nodes.ts
+/** The text of a constant; empty for anything else. */
+function textOf(node) {
+    if ('String' in node)
+        return node.String.sval ?? '';
+    if ('Integer' in node)
+        return String(node.Integer.ival ?? 0);
+    if ('Boolean' in node)
+        return String(node.Boolean.boolval ?? false);
+    if (!('A_Const' in node))
+        return '';
+    const { sval, ival } = node.A_Const;
+    return sval ? (sval.sval ?? '') : ival ? String(ival.ival ?? 0) : '';
+}
+/** The name of a type, a function or another object without its schema. */
+function nameOf(names) {
+    const last = names?.at(-1);
+    return last && 'String' in last ? (last.String.sval ?? '') : '';
+}
+
+;// CONCATENATED MODULE: ./src/plan/sites.ts
+
+/** Where a statement has that string as a constant. */
+function sitesOf(tree, value) {
+    const sites = [];
+    const isConstant = (node) => node?.A_Const?.sval?.sval === value;
+    /** The nodes that stand for a column's value, and then the rest of them. */
+    const visit = (node, site = 'anything') => {
+        if (isConstant(node))
+            sites.push(site);
+        else if (Array.isArray(node))
+            for (const each of node)
+                visit(each);
+        else if (typeof node === 'object' && node !== null) {
+            for (const [kind, part] of Object.entries(node))
+                (special[kind] ?? visit)(part);
+        }
+    };
+    const assignments = (targets = []) => {
+        for (const { ResTarget } of targets) {
+            visit(ResTarget?.val, ResTarget?.name && !ResTarget.indirection ? { column: ResTarget.name } : 'anything');
+        }
+    };
+    const special = {
+        InsertStmt({ cols = [], selectStmt, ...part }) {
+            const { valuesLists = [], targetList = [], ...select } = selectStmt?.SelectStmt ?? {};
+            const rows = valuesLists.map(({ List }) => List?.items ?? []);
+            for (const row of [...rows, targetList.map(({ ResTarget }) => ResTarget?.val)]) {
+                for (const [at, item] of row.entries()) {
+                    const column = cols[at]?.ResTarget?.indirection ? undefined : cols[at]?.ResTarget?.name;
+                    visit(item, column === undefined ? 'anything' : { column });
+                }
+            }
+            visit(select);
+            visit(part);
+        },
+        UpdateStmt({ targetList, ...part }) {
+            assignments(targetList);
+            visit(part);
+        },
+        onConflictClause({ targetList, ...part }) {
+            assignments(targetList);
+            visit(part);
+        },
+        A_Expr({ lexpr, rexpr }) {
+            for (const [one, other] of [
+                [lexpr, rexpr],
+                [rexpr, lexpr],
+            ]) {
+                const column = nameOf(other?.ColumnRef?.fields);
+                for (const each of one?.List ? one.List.items : [one])
+                    visit(each, column === '' ? 'anything' : { column });
+            }
+        },
+        TypeCast({ arg, typeName }) {
+            // What is cast twice was text in between.
+            visit(arg?.TypeCast?.arg ?? arg, arg?.TypeCast ? 'anything' : { type: nameOf(typeName?.names) });
+        },
+        ColumnDef({ typeName, constraints = [], ...part }) {
+            for (const { Constraint } of constraints) {
+                const { raw_expr, ...others } = Constraint ?? {};
+                visit(raw_expr, { type: nameOf(typeName?.names) });
+                visit(others);
+            }
+            visit(part);
+        },
+        AlterTableCmd({ subtype, name, def, ...part }) {
+            visit(def, subtype === 'AT_ColumnDefault' ? { column: name } : 'anything');
+            visit(part);
+        },
+    };
+    visit(tree);
+    // A column of a subquery can be another one's under its name.
+    return /"(RangeSubselect|RangeFunction|CommonTableExpr)"/.test(JSON.stringify(tree))
+        ? sites.map(() => 'anything')
+        : sites;
+}
+/** All strings of a statement: constants, bodies, names. */
+function stringsIn(tree) {
+    const strings = [];
+    JSON.stringify(tree, (key, value) => {
+        if (key === 'sval' && typeof value === 'string')
+            strings.push(value);
+        return value;
+    });
+    return strings;
+}
+
+;// CONCATENATED MODULE: ./src/plan/new-enum-values.ts
+
+
+/**
+ * Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended.
+ * Those of a type that the same transaction has made are no exception (measured on 14 to 18) but on PostgreSQL 17 and
+ * later, outside of savepoints; through the gate every statement of a script is in one.
+ */
+class NewEnumValues {
+    usable;
+    #added = [];
+    /** Types that the transaction has made, with their values. */
+    #made = new Map();
+    /** Types that were there before, with theirs. */
+    #known;
+    /** What has a value of a type made or known, by its name, and in which columns; null: any of its columns may. */
+    #leading = new Map();
+    /**
+     * `usable`: which values can be used, those of types that the transaction has made too, or all, where somebody else
+     * asks. `known`: enums of the database, by name.
+     */
+    constructor(usable = 'committed', known = new Map()) {
+        this.usable = usable;
+        this.#known = new Map([...known].map(([type, { labels }]) => [type, new Set(labels)]));
+        for (const [type, { leading }] of known) {
+            for (const { name, columns } of leading)
+                this.#lead(name, type, new Set(columns));
+        }
+    }
+    mayBeUsedIn(sql) {
+        // What makes a column of a new type is noted too.
+        const notes = this.#made.size > 0 || this.#known.size > 0;
+        return notes || this.#added.some(({ value }) => sql.includes(value.replaceAll("'", "''")));
+    }
+    /** The new value that a string of a script is, or holds as a constant of SQL. */
+    mentionedIn(text) {
+        const isIn = (value) => text === value || text.includes(quoted(value));
+        return this.#added.find(({ value }) => isIn(value))?.value;
+    }
+    /** Notes what a statement makes, and says which new value it uses. */
+    read(tree) {
+        if ('CreateEnumStmt' in tree) {
+            const { typeName, vals = [] } = tree.CreateEnumStmt;
+            const type = nameOf(typeName);
+            this.#made.set(type, new Set(vals.map(textOf)));
+            this.#lead(type, type, new Set());
+            return [];
+        }
+        if ('AlterEnumStmt' in tree)
+            return this.#alter(tree.AlterEnumStmt);
+        if ('DropStmt' in tree && tree.DropStmt.removeType === 'OBJECT_TYPE')
+            return this.#drop(tree.DropStmt);
+        if ('RenameStmt' in tree && tree.RenameStmt.renameType === 'OBJECT_TYPE')
+            this.#rename(tree.RenameStmt);
+        const names = this.#leading.size > 0 ? namesIn(tree) : [];
+        const types = new Set(names.flatMap(name => [...(this.#leading.get(name)?.keys() ?? [])]));
+        for (const type of types) {
+            const columns = columnsMadeBy(tree, name => this.#leading.get(name)?.has(type) === true);
+            for (const name of madeBy(tree))
+                this.#lead(name, type, columns);
+        }
+        const strings = this.#added.length > 0 ? stringsIn(tree) : [];
+        for (const { value, type, isOfMade } of this.#added) {
+            if (!strings.includes(value))
+                continue;
+            const isLed = isOfMade || this.#known.has(type);
+            const sites = sitesOf(tree, value);
+            // A type that nothing is known of can be anywhere.
+            if (!sites.some(site => !isLed || this.#leads(site, names, type)))
+                continue;
+            const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`;
+            const but = ' (by a plan file, PostgreSQL 17 and later can use it, since the batch makes the type as well)';
+            return [{ kind: 'uses', value, why: isOfMade ? why + but : why }];
+        }
+        const held = 'CreateFunctionStmt' in tree || 'CommentStmt' in tree ? [] : strings;
+        const mayUse = this.#added.find(({ value }) => held.some(text => holds(text, value)));
+        return mayUse ? [{ kind: 'may-use', value: mayUse.value }] : [];
+    }
+    #lead(name, type, columns) {
+        const types = this.#leading.get(name) ?? new Map();
+        const before = types.get(type);
+        types.set(type, before === null || columns === null ? null : new Set([...(before ?? []), ...columns]));
+        this.#leading.set(name, types);
+    }
+    /** Whether what stands there in a statement with these names can be a value of the type. */
+    #leads(site, names, type) {
+        if (site !== 'anything' && 'type' in site)
+            return this.#leading.get(site.type)?.has(type) === true;
+        return names.some(name => {
+            const columns = this.#leading.get(name)?.get(type);
+            return columns !== undefined && (site === 'anything' || columns === null || columns.has(site.column));
+        });
+    }
+    #alter({ typeName, newVal: value = '', oldVal, skipIfNewValExists }) {
+        const type = nameOf(typeName);
+        const made = this.#made.get(type);
+        const known = this.#known.get(type);
+        if (oldVal) {
+            if (known?.delete(oldVal))
+                known.add(value);
+            // Under its new name it is as old as it was.
+            const added = this.#added.find(each => each.value === oldVal && each.type === type);
+            if (!added)
+                return [];
+            added.value = value;
+            return [{ kind: 'adds', value, was: oldVal }];
+        }
+        if (skipIfNewValExists && (made ?? known)?.has(value))
+            return [];
+        if (this.usable === 'all' || (made && this.usable === 'made'))
+            return [];
+        this.#added.push({ value, type, isOfMade: made !== undefined });
+        return [{ kind: 'adds', value }];
+    }
+    /** Of a type that the transaction has made nothing is left; one of its name is another. */
+    #drop({ objects = [] }) {
+        for (const each of objects) {
+            const type = 'TypeName' in each ? nameOf(each.TypeName.names) : '';
+            if (!this.#made.delete(type) && !this.#known.delete(type))
+                continue;
+            this.#added = this.#added.filter(added => added.type !== type);
+            this.#leading.delete(type);
+            for (const types of this.#leading.values())
+                types.delete(type);
+        }
+        return [];
+    }
+    #rename({ object, newname = '' }) {
+        const type = object && 'List' in object ? nameOf(object.List.items) : '';
+        const made = this.#made.get(type);
+        this.#made.delete(type);
+        if (made)
+            this.#made.set(newname, made);
+        // Of one that was there before, what leads to it is not followed to its new name.
+        for (const name of [type, newname])
+            this.#known.delete(name);
+        const led = this.#leading.get(type);
+        this.#leading.delete(type);
+        if (led)
+            this.#leading.set(newname, led);
+        for (const types of this.#leading.values()) {
+            const columns = types.get(type);
+            if (types.delete(type) && made && columns !== undefined)
+                types.set(newname, columns);
+        }
+        for (const added of this.#added)
+            if (added.type === type)
+                added.type = newname;
+    }
+    /** The transaction ends: everything up to here can be used. */
+    commit() {
+        for (const types of this.#leading.values())
+            for (const type of this.#made.keys())
+                types.delete(type);
+        this.#made.clear();
+        this.#added = [];
+    }
+}
+const quoted = (value) => `'${value.replaceAll("'", "''")}'`;
+/** Whether a text has the value as a constant of SQL, or as an element of an array. */
+const holds = (text, value) => text.includes(quoted(value)) || (/^\{.*\}$/s.test(text) && text.includes(value));
+/** The names of relations, types and functions in a statement, without their schemas. */
+function namesIn(tree) {
+    const names = [];
+    JSON.stringify(tree, (key, value) => {
+        if (key === 'relname')
+            names.push(value);
+        if (key === 'names' || key === 'funcname' || key === 'typeName')
+            names.push(nameOf(Array.isArray(value) ? value : []));
+        return value;
+    });
+    return names;
+}
+/** The names of what a statement makes or changes, as far as it can have a column, a field or a value of some type. */
+function madeBy(tree) {
+    if ('CreateStmt' in tree)
+        return [tree.CreateStmt.relation?.relname ?? ''];
+    if ('AlterTableStmt' in tree)
+        return [tree.AlterTableStmt.relation?.relname ?? ''];
+    if ('ViewStmt' in tree)
+        return [tree.ViewStmt.view?.relname ?? ''];
+    if ('CreateTableAsStmt' in tree)
+        return [tree.CreateTableAsStmt.into?.rel?.relname ?? ''];
+    if ('CompositeTypeStmt' in tree)
+        return [tree.CompositeTypeStmt.typevar?.relname ?? ''];
+    if ('CreateDomainStmt' in tree)
+        return [nameOf(tree.CreateDomainStmt.domainname)];
+    if ('CreateFunctionStmt' in tree)
+        return [nameOf(tree.CreateFunctionStmt.funcname)];
+    // A column's new name may be what the relation has of the type.
+    if ('RenameStmt' in tree)
+        return [tree.RenameStmt.newname ?? '', tree.RenameStmt.relation?.relname ?? ''];
+    return [];
+}
+/** The columns that a statement gives its relation of a type that `leads`; null where that cannot be told. */
+function columnsMadeBy(tree, leads) {
+    const columns = (definitions) => definitions.flatMap(each => {
+        if (!each || !('ColumnDef' in each))
+            return [];
+        const { colname = '', typeName } = each.ColumnDef;
+        return leads(nameOf(typeName?.names)) ? [colname] : [];
+    });
+    if ('CreateStmt' in tree) {
+        const { tableElts = [], inhRelations, ofTypename, partbound } = tree.CreateStmt;
+        const isWhole = !inhRelations && !ofTypename && !partbound && !tableElts.some(each => 'TableLikeClause' in each);
+        return isWhole ? new Set(columns(tableElts)) : null;
+    }
+    if ('AlterTableStmt' in tree) {
+        const commands = (tree.AlterTableStmt.cmds ?? []).flatMap(each => 'AlterTableCmd' in each ? each.AlterTableCmd : []);
+        const names = columns(commands.map(({ subtype, name = '', def }) => subtype === 'AT_AlterColumnType' && def && 'ColumnDef' in def
+            ? { ColumnDef: { ...def.ColumnDef, colname: name } }
+            : def));
+        return commands.some(({ subtype = '' }) => /Inherit|Partition|Of$/.test(subtype)) ? null : new Set(names);
+    }
+    return 'CompositeTypeStmt' in tree || 'CreateDomainStmt' in tree || 'CreateFunctionStmt' in tree ? new Set() : null;
+}
+
 ;// CONCATENATED MODULE: external "node:v8"
 const external_node_v8_namespaceObject = require("node:v8");
 ;// CONCATENATED MODULE: ./src/plan/statements.ts
@@ -17124,6 +17470,8 @@ function isPlainSelect(select) {
 
 ;// CONCATENATED MODULE: ./src/plan/transactional.ts
 
+
+
 /**
  * What of the batch cannot be part of one transaction, by PostgreSQL's own parse tree of the dry run, and by Alembic's
  * arguments in scripts that could not be rendered. What a statement hides (a DO block, a function) is not seen.
@@ -17139,7 +17487,7 @@ function obstaclesOf(plan, values = new NewEnumValues()) {
 }
 /** A finding as an obstacle, where it is a reason against one transaction. */
 function obstacleIn(finding, at) {
-    if (finding.kind === 'adds')
+    if (finding.kind === 'adds' || finding.kind === 'may-use')
         return undefined;
     return { ...at, why: finding.why, ...(finding.kind === 'sets' && { ofTheTransaction: true }) };
 }
@@ -17149,7 +17497,7 @@ const telling = /concurrently|vacuum|cluster|reindex|system|database|tablespace|
 function findingsIn(sql, values) {
     if (!telling.test(sql) && !values.mayBeUsedIn(sql))
         return [];
-    return treesOf(sql).flatMap(tree => {
+    return treesOf(sql).flatMap((tree) => {
         const form = forbiddenForm(tree);
         if (form)
             return [{ kind: 'forbidden', form, why: cannot(form) }];
@@ -17188,6 +17536,15 @@ function treesOf(sql) {
 /** Whether a statement adds that value to an enum. */
 const addsValue = (sql, value) => sql.includes(value.replaceAll("'", "''")) &&
     treesOf(sql).some(tree => 'AlterEnumStmt' in tree && tree.AlterEnumStmt.newVal === value);
+/** The names of the types that the batch adds values to, as far as its SQL or its scripts' strings tell. */
+function extendedTypes({ revisions }) {
+    const texts = revisions.flatMap(({ statements = [], strings = [] }) => [
+        ...statements.map(({ sql }) => sql),
+        ...strings.map(({ text }) => text),
+    ]);
+    const trees = texts.filter(text => /\badd\s+value\b/i.test(text)).flatMap(treesOf);
+    return [...new Set(trees.flatMap(tree => ('AlterEnumStmt' in tree ? [nameOf(tree.AlterEnumStmt.typeName)] : [])))];
+}
 /** Whether SQL leaves nothing in the database: it reads, or sets something for the session. */
 const isRead = (sql) => treesOf(sql).every(tree => effectOf(tree).kind === 'read' || 'VariableSetStmt' in tree) && treesOf(sql).length > 0;
 /** PostgreSQL's words. */
@@ -17249,176 +17606,19 @@ function optionOf(options, name) {
     }
     return undefined;
 }
-/** The text of a constant; empty for anything else. */
-function textOf(node) {
-    if ('String' in node)
-        return node.String.sval ?? '';
-    if ('Integer' in node)
-        return String(node.Integer.ival ?? 0);
-    if ('Boolean' in node)
-        return String(node.Boolean.boolval ?? false);
-    if (!('A_Const' in node))
-        return '';
-    const { sval, ival } = node.A_Const;
-    return sval ? (sval.sval ?? '') : ival ? String(ival.ival ?? 0) : '';
-}
 const isFalse = (value) => /^(false|off|no|0)$/i.test(value ?? '');
-/**
- * Values that the batch adds to enums: PostgreSQL lets nobody use one before the transaction that added it has ended.
- * Those of a type that the same transaction has made are no exception (measured on 14 to 18) but on PostgreSQL 17 and
- * later, outside of savepoints; through the gate every statement of a script is in one.
- */
-class NewEnumValues {
-    usesMade;
-    #added = [];
-    /** Types that the transaction has made, with their values, and which of them a name leads to: a table that has a column of it. */
-    #made = new Map();
-    #leading = new Map();
-    /** `usesMade`: values of a type that the transaction has made can be used. */
-    constructor(usesMade = false) {
-        this.usesMade = usesMade;
-    }
-    mayBeUsedIn(sql) {
-        // What makes a column of a new type is noted too.
-        return this.#made.size > 0 || this.#added.some(({ value }) => sql.includes(value.replaceAll("'", "''")));
-    }
-    /** The new value that a string of a script is, or holds as a constant of SQL. */
-    mentionedIn(text) {
-        const isIn = (value) => text === value || text.includes(`'${value.replaceAll("'", "''")}'`);
-        return this.#added.find(({ value }) => isIn(value))?.value;
-    }
-    /** Notes what a statement makes, and says which new value it uses. */
-    read(tree) {
-        if ('CreateEnumStmt' in tree) {
-            const { typeName, vals = [] } = tree.CreateEnumStmt;
-            this.#made.set(nameOf(typeName), new Set(vals.map(textOf)));
-            this.#leading.set(nameOf(typeName), new Set([nameOf(typeName)]));
-            return [];
-        }
-        if ('AlterEnumStmt' in tree)
-            return this.#alter(tree.AlterEnumStmt);
-        if ('DropStmt' in tree && tree.DropStmt.removeType === 'OBJECT_TYPE')
-            return this.#drop(tree.DropStmt);
-        if ('RenameStmt' in tree && tree.RenameStmt.renameType === 'OBJECT_TYPE')
-            this.#rename(tree.RenameStmt);
-        const names = this.#made.size > 0 ? namesIn(tree) : [];
-        const types = new Set(names.flatMap(name => [...(this.#leading.get(name) ?? [])]));
-        if (types.size > 0) {
-            for (const name of madeBy(tree))
-                this.#leading.set(name, new Set([...types, ...(this.#leading.get(name) ?? [])]));
-        }
-        const text = this.#added.length > 0 ? JSON.stringify(tree) : '';
-        for (const { value, type, isOfMade } of this.#added) {
-            // A string constant; names are other nodes. A new type's is one only where something leads to that type.
-            if (!text.includes(`"sval":{"sval":${JSON.stringify(value)}}`) || (isOfMade && !types.has(type)))
-                continue;
-            const why = `the value '${value}' is new in the enum ${type}, and it must be committed before it can be used`;
-            const but = ' (by a plan file, PostgreSQL 17 and later can use it, since the batch makes the type as well)';
-            return [{ kind: 'uses', value, why: isOfMade ? why + but : why }];
-        }
-        return [];
-    }
-    #alter({ typeName, newVal: value = '', oldVal, skipIfNewValExists }) {
-        const type = nameOf(typeName);
-        const made = this.#made.get(type);
-        if (oldVal) {
-            // Under its new name it is as old as it was.
-            const added = this.#added.find(each => each.value === oldVal && each.type === type);
-            if (!added)
-                return [];
-            added.value = value;
-            return [{ kind: 'adds', value, was: oldVal }];
-        }
-        if (made && (this.usesMade || (skipIfNewValExists && made.has(value))))
-            return [];
-        this.#added.push({ value, type, isOfMade: made !== undefined });
-        return [{ kind: 'adds', value }];
-    }
-    /** Of a type that the transaction has made nothing is left; one of its name is another. */
-    #drop({ objects = [] }) {
-        for (const each of objects) {
-            const type = 'TypeName' in each ? nameOf(each.TypeName.names) : '';
-            if (!this.#made.delete(type))
-                continue;
-            this.#added = this.#added.filter(added => added.type !== type);
-            this.#leading.delete(type);
-            for (const types of this.#leading.values())
-                types.delete(type);
-        }
-        return [];
-    }
-    #rename({ object, newname = '' }) {
-        const type = object && 'List' in object ? nameOf(object.List.items) : '';
-        const made = this.#made.get(type);
-        this.#made.delete(type);
-        if (made)
-            this.#made.set(newname, made);
-        const led = this.#leading.get(type);
-        this.#leading.delete(type);
-        if (led)
-            this.#leading.set(newname, led);
-        for (const types of this.#leading.values())
-            if (made && types.delete(type))
-                types.add(newname);
-        for (const added of this.#added)
-            if (added.type === type)
-                added.type = newname;
-    }
-    /** The transaction ends: everything up to here can be used. */
-    commit() {
-        this.#made.clear();
-        this.#leading.clear();
-        this.#added = [];
-    }
-}
-/** A type's name without its schema. */
-function nameOf(names) {
-    const last = names?.at(-1);
-    return last && 'String' in last ? (last.String.sval ?? '') : '';
-}
-/** The names of relations, types and functions in a statement, without their schemas. */
-function namesIn(tree) {
-    const names = [];
-    JSON.stringify(tree, (key, value) => {
-        if (key === 'relname')
-            names.push(value);
-        if (key === 'names' || key === 'funcname' || key === 'typeName')
-            names.push(nameOf(Array.isArray(value) ? value : []));
-        return value;
-    });
-    return names;
-}
-/** The names of what a statement makes or changes, as far as it can have a column, a field or a value of some type. */
-function madeBy(tree) {
-    if ('CreateStmt' in tree)
-        return [tree.CreateStmt.relation?.relname ?? ''];
-    if ('AlterTableStmt' in tree)
-        return [tree.AlterTableStmt.relation?.relname ?? ''];
-    if ('ViewStmt' in tree)
-        return [tree.ViewStmt.view?.relname ?? ''];
-    if ('CreateTableAsStmt' in tree)
-        return [tree.CreateTableAsStmt.into?.rel?.relname ?? ''];
-    if ('CompositeTypeStmt' in tree)
-        return [tree.CompositeTypeStmt.typevar?.relname ?? ''];
-    if ('CreateDomainStmt' in tree)
-        return [nameOf(tree.CreateDomainStmt.domainname)];
-    if ('CreateFunctionStmt' in tree)
-        return [nameOf(tree.CreateFunctionStmt.funcname)];
-    if ('RenameStmt' in tree)
-        return [tree.RenameStmt.newname ?? ''];
-    return [];
-}
 
 ;// CONCATENATED MODULE: ./src/plan/segments.ts
+
 
 
 /**
  * Divides the batch. A statement that PostgreSQL refuses in a transaction stands alone, where the script runs it outside
  * of its own one (`autocommit_block`); a new enum value needs a COMMIT before its first use, as late as possible.
- * Needs the parser to be loaded.
+ * `known`: the enums that the database has, as far as they are known. Needs the parser to be loaded.
  */
-function segmentsOf(plan) {
-    const division = new Division();
+function segmentsOf(plan, known) {
+    const division = new Division(new NewEnumValues('committed', known));
     for (const revision of plan.revisions)
         division.read(revision);
     return division.end();
@@ -17434,12 +17634,12 @@ function stopBehind({ priorHeads, revisions }, segments, at) {
     return { heads: last ? (last.heads ?? []) : priorHeads, half };
 }
 class Division {
+    values;
     #segments = [];
     #obstacles = [];
     #endsBefore = [];
     #endsBehind = [];
     #halves = [];
-    #values = new NewEnumValues();
     /** Where the values come from that are added and not committed. */
     #added = new Map();
     /** The revisions of the transaction that is open. */
@@ -17447,6 +17647,9 @@ class Division {
     /** What the revision at hand has done so far, and how many of that stood as its last COMMIT came. */
     #done = [];
     #standing = 0;
+    constructor(values) {
+        this.values = values;
+    }
     read(revision) {
         this.#done = [];
         this.#standing = 0;
@@ -17466,7 +17669,7 @@ class Division {
         const standing = this.#done.slice(0, this.#standing);
         if (standing.every(({ sql }) => revision.notRenderable || canRunAgain(sql)))
             return;
-        const { line } = standing.at(-1);
+        const line = standing.at(-1)?.line ?? null;
         this.#halves.push({ revision, line, statements: standing.map(({ sql }) => sql) });
     }
     /** A script without SQL, by what its source says: what it may do outside of its transaction, it does there. */
@@ -17484,8 +17687,8 @@ class Division {
     }
     #string(revision, statement) {
         const { sql } = statement;
-        const mentioned = this.#values.mentionedIn(sql);
-        const [finding] = findingsIn(sql, this.#values);
+        const mentioned = this.values.mentionedIn(sql);
+        const [finding] = findingsIn(sql, this.values);
         if (finding?.kind === 'forbidden' && standsAlone(finding.form))
             return this.#alone(revision, statement);
         if (finding?.kind === 'adds') {
@@ -17507,7 +17710,7 @@ class Division {
         };
     }
     #statement(revision, statement, outside) {
-        const findings = findingsIn(statement.sql, this.#values);
+        const findings = findingsIn(statement.sql, this.values);
         const [finding] = findings;
         if (outside && finding?.kind === 'forbidden' && standsAlone(finding.form) && treesOf(statement.sql).length === 1)
             return this.#alone(revision, statement);
@@ -17517,6 +17720,8 @@ class Division {
                 const now = { revision: revision.id, outside, standing: this.#done.length + 1 };
                 this.#added.set(each.value, before && before.revision !== revision.id ? before : now);
             }
+            else if (each.kind === 'may-use')
+                this.#commitBefore(each.value, revision);
             else if (each.kind !== 'uses' || !this.#commitBefore(each.value, revision)) {
                 const obstacle = obstacleIn(each, { revision, line: statement.line, text: statement.sql });
                 if (obstacle)
@@ -17535,6 +17740,8 @@ class Division {
     /** Ends the transaction somewhere between a value's ALTER TYPE and its use; false where it cannot end there. */
     #commitBefore(value, { id }) {
         const added = this.#added.get(value);
+        if (!added)
+            throw new Error(`Nothing adds ${value}`);
         if (added.revision !== id) {
             this.#open = this.#open.filter(open => open !== id);
             this.#endsBefore.push(id);
@@ -17556,7 +17763,7 @@ class Division {
         if (this.#open.length > 0)
             this.#segments.push({ revisions: this.#open });
         this.#open = [];
-        this.#values.commit();
+        this.values.commit();
         this.#added.clear();
     }
 }
@@ -17567,9 +17774,10 @@ function controlOf(sql) {
     if (!/\b(begin|start|commit|end|rollback|abort)\b/i.test(sql))
         return undefined;
     const trees = treesOf(sql);
-    if (trees.length !== 1)
+    const [tree] = trees;
+    if (!tree || trees.length > 1)
         return undefined;
-    const { kind } = effectOf(trees[0]);
+    const { kind } = effectOf(tree);
     return kind === 'begin' || kind === 'commit' || kind === 'rollback' ? kind : undefined;
 }
 /** Whether SQL that has run can run once more: an index that is there already is looked at first. */
@@ -17979,89 +18187,6 @@ function explain(result) {
     return [clip(message, longest), statement, stateOf(result), details.advice].filter(Boolean).join('\n');
 }
 
-;// CONCATENATED MODULE: ./src/postgres/advisory-locks.ts
-
-/** "atomic" in ASCII. */
-const first = 0x61746f6d6963;
-/** The keys of our advisory locks. They are public: whoever may connect can take one. */
-const lockKeys = {
-    /** Held by the batch's own transaction; two deploys of one database contend for it. */
-    deploy: first,
-    /** Says, on the first of several databases, that their commit is under way. */
-    commit: first + 1,
-    /** Every apply takes it before that of the deploy, on a second connection, and holds it until it has read the heads behind its COMMIT. */
-    second: first + 2,
-};
-/** How another session is named that only holds a lock for the one that its name goes on with. */
-const lockOf = (applicationName) => `lock of ${applicationName}`.slice(0, 63);
-/** How long another deploy is waited for, in milliseconds. */
-const lockPatience = 15 * 60_000;
-/** Takes a lock until the end of the transaction, if nobody has it. */
-async function tryLock(client, key) {
-    const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${key}) AS locked`);
-    return rows[0].locked;
-}
-/**
- * Runs an action with the lock that says that a commit is under way, in a transaction of that client's. False where
- * another run has it, or the action says so. Throws what the action throws, and what PostgreSQL answers.
- */
-async function underCommitLock(client, action) {
-    // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
-    await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-    await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
-    return (await tryLock(client, lockKeys.commit)) && (await action());
-}
-/**
- * Waits for a lock until the transaction has it; `onWait` is called, about twice a minute, while somebody else has it,
- * and says who. Throws a Failure `lock-timeout` when they keep it, `cancelled` when the step is.
- */
-async function waitForLock(client, key, onWait, signal, patience = lockPatience) {
-    const started = Date.now();
-    let holder = '';
-    for (let pause = 50, told = 0; !(await tryLock(client, key)); pause = Math.min(pause * 1.5, 1_000)) {
-        if (Date.now() - started > patience) {
-            throw new Failure('lock-timeout', `Another deploy of this database has held its lock for 15 minutes${advisory_locks_named(holder)}.`, {
-                advice: 'Look at that session; this run can be started again when it has ended. If it is no deploy, whoever may connect can hold that lock: pg_terminate_backend ends the session.',
-            });
-        }
-        if (told === 0 || Date.now() - told > 30_000) {
-            told = Date.now();
-            holder = await onWait();
-        }
-        await new Promise(resolve => setTimeout(resolve, pause));
-        if (signal.aborted)
-            throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
-    }
-}
-/** A holder at the end of a clause. */
-const advisory_locks_named = (holder) => holder && `: ${holder}`;
-/**
- * Who holds a lock, in words, by a connection that is not in a transaction (pg_stat_activity is cached there); empty when
- * nobody does any more. Another role's address, and since when, is visible only with `pg_read_all_stats`.
- */
-async function lockHolder(client, key) {
-    const { rows } = await client.query(`SELECT l.pid, a.application_name AS application, a.usename AS role, pg_catalog.host(a.client_addr) AS address,
-            pg_catalog.to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') AS since,
-            (SELECT pg_catalog.format('%s of role %s, since %s', p.gid, p.owner,
-                      pg_catalog.to_char(p.prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
-             FROM pg_catalog.pg_locks x JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
-             WHERE x.pid IS NULL AND x.virtualtransaction = l.virtualtransaction LIMIT 1) AS prepared
-     FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-       AND (l.classid::bigint << 32 | l.objid::bigint) = ${key}
-     ORDER BY l.pid`);
-    return rows.map(describe).join(' and ');
-}
-function describe({ pid, application, since, role, address, prepared }) {
-    // Source: pg_locks in view-pg-locks.html.
-    if (pid === null)
-        return `a prepared transaction (${prepared ? `${prepared}; ` : ''}see pg_prepared_xacts)`;
-    const who = [`pid ${pid}`, `since ${since ?? 'unknown'}`, role && `role ${role}`, address && `from ${address}`];
-    const name = application?.replace(/^lock of /, '');
-    return `${name || 'a session without a name'} (${who.filter(Boolean).join(', ')})`;
-}
-
 // EXTERNAL MODULE: ./node_modules/pg/lib/index.js
 var lib = __nccwpck_require__(3273);
 ;// CONCATENATED MODULE: ./node_modules/pg/esm/index.mjs
@@ -18110,8 +18235,8 @@ async function connect(database, applicationName, signal) {
         throw connectionFailure(database, error);
     }
 }
-/** The clients whose connection broke while it was open. */
-const lost = new WeakSet();
+/** Why the connection of a client broke while it was open; what pg says later of it is only that it did. */
+const lost = new WeakMap();
 async function connection_open(config, applicationName, signal) {
     const seconds = Number(config.connect_timeout) || patience;
     const client = new esm.Client({
@@ -18122,7 +18247,7 @@ async function connection_open(config, applicationName, signal) {
         keepAliveInitialDelayMillis: 15_000,
     });
     // A lost connection also rejects the query under way, where it is dealt with; pg tells of it here first.
-    client.on('error', () => lost.add(client));
+    client.on('error', error => lost.has(client) || lost.set(client, error));
     const stop = () => sever(client);
     signal?.addEventListener('abort', stop);
     try {
@@ -18139,17 +18264,30 @@ function sever(client) {
     ;
     client.connection.stream.destroy();
 }
-function connectionFailure({ name, tls }, error) {
+function connectionFailure({ name, tls, fromEnvironment }, error) {
     const { code } = error;
     const told = messageOf(error);
+    const [, what] = inWords.find(([words]) => words.test(told)) ?? [];
     const advice = (code && adviceByCode[code]) ??
         (/does not support SSL/.test(told)
-            ? `The URL says sslmode=${tls}, and the server has TLS switched off.`
+            ? `sslmode is ${tls}, and the server has TLS switched off.`
             : /certificate|self.signed/i.test(told)
                 ? 'Give the server’s CA with sslrootcert=PATH in the URL, and use the host name that is in its certificate.'
                 : 'Check that the database runs and can be reached from this runner.');
-    return new Failure('connection-failed', `Could not connect to ${name}: ${told || code}.`, { advice, cause: error });
+    const borrowed = fromEnvironment.length > 0
+        ? ` What database-url leaves out, this job’s environment says: look at ${fromEnvironment.join(', ')}.`
+        : '';
+    return new Failure('connection-failed', `Could not connect to ${name}: ${what ?? (told || code)}.`, {
+        advice: advice + borrowed,
+        cause: error,
+    });
 }
+/** What pg says in words of its own insides. */
+const inWords = [
+    [/^SASL: .*password must be a/, 'the server asks for a password, and there is none in database-url'],
+    [/^There was an error establishing an SSL connection/, 'what listens there does not answer as PostgreSQL does'],
+    [/^Connection terminated unexpectedly/, 'the connection was closed before the server had answered'],
+];
 const adviceByCode = {
     ENOTFOUND: 'Check the host in database-url.',
     EAI_AGAIN: 'Check the host in database-url.',
@@ -18170,8 +18308,10 @@ async function disconnect(client) {
 function lossOf(client, error) {
     if (error instanceof Failure || isServerError(error))
         return undefined;
-    return lost.has(client) || error instanceof esm.DatabaseError ? connectionLost(error) : undefined;
+    return lost.has(client) || error instanceof esm.DatabaseError ? connectionLost(causeOf(client, error)) : undefined;
 }
+/** Why a client's connection broke, where it did; else the error. */
+const causeOf = (client, error) => lost.get(client) ?? error;
 function connectionLost(cause, details = {}) {
     return new Failure('connection-failed', `The connection to PostgreSQL was lost: ${messageOf(cause)}.`, {
         advice: 'PostgreSQL rolls an open transaction back when its connection ends. Run the step again.',
@@ -18179,37 +18319,12 @@ function connectionLost(cause, details = {}) {
         ...details,
     });
 }
-/** Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke. */
-function isServerError(error) {
-    return error instanceof esm.DatabaseError && !/^(57P0[123]|08)/.test(error.code ?? '');
-}
-
-;// CONCATENATED MODULE: ./src/postgres/identity.ts
-
-const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
 /**
- * Asks a database who it is. Throws a Failure `not-permitted` where the role may not ask; by default every role may, but
- * a provider can have taken that away.
+ * Whether an error came from PostgreSQL as an answer, as opposed to a connection that broke, or that the server ends:
+ * by an administrator, with the database, or at a timeout. Source: PostgreSQL's errcodes.txt.
  */
-async function identify(client) {
-    try {
-        const { rows } = await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
-       FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`);
-        return rows[0];
-    }
-    catch (error) {
-        if (error.code !== '42501')
-            throw error;
-        throw new Failure('not-permitted', `The role may not ask which database this is: ${messageOf(error)}.`, {
-            advice: 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() to the role of database-url.',
-            cause: error,
-        });
-    }
-}
-/** An order that is the same in every run, whatever the order of the inputs. */
-function byIdentity(a, b) {
-    const [one, other] = [a, b].map(({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`);
-    return one < other ? -1 : one > other ? 1 : 0;
+function isServerError(error) {
+    return error instanceof esm.DatabaseError && !/^(57P0[1-5]|25P0[34]|08)/.test(error.code ?? '');
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/heads.ts
@@ -18218,14 +18333,21 @@ const identifier = (name) => `"${name.replaceAll('"', '""')}"`;
 /** The version table as SQL names it. */
 const heads_nameOf = ({ name, schema }) => schema ? `${identifier(schema)}.${identifier(name)}` : identifier(name);
 const relation = `c.oid::text AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
+  pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS "mayUse",
   pg_catalog.row_security_active(c.oid) AS "isFiltered",
   EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class heir ON heir.oid = i.inhrelid
           WHERE heir.relpersistence = 't') AS "mayHaveTemporaryHeirs"
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`;
-/** What the name means to anybody who connects: a temporary relation, which would come first, is one session's alone. */
+/**
+ * What the name means to anybody who connects: a temporary relation, which would come first, is one session's alone.
+ * Where the role may use no schema of its search path, what it would be if it might.
+ */
 async function findRelation(client, { name, schema }) {
     const { rows } = await client.query(`SELECT ${relation} JOIN pg_catalog.unnest(
-       CASE WHEN $2::name IS NULL THEN pg_catalog.current_schemas(true) ELSE ARRAY[$2::name] END
+       CASE WHEN $2::name IS NOT NULL THEN ARRAY[$2::name]
+            WHEN pg_catalog.current_schema() IS NOT NULL THEN pg_catalog.current_schemas(true)
+            ELSE pg_catalog.string_to_array(
+              pg_catalog.replace(pg_catalog.current_setting('search_path'), '"', ''), ', ')::name[] END
      ) WITH ORDINALITY AS path (schema, place) ON path.schema = n.nspname
      WHERE c.relname = $1::name AND c.relpersistence <> 't' ORDER BY path.place LIMIT 1`, [name, schema]);
     return rows[0];
@@ -18254,7 +18376,7 @@ async function readRows(client, found, called = found && heads_nameOf(found)) {
         if (error.code !== '42501')
             throw error;
         throw new Failure('not-permitted', `The version table ${called} cannot be read: ${messageOf(error)}.`, {
-            advice: `GRANT SELECT, INSERT, UPDATE, DELETE ON ${called} to the role of database-url.`,
+            advice: `${found.mayUse ? '' : `GRANT USAGE ON SCHEMA ${identifier(found.schema)} to the role of database-url, and `}GRANT SELECT ON ${called}${found.mayUse ? ' to the role of database-url' : ''}; an apply needs INSERT, UPDATE and DELETE besides.`,
             cause: error,
         });
     }
@@ -18319,7 +18441,367 @@ async function checkWritable(client, versionTable, found) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/postgres/transaction.ts
+
+
+
+/**
+ * The one transaction that the batch becomes part of, on a client that is used for nothing else.
+ * Statements between `begin` and `commit` are the gate's.
+ */
+class Transaction {
+    client;
+    pid;
+    settings;
+    lockTimeout;
+    constructor(client, 
+    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
+    pid, 
+    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
+    settings, 
+    /** Milliseconds; 0 is no limit. */
+    lockTimeout) {
+        this.client = client;
+        this.pid = pid;
+        this.settings = settings;
+        this.lockTimeout = lockTimeout;
+    }
+    #id;
+    /** Committed or prepared: nothing of it is left on the connection. */
+    #over = false;
+    /** The transaction's id (xid8), after `identify`. */
+    get id() {
+        return this.#id;
+    }
+    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
+    static async begin(client, { lockTimeout, statementTimeout }) {
+        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        const { rows } = await client.query(`SELECT
+      pg_catalog.current_setting('transaction_read_only') AS read_only,
+      pg_catalog.pg_is_in_recovery()::text AS standby,
+      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
+      pg_catalog.pg_backend_pid()::text AS pid`);
+        const { read_only, standby, synchronous_commit, pid } = rows[0];
+        if (read_only === 'on') {
+            throw new Failure('not-permitted', standby === 'true'
+                ? 'The server is a standby: nothing can be written to it.'
+                : 'The database or the role is read-only (default_transaction_read_only is on).', {
+                advice: standby === 'true'
+                    ? 'Let database-url lead to the primary.'
+                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
+            });
+        }
+        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
+        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
+        const settings = [
+            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
+            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
+            'SET LOCAL idle_in_transaction_session_timeout = 0',
+            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
+            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
+            'SET LOCAL tcp_keepalives_idle = 30',
+            'SET LOCAL tcp_keepalives_interval = 10',
+            'SET LOCAL tcp_keepalives_count = 3',
+        ];
+        await together(client, settings);
+        const whereKnown = [
+            // From 14, and only where the platform can tell that a client has gone.
+            "SET LOCAL client_connection_check_interval = '2s'",
+            // From 17: the limit that a role or a database has is for others.
+            'SET LOCAL transaction_timeout = 0',
+        ];
+        for (const setting of whereKnown)
+            if (await isAccepted(client, setting))
+                settings.push(setting);
+        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
+        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
+    }
+    /** Gives the transaction its id. */
+    async identify() {
+        this.#id = await this.#currentId();
+    }
+    /** Begins another one behind a COMMIT, with the same settings. */
+    async beginNext() {
+        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
+        this.#over = false;
+        await this.identify();
+    }
+    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
+    async checkConstraints() {
+        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
+    }
+    /**
+     * Throws a Failure when the connection is not in the transaction that was begun. Resolves to the cursors WITH HOLD that
+     * are open: PostgreSQL runs what is left of their queries inside the COMMIT.
+     */
+    async checkIdentity() {
+        const { rows } = await this.client.query(`SELECT ${currentId},
+      ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`);
+        const { id, cursors } = rows[0];
+        if (id === this.id)
+            return cursors;
+        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
+            advice: 'Please report this with the script that ran.',
+        });
+    }
+    /** Runs what is left of a cursor's query, as the COMMIT would. Throws what PostgreSQL answers. */
+    async exhaust(cursor) {
+        await this.client.query(`MOVE FORWARD ALL IN ${identifier(cursor)}`);
+    }
+    /**
+     * Clears what scripts have left in the session: cursors, settings, prepared statements, locks, temporary relations. It would
+     * outlive the transaction on a pooled connection, and what comes now is not to be read through it. Throws what
+     * PostgreSQL answers.
+     */
+    async clearSession() {
+        const unlock = 'SELECT pg_catalog.pg_advisory_unlock_all()';
+        await together(this.client, ['CLOSE ALL', ...this.#cleared, 'DEALLOCATE ALL', unlock, 'DISCARD TEMP']);
+    }
+    /** What comes now is not for a script's SET ROLE, for one. */
+    async clearSettings() {
+        await together(this.client, this.#cleared);
+    }
+    get #cleared() {
+        // The role of the connection's start need not be that of the session: ALTER ROLE … SET role.
+        return ['RESET SESSION AUTHORIZATION', 'RESET ROLE', 'RESET ALL', ...this.settings];
+    }
+    /**
+     * Commits. Resolves only when PostgreSQL has answered COMMIT.
+     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
+     */
+    async commit() {
+        let command;
+        try {
+            command = (await this.client.query('COMMIT')).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
+                statement: {
+                    sql: 'COMMIT',
+                    code: error.code ?? '',
+                    message: error.message,
+                    ...(error.detail && { detail: error.detail }),
+                },
+                cause: error,
+            });
+        }
+        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
+        if (command !== 'COMMIT') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
+        }
+        this.#over = true;
+    }
+    /**
+     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
+     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
+     */
+    async prepare(gid) {
+        let command;
+        try {
+            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
+        }
+        catch (error) {
+            if (!isServerError(error))
+                throw error;
+            throw refusedToPrepare(error);
+        }
+        if (command !== 'PREPARE') {
+            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
+        }
+        this.#over = true;
+    }
+    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
+    async end() {
+        if (!this.#over) {
+            await Promise.race([
+                // In one message, since a pooler may give the next one to another server connection.
+                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
+                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
+            ]);
+        }
+        await disconnect(this.client);
+    }
+    async #currentId() {
+        const { rows } = await this.client.query(`SELECT ${currentId}`);
+        return rows[0].id;
+    }
+}
+/** For a transaction of ours that only holds a lock; servers before 17 have no such limit. */
+const noTransactionTimeout = `SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'`;
+const currentId = 'pg_catalog.pg_current_xact_id()::text AS id';
+function refusedToPrepare(error) {
+    const { code = '', message, detail } = error;
+    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
+    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
+    if (code === '42710') {
+        return new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            advice: 'Somebody else has prepared a transaction under this name, which whoever may connect can do: pg_prepared_xacts has its owner, who can end it by ROLLBACK PREPARED, as a superuser can. Run the step again: its name will be another one.',
+            cause: error,
+        });
+    }
+    return code === '0A000'
+        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
+            statement,
+            advice: 'Take that out of the migration, or set two-phase: never.',
+            cause: error,
+        })
+        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
+            statement,
+            cause: error,
+        });
+}
+/** Several statements in one message, and so in one round trip. */
+const together = (client, statements) => client.query(statements.join('; '));
+const quote = (text) => `'${text.replaceAll("'", "''")}'`;
+async function checkTimeout(client, input, setting, value) {
+    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
+        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
+            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
+        });
+    }
+}
+async function isAccepted(client, sql) {
+    const savepoint = 'SAVEPOINT atomic_upgrade_try';
+    try {
+        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
+        return true;
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
+        return false;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/advisory-locks.ts
+
+
+/** "atomic" in ASCII. */
+const first = 0x61746f6d6963;
+/** The keys of our advisory locks. They are public: whoever may connect can take one. */
+const lockKeys = {
+    /** Held by the batch's own transaction; two deploys of one database contend for it. */
+    deploy: first,
+    /** Says, on the first of several databases, that their commit is under way. */
+    commit: first + 1,
+    /** Every apply takes it before that of the deploy, on a second connection, and holds it until it has read the heads behind its COMMIT. */
+    second: first + 2,
+};
+/** How another session is named that only holds a lock for the one that its name goes on with. */
+const lockOf = (applicationName) => `lock of ${applicationName}`.slice(0, 63);
+/** How long another deploy is waited for, in milliseconds. */
+const lockPatience = 15 * 60_000;
+/** Takes a lock until the end of the transaction, if nobody has it. */
+async function tryLock(client, key) {
+    const { rows } = await client.query(`SELECT pg_catalog.pg_try_advisory_xact_lock(${key}) AS locked`);
+    return rows[0].locked;
+}
+/**
+ * Runs an action with the lock that says that a commit is under way, in a transaction of that client's. False where
+ * another run has it, or the action says so. Throws what the action throws, and what PostgreSQL answers.
+ */
+async function underCommitLock(client, action) {
+    // A lock of a session would not survive a pooler; an idle READ COMMITTED transaction holds no snapshot.
+    await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+    await client.query('SET LOCAL idle_in_transaction_session_timeout = 0');
+    await client.query(noTransactionTimeout);
+    return (await tryLock(client, lockKeys.commit)) && (await action());
+}
+/**
+ * Waits for a lock until the transaction has it; `onWait` is called, about twice a minute, while somebody else has it,
+ * and says who. Throws a Failure `lock-timeout` when they keep it, `cancelled` when the step is.
+ */
+async function waitForLock(client, key, onWait, signal, patience = lockPatience) {
+    const started = Date.now();
+    let holder = '';
+    for (let pause = 50, told = 0; !(await tryLock(client, key)); pause = Math.min(pause * 1.5, 1_000)) {
+        if (Date.now() - started > patience) {
+            throw new Failure('lock-timeout', `Another deploy of this database has held its lock for 15 minutes${advisory_locks_named(holder)}.`, {
+                advice: 'Look at that session; this run can be started again when it has ended. If it is no deploy, whoever may connect can hold that lock: pg_terminate_backend ends the session.',
+            });
+        }
+        if (told === 0 || Date.now() - told > 30_000) {
+            told = Date.now();
+            holder = await onWait();
+        }
+        await new Promise(resolve => setTimeout(resolve, pause));
+        if (signal.aborted)
+            throw new Failure('cancelled', 'The step was cancelled while it waited for another deploy.');
+    }
+}
+/** A holder at the end of a clause. */
+const advisory_locks_named = (holder) => holder && `: ${holder}`;
+/**
+ * Who holds a lock, in words, by a connection that is not in a transaction (pg_stat_activity is cached there); empty when
+ * nobody does any more. Another role's address, and since when, is visible only with `pg_read_all_stats`.
+ */
+async function lockHolder(client, key) {
+    const { rows } = await client.query(`SELECT l.pid, a.application_name AS application, a.usename AS role, pg_catalog.host(a.client_addr) AS address,
+            pg_catalog.to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') AS since,
+            (SELECT pg_catalog.format('%s of role %s, since %s', p.gid, p.owner,
+                      pg_catalog.to_char(p.prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
+             FROM pg_catalog.pg_locks x JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
+             WHERE x.pid IS NULL AND x.virtualtransaction = l.virtualtransaction LIMIT 1) AS prepared
+     FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+       AND (l.classid::bigint << 32 | l.objid::bigint) = ${key}
+     ORDER BY l.pid`);
+    return rows.map(describe).join(' and ');
+}
+function describe({ pid, application, since, role, address, prepared }) {
+    // Source: pg_locks in view-pg-locks.html.
+    if (pid === null)
+        return `a prepared transaction (${prepared ? `${prepared}; ` : ''}see pg_prepared_xacts)`;
+    const who = [`pid ${pid}`, `since ${since ?? 'unknown'}`, role && `role ${role}`, address && `from ${address}`];
+    const name = application?.replace(/^lock of /, '');
+    return `${name || 'a session without a name'} (${who.filter(Boolean).join(', ')})`;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/rows.ts
+/** The first row of an answer that always has one. Throws where it has none. */
+function firstOf({ rows: [row] }) {
+    if (row === undefined)
+        throw new Error('PostgreSQL answered without a row');
+    return row;
+}
+
+;// CONCATENATED MODULE: ./src/postgres/identity.ts
+
+
+const sameIdentity = (a, b) => a.system === b.system && a.oid === b.oid;
+/**
+ * Asks a database who it is. Throws a Failure `not-permitted` where the role may not ask; by default every role may, but
+ * a provider can have taken that away.
+ */
+async function identify(client) {
+    try {
+        return firstOf(await client.query(`SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system, oid::text AS oid, datname AS name
+       FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()`));
+    }
+    catch (error) {
+        if (error.code !== '42501')
+            throw error;
+        throw new Failure('not-permitted', `The role may not ask which database this is: ${messageOf(error)}.`, {
+            advice: 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() to the role of database-url.',
+            cause: error,
+        });
+    }
+}
+/** An order that is the same in every run, whatever the order of the inputs. */
+function byIdentity(a, b) {
+    const [one, other] = [identity_keyOf(a), identity_keyOf(b)];
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+const identity_keyOf = ({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`;
+
 ;// CONCATENATED MODULE: ./src/postgres/prepared.ts
+
 
 const prefix = 'atomic-upgrade';
 /** A name of at most 200 bytes (prepare.html); `index` is 0 for the first database. */
@@ -18398,9 +18880,8 @@ const undefinedObject = '42704';
 const isBusy = (error) => error.code === '55000';
 /** How many transactions can be prepared in this cluster, and how many of these places are taken. */
 async function preparedSlots(client) {
-    const { rows } = await client.query(`SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
-            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`);
-    return rows[0];
+    return firstOf(await client.query(`SELECT pg_catalog.current_setting('max_prepared_transactions')::int AS most,
+            (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`));
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/patience.ts
@@ -19281,236 +19762,6 @@ async function tellAndSettle({ step, courses }, target, key) {
     return holder;
 }
 
-;// CONCATENATED MODULE: ./src/postgres/transaction.ts
-
-
-
-/**
- * The one transaction that the batch becomes part of, on a client that is used for nothing else.
- * Statements between `begin` and `commit` are the gate's.
- */
-class Transaction {
-    client;
-    pid;
-    settings;
-    lockTimeout;
-    constructor(client, 
-    /** The server process. What a connection is told as it begins is the pooler's, where there is one. */
-    pid, 
-    /** Said at the start and again whenever a script's settings are cleared; LOCAL, because a pooler's server connection outlives us. */
-    settings, 
-    /** Milliseconds; 0 is no limit. */
-    lockTimeout) {
-        this.client = client;
-        this.pid = pid;
-        this.settings = settings;
-        this.lockTimeout = lockTimeout;
-    }
-    #id;
-    /** Committed or prepared: nothing of it is left on the connection. */
-    #over = false;
-    /** The transaction's id (xid8), after `identify`. */
-    get id() {
-        return this.#id;
-    }
-    /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
-    static async begin(client, { lockTimeout, statementTimeout }) {
-        // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        const { rows } = await client.query(`SELECT
-      pg_catalog.current_setting('transaction_read_only') AS read_only,
-      pg_catalog.pg_is_in_recovery()::text AS standby,
-      pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
-      pg_catalog.pg_backend_pid()::text AS pid`);
-        const { read_only, standby, synchronous_commit, pid } = rows[0];
-        if (read_only === 'on') {
-            throw new Failure('not-permitted', standby === 'true'
-                ? 'The server is a standby: nothing can be written to it.'
-                : 'The database or the role is read-only (default_transaction_read_only is on).', {
-                advice: standby === 'true'
-                    ? 'Let database-url lead to the primary.'
-                    : 'Use a role that may write; the setting is a guard of somebody’s and is respected.',
-            });
-        }
-        await checkTimeout(client, 'lock-timeout', 'lock_timeout', lockTimeout);
-        await checkTimeout(client, 'statement-timeout', 'statement_timeout', statementTimeout);
-        const settings = [
-            `SET LOCAL lock_timeout = ${quote(lockTimeout)}`,
-            `SET LOCAL statement_timeout = ${quote(statementTimeout)}`,
-            'SET LOCAL idle_in_transaction_session_timeout = 0',
-            // With `off` an acknowledged COMMIT may be lost in a crash; `remote_apply` is stronger still, and stays.
-            ...(synchronous_commit === 'remote_apply' ? [] : ['SET LOCAL synchronous_commit = on']),
-            'SET LOCAL tcp_keepalives_idle = 30',
-            'SET LOCAL tcp_keepalives_interval = 10',
-            'SET LOCAL tcp_keepalives_count = 3',
-        ];
-        await together(client, settings);
-        // From 14, and only where the platform can tell that a client has gone.
-        const checkConnection = "SET LOCAL client_connection_check_interval = '2s'";
-        if (await isAccepted(client, checkConnection))
-            settings.push(checkConnection);
-        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
-        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
-    }
-    /** Gives the transaction its id. */
-    async identify() {
-        this.#id = await this.#currentId();
-    }
-    /** Begins another one behind a COMMIT, with the same settings. */
-    async beginNext() {
-        await together(this.client, ['BEGIN ISOLATION LEVEL READ COMMITTED', ...this.settings]);
-        this.#over = false;
-        await this.identify();
-    }
-    /** Fires what is deferred to the COMMIT. Throws PostgreSQL's error where a constraint is violated. */
-    async checkConstraints() {
-        await this.client.query('SET CONSTRAINTS ALL IMMEDIATE');
-    }
-    /**
-     * Throws a Failure when the connection is not in the transaction that was begun. Resolves to the cursors WITH HOLD that
-     * are open: PostgreSQL runs what is left of their queries inside the COMMIT.
-     */
-    async checkIdentity() {
-        const { rows } = await this.client.query(`SELECT ${currentId},
-      ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`);
-        const { id, cursors } = rows[0];
-        if (id === this.id)
-            return cursors;
-        throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
-            advice: 'Please report this with the script that ran.',
-        });
-    }
-    /** Runs what is left of a cursor's query, as the COMMIT would. Throws what PostgreSQL answers. */
-    async exhaust(cursor) {
-        await this.client.query(`MOVE FORWARD ALL IN ${identifier(cursor)}`);
-    }
-    /**
-     * Clears what scripts have left in the session: cursors, settings, prepared statements, locks, temporary relations. It would
-     * outlive the transaction on a pooled connection, and what comes now is not to be read through it. Throws what
-     * PostgreSQL answers.
-     */
-    async clearSession() {
-        const unlock = 'SELECT pg_catalog.pg_advisory_unlock_all()';
-        await together(this.client, ['CLOSE ALL', ...this.#cleared, 'DEALLOCATE ALL', unlock, 'DISCARD TEMP']);
-    }
-    /** What comes now is not for a script's SET ROLE, for one. */
-    async clearSettings() {
-        await together(this.client, this.#cleared);
-    }
-    get #cleared() {
-        // The role of the connection's start need not be that of the session: ALTER ROLE … SET role.
-        return ['RESET SESSION AUTHORIZATION', 'RESET ROLE', 'RESET ALL', ...this.settings];
-    }
-    /**
-     * Commits. Resolves only when PostgreSQL has answered COMMIT.
-     * Throws a Failure `commit-failed` when it refused, and any other error when the answer is not known.
-     */
-    async commit() {
-        let command;
-        try {
-            command = (await this.client.query('COMMIT')).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw new Failure('commit-failed', `PostgreSQL refused the COMMIT: ${messageOf(error)}.`, {
-                statement: {
-                    sql: 'COMMIT',
-                    code: error.code ?? '',
-                    message: error.message,
-                    ...(error.detail && { detail: error.detail }),
-                },
-                cause: error,
-            });
-        }
-        // PostgreSQL answers ROLLBACK, without an error, to the COMMIT of a failed transaction.
-        if (command !== 'COMMIT') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to the COMMIT: the transaction had failed.`);
-        }
-        this.#over = true;
-    }
-    /**
-     * Prepares the transaction under that name, for COMMIT PREPARED or ROLLBACK PREPARED. Resolves only when PostgreSQL
-     * has answered. Throws a Failure when it refused, and any other error when the answer is not known.
-     */
-    async prepare(gid) {
-        let command;
-        try {
-            command = (await this.client.query(`PREPARE TRANSACTION '${gid}'`)).command;
-        }
-        catch (error) {
-            if (!isServerError(error))
-                throw error;
-            throw refusedToPrepare(error);
-        }
-        if (command !== 'PREPARE') {
-            throw new Failure('commit-failed', `PostgreSQL answered ${command} to PREPARE TRANSACTION: it had failed.`);
-        }
-        this.#over = true;
-    }
-    /** Rolls back what is not committed and closes the connection; a server that cannot hear it rolls back by itself. */
-    async end() {
-        if (!this.#over) {
-            await Promise.race([
-                // In one message, since a pooler may give the next one to another server connection.
-                this.client.query('ROLLBACK; DEALLOCATE ALL').catch(() => { }),
-                new Promise(resolve => setTimeout(resolve, 2_000).unref()),
-            ]);
-        }
-        await disconnect(this.client);
-    }
-    async #currentId() {
-        const { rows } = await this.client.query(`SELECT ${currentId}`);
-        return rows[0].id;
-    }
-}
-const currentId = 'pg_catalog.pg_current_xact_id()::text AS id';
-function refusedToPrepare(error) {
-    const { code = '', message, detail } = error;
-    const statement = { sql: 'PREPARE TRANSACTION', code, message, ...(detail && { detail }) };
-    // feature_not_supported: temporary tables, LISTEN, NOTIFY and cursors WITH HOLD cannot be prepared.
-    if (code === '42710') {
-        return new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
-            statement,
-            advice: 'Somebody else has prepared a transaction under this name, which whoever may connect can do: pg_prepared_xacts has its owner, who can end it by ROLLBACK PREPARED, as a superuser can. Run the step again: its name will be another one.',
-            cause: error,
-        });
-    }
-    return code === '0A000'
-        ? new Failure('not-transactional', `PostgreSQL cannot prepare this transaction: ${message}.`, {
-            statement,
-            advice: 'Take that out of the migration, or set two-phase: never.',
-            cause: error,
-        })
-        : new Failure('commit-failed', `PostgreSQL refused to prepare the transaction: ${message}.`, {
-            statement,
-            cause: error,
-        });
-}
-/** Several statements in one message, and so in one round trip. */
-const together = (client, statements) => client.query(statements.join('; '));
-const quote = (text) => `'${text.replaceAll("'", "''")}'`;
-async function checkTimeout(client, input, setting, value) {
-    if (value.includes('\\') || !(await isAccepted(client, `SET LOCAL ${setting} = ${quote(value)}`))) {
-        throw new Failure('invalid-input', `${input}: “${value}” is not a time in PostgreSQL’s syntax.`, {
-            advice: 'Write a number and a unit, such as 500ms, 5s or 2min; 0 is off.',
-        });
-    }
-}
-async function isAccepted(client, sql) {
-    const savepoint = 'SAVEPOINT atomic_upgrade_try';
-    try {
-        await together(client, [savepoint, sql, `RELEASE ${savepoint}`]);
-        return true;
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        await together(client, [`ROLLBACK TO ${savepoint}`, `RELEASE ${savepoint}`]);
-        return false;
-    }
-}
-
 ;// CONCATENATED MODULE: ./src/running/migration.ts
 
 /** One try of the batch on one database: what is noted of it, its connection, and the transaction on that. */
@@ -19535,6 +19786,7 @@ class Migration {
 }
 
 ;// CONCATENATED MODULE: ./src/running/second-connection.ts
+
 
 
 
@@ -19575,7 +19827,8 @@ class SecondConnection {
             await disconnect(client);
             if (error instanceof Failure)
                 throw error;
-            throw new Failure('connection-failed', `The second connection to the database cannot be used: ${messageOf(error)}.`, { cause: error });
+            const cause = causeOf(client, error);
+            throw new Failure('connection-failed', `The second connection to the database cannot be used: ${messageOf(cause)}.`, { cause });
         }
     }
     /** Says that the connection is there. Throws a Failure where it is not. */
@@ -19586,9 +19839,10 @@ class SecondConnection {
         catch (error) {
             if (isServerError(error))
                 throw error;
-            throw new Failure('connection-failed', 'The connection that holds the deploy lock was lost.', {
-                advice: 'Another deploy may have begun: look for it. Run the step again.',
-                cause: error,
+            const cause = causeOf(this.client, error);
+            throw new Failure('connection-failed', `The connection that holds the deploy lock was lost: ${messageOf(cause)}.`, {
+                advice: 'Another deploy may have begun: look for it. Run the step again. A script that ends the sessions of others (pg_terminate_backend) has to leave those whose application_name begins with atomic-upgrade.',
+                cause,
             });
         }
     }
@@ -19602,7 +19856,7 @@ const timeouts = `SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '
 async function beginReading(client) {
     const settings = ['tcp_keepalives_idle = 30', 'tcp_keepalives_interval = 10', 'tcp_keepalives_count = 3'];
     const all = ['idle_in_transaction_session_timeout = 0', ...settings].map(each => `SET LOCAL ${each}`);
-    const begun = client.query(`BEGIN ISOLATION LEVEL READ COMMITTED; ${all.join('; ')}`);
+    const begun = client.query(`BEGIN ISOLATION LEVEL READ COMMITTED; ${all.join('; ')}; ${noTransactionTimeout}`);
     begun.catch(() => { });
     await inTime(begun, 'the server has none left for it');
 }
@@ -19679,7 +19933,7 @@ const doWithout = ({ surroundings }, why) => surroundings.log.info(`No second co
 ;// CONCATENATED MODULE: ./src/plan/standing-index.ts
 
 
-const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
+const standing_index_quoted = (name) => `"${name.replaceAll('"', '""')}"`;
 /** What a statement makes; undefined where it is no CREATE INDEX CONCURRENTLY, or leaves the name to the server. */
 function indexMadeBy(sql) {
     const [tree] = treesOf(sql);
@@ -19687,7 +19941,7 @@ function indexMadeBy(sql) {
         return undefined;
     const { idxname: name, relation: { schemaname, relname = '' } = {} } = tree.IndexStmt;
     return name
-        ? { name, table: [schemaname, relname].flatMap(part => (part ? [quoted(part)] : [])).join('.') }
+        ? { name, table: [schemaname, relname].flatMap(part => (part ? [standing_index_quoted(part)] : [])).join('.') }
         : undefined;
 }
 /**
@@ -19827,7 +20081,7 @@ class SegmentedRun {
         this.step = step;
         this.migration = migration;
         this.end = end;
-        this.#division = segmentsOf(this.#course.rest);
+        this.#division = segmentsOf(this.#course.rest, this.#course.enums);
         this.#planned = [...this.#division.segments];
         // What a try before this one has committed.
         this.#ran = this.#course.segments.filter(({ outcome }) => outcome === 'applied');
@@ -20035,9 +20289,12 @@ function headsOf(nodes) {
 }
 /** Says which heads there are and the two ways to have one again; `newest` is the script to look at. */
 function explainHeads(scripts, heads) {
-    const byAge = heads.map(id => scripts.get(id)).sort((a, b) => compare(a.created, b.created) || compare(a.id, b.id));
-    const newest = byAge.at(-1);
-    const other = byAge.at(-2);
+    const byAge = heads
+        .flatMap(id => scripts.get(id) ?? [])
+        .sort((a, b) => compare(a.created, b.created) || compare(a.id, b.id));
+    const [newest, other] = [byAge.at(-1), byAge.at(-2)];
+    if (!newest || !other)
+        throw new Error('There is one head');
     const named = byAge.map(({ id, message, path }) => `${id} (${message ? `${message}, ` : ''}${path})`);
     const first = firstOfBranch(scripts, newest, other);
     const rebase = `put the newer one after the other, with down_revision = "${other.id}" in ${first.path}`;
@@ -20067,10 +20324,10 @@ function firstOfBranch(scripts, head, other) {
     const others = below(scripts, [other.id]);
     let first = head;
     for (;;) {
-        const next = first.down.find(id => !others.has(id) && scripts.has(id));
-        if (next === undefined)
+        const [next] = first.down.flatMap(id => (others.has(id) ? [] : (scripts.get(id) ?? [])));
+        if (!next)
             return first;
-        first = scripts.get(next);
+        first = next;
     }
 }
 
@@ -20095,23 +20352,24 @@ class ScriptError extends Error {
         this.fromDatabase = fromDatabase;
     }
 }
-/**
- * What the driver says of a failure, as it is thrown; undefined where it is nothing that the driver says. `project` is
- * there once it is loaded.
- */
-function failures_failureFrom(failed, project, shown) {
+/** What the driver says of a failure, as it is thrown; undefined where it is nothing that the driver says. */
+function failures_failureFrom(failed, telling) {
+    const { project } = telling;
     const { kind, message, quoted, bind = null, revision = null, database } = failed;
     if (kind === 'multiple-heads' && project)
         return severalHeads(message, project);
-    const place = placeOf(failed, project, shown);
+    const place = placeOf(failed, telling);
     if (kind === 'script')
         return new ScriptError(message, bind, revision, place, database === true);
     if (!kinds.has(kind))
         return undefined;
     const quotes = quoted ? [{ of: 'python', text: quoted }] : [];
-    return new Failure(kind, message, { ...(place && { place }), quotes, ...adviceFor(kind) });
+    const at = kind === 'render-failed' ? telling.at : undefined;
+    const told = at ? `${failures_nameOf(at)} does not import: ${message}` : message;
+    const details = { ...(at && detailsOf(at)), ...(place && { place }), quotes, ...adviceFor(kind) };
+    return new Failure(kind, told, details);
 }
-function placeOf({ frames = [], revision = null, line = null, path }, project, shown) {
+function placeOf({ frames = [], revision = null, line = null, path }, { project, shown }) {
     const script = revision === null ? undefined : project?.scripts.get(revision);
     if (script && line !== null)
         return { file: script.path, line };
@@ -20169,10 +20427,18 @@ function cannotStart(python, workingDirectory, error) {
         cause: error,
     });
 }
+/** A script, as a sentence begins with it. */
+const failures_nameOf = ({ file, id }) => (id === undefined ? `The script ${file}` : `Revision ${id} (${file})`);
+const detailsOf = ({ file, id }) => ({
+    place: { file, line: null },
+    ...(id !== undefined && { revision: id }),
+});
 /** Python has ended before it should. */
-function endedEarly(python, code, signal) {
+function endedEarly(python, code, signal, at) {
+    const where = at ? ` ${failures_nameOf(at)} was at work.` : '';
     const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`;
-    return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.`, {
+    return new Failure('render-failed', `“${python.join(' ')}” ${how} before it answered.${where}`, {
+        ...(at && detailsOf(at)),
         advice: 'What it printed is in the log above.',
     });
 }
@@ -20409,8 +20675,8 @@ function unfitOf(content) {
         return 'its digest is not that of its revisions';
     }
     for (const { plan } of plans) {
-        // An apply asks the server.
-        const [first] = unfaithfulOf(plan, new NewEnumValues(true));
+        // Which new values of enums it can use, an apply asks the server.
+        const [first] = unfaithfulOf(plan, new NewEnumValues('all'));
         if (first)
             return `of ${unfit_placeOf(first.revision, first.line)}: ${first.why}`;
     }
@@ -26777,13 +27043,13 @@ async function transact(running) {
     const { inputs, surroundings } = running.step;
     const { log, signal } = surroundings;
     let last;
-    const tryOnce = async (number) => {
+    const start = async (number) => {
         if (number > 1)
             await running.startAnew();
-        return await tryWithSecondConnections(running);
+        return await oneTry(running);
     };
     try {
-        await pRetry(number => (last = tryOnce(number)), {
+        await pRetry(number => (last = start(number)), {
             ...pauses,
             retries: inputs.retries,
             randomize: true,
@@ -26809,12 +27075,12 @@ async function transact(running) {
         throw new Error('Nothing was tried');
     return last;
 }
-async function tryWithSecondConnections(running) {
+async function oneTry(running) {
     const { source, inputs } = running.tried;
     const online = source.is === 'scripts' ? await loadOnline(source) : undefined;
     const seconds = inputs.mode === 'apply' ? await openSecondConnections(running) : new Map();
     try {
-        return await tryOnce(running, seconds, (migrations, segmented) => source.is === 'scripts' && online
+        return await inTransactions(running, seconds, (migrations, segmented) => source.is === 'scripts' && online
             ? runThroughGates(running, source, online, migrations, segmented)
             : runMessages(running, migrations));
     }
@@ -26822,7 +27088,8 @@ async function tryWithSecondConnections(running) {
         await endSecondConnections(seconds);
     }
 }
-async function tryOnce(running, seconds, run) {
+/** Begins a transaction on each database, with the locks that keep other deploys out; whatever happens, they end. */
+async function inTransactions(running, seconds, run) {
     // In segments the second connection has the deploy lock, which the batch's own would lose with its first COMMIT.
     const second = running.isInSegments ? [...seconds.values()][0] : undefined;
     if (second)
@@ -26929,8 +27196,6 @@ function endOfSegments({ step }, migration, second) {
     };
 }
 
-;// CONCATENATED MODULE: external "node:child_process"
-const external_node_child_process_namespaceObject = require("node:child_process");
 ;// CONCATENATED MODULE: ./src/alembic/answer.ts
 /** Reads an answer; undefined where the line is none, whoever has written it. */
 function readAnswer(json) {
@@ -26958,6 +27223,7 @@ const texts = answer_list(answer_text);
 const line = or(number, null);
 const places = or(answer_list(fields({ line: number, text: answer_text })), undefined);
 const isAnswer = fields({
+    ended: or(fields({ run: number, code: or(number, null), signal: or(answer_text, null) }), undefined),
     files: or(texts, undefined),
     loaded: or(fields({
         revisions: answer_list(fields({
@@ -26986,6 +27252,7 @@ const isAnswer = fields({
             strings: places,
         })),
     })), undefined),
+    at: or(answer_text, undefined, null),
     revision: or(fields({ bind: answer_text, id: answer_text }), undefined),
     own: or(number, undefined),
     speaker: or(fields({
@@ -27069,97 +27336,40 @@ function lines_textsOf({ bytes, size }) {
 
 
 
-
-
-
 /** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
 const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000];
-/** The driver's modules, each behind those that it imports. */
-const modules = [
-    'lifeline',
-    'failures',
-    'channel',
-    'trusted',
-    'asked',
-    'connections',
-    'scripts',
-    'graph',
-    'environment',
-    'forbidden',
-    'literals',
-    'varying',
-    'dry_run',
-    'online_run',
-    'project',
-    'twin',
-    'main',
-];
-/**
- * What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows.
- * Until they stand, the working directory is not on the path, where Python has put it: a `json.py` there is not ours.
- */
-const bootstrap = `import sys
-here = [sys.path.pop(0)] if sys.path[:1] == [""] else []
-import json, os, types
-size, sources = int(os.read(0, 10)), b""
-while len(sources) < size:
-    sources += os.read(0, size - len(sources))
-sys.modules["atomic_upgrade"] = types.ModuleType("atomic_upgrade")
-for name, source in json.loads(sources).items():
-    module = sys.modules["atomic_upgrade." + name] = types.ModuleType("atomic_upgrade." + name)
-    exec(compile(source, "atomic_upgrade/%s.py" % name, "exec"), module.__dict__)
-module.main(here)`;
-/** The modules as JSON, behind its length in ten digits. */
-function sources() {
-    const read = (name) => (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', `${name}.py`), 'utf8');
-    const bytes = Buffer.from(JSON.stringify(Object.fromEntries(modules.map(name => [name, read(name)]))));
-    return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes]);
-}
 /** The user's Python with our driver in it, which answers one request after another. */
 class PythonProcess {
+    python;
     options;
-    #child;
-    #nonce = (0,external_node_crypto_.randomBytes)(12).toString('hex');
+    print;
     #answers = [];
     /** Bytes since the last request. */
     #answered = 0;
     #wake;
     /** Why no further answer will come. */
     #gone;
-    #killed = false;
+    /** The script that is at work. */
+    #at;
     /** Once it is loaded: failures are told in its words. */
     project;
-    constructor(options) {
+    constructor(python, options, 
+    /** Gets what the app, Alembic and the wrapper command print. */
+    print) {
+        this.python = python;
         this.options = options;
-        const [command = 'python', ...args] = options.python;
-        const { environment, trusted } = options;
-        const { PYTHONPATH = '' } = environment;
-        // A process group of its own, so that wrappers and whatever the app forks end with it.
-        this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-c', bootstrap], {
-            cwd: options.workingDirectory,
-            env: trusted && PYTHONPATH ? { ...environment, PYTHONPATH: pathOutside(options, trusted.roots) } : environment,
-            stdio: ['pipe', 'pipe', 'pipe'],
-            detached: process.platform !== 'win32',
-        });
-        this.#child.on('error', error => this.#leave(cannotStart(options.python, options.workingDirectory, error)));
-        this.#child.on('exit', (code, signal) => {
-            const leave = () => this.#leave(endedEarly(options.python, code, signal));
-            // The last words of one that ended by itself may still be in the pipe.
-            if (this.#killed)
-                leave();
-            else
-                setTimeout(leave, 100);
-        });
-        this.#child.stdin.on('error', () => { });
-        const isAnswer = (start) => start.toString('latin1', 0, this.#nonce.length) === this.#nonce;
-        readLines(this.#child.stderr, () => 0, line => this.#print(line));
-        readLines(this.#child.stdout, start => (isAnswer(start) ? mostAtOnce : 0), line => (isAnswer(line.bytes) ? this.#read(line) : this.#print(line)));
+        this.print = print;
+        const { nonce, requests, answers, prints, gone } = python;
+        void gone.then(why => this.#leave(why(this.#at)));
+        requests.on('error', () => { });
+        const isAnswer = (start) => start.toString('latin1', 0, nonce.length) === nonce;
+        for (const stream of prints) {
+            readLines(stream, () => 0, line => this.#print(line));
+        }
+        readLines(answers, start => (isAnswer(start) ? mostAtOnce : 0), line => (isAnswer(line.bytes) ? this.#read(line) : this.#print(line)));
         options.signal.addEventListener('abort', () => this.kill());
-        this.#child.stdin.write(sources());
         const { flaskApp, directory, alembicConfig, versionTable, versionTableSchema, urls, twice } = options;
         this.send({
-            nonce: this.#nonce,
-            ...(trusted && { trusted: { ...trusted, python_path: PYTHONPATH } }),
             load: {
                 flask_app: flaskApp,
                 directory,
@@ -27177,33 +27387,20 @@ class PythonProcess {
     }
     /** Ends Python and everything that it started. */
     kill() {
-        const { pid } = this.#child;
-        if (pid === undefined)
-            return;
-        this.#killed = true;
-        try {
-            if (process.platform === 'win32')
-                this.#child.kill('SIGKILL');
-            else
-                process.kill(-pid, 'SIGKILL');
-        }
-        catch {
-            // It has ended by itself.
-        }
-        this.#child.stdout?.destroy();
-        this.#child.stderr?.destroy();
+        this.python.kill();
     }
     /** Sends a request. */
     send(request) {
         this.#answered = 0;
-        this.#child.stdin.write(`${JSON.stringify(request)}\n`);
+        this.python.requests.write(`${JSON.stringify(request)}\n`);
     }
     /**
      * Waits for the next answer. Throws a Failure, or what the driver says of a failure while the batch runs: a
      * ScriptError.
      */
     async answer() {
-        while (this.#answers.length === 0) {
+        let answer = this.#answers.shift();
+        while (!answer) {
             if (this.options.signal.aborted)
                 throw new Failure('cancelled', 'The step was cancelled.');
             if (this.#gone)
@@ -27211,15 +27408,28 @@ class PythonProcess {
             await new Promise(resolve => {
                 this.#wake = resolve;
             });
+            answer = this.#answers.shift();
         }
-        const answer = this.#answers.shift();
         if (answer.failed)
-            throw failures_failureFrom(answer.failed, this.project, path => this.shown(path)) ?? this.unexpected();
+            throw failures_failureFrom(answer.failed, this.#telling) ?? this.unexpected();
         return answer;
     }
     /** An answer that nobody has asked for: Python ends. */
     unexpected() {
         return this.#distrust('was not asked for');
+    }
+    /** That revision is at work now. */
+    begins(id) {
+        const script = this.project?.scripts.get(id);
+        this.#at = script && { file: script.path, id };
+    }
+    get #telling() {
+        return { project: this.project, at: this.#at, shown: path => this.shown(path) };
+    }
+    #scriptAt(path) {
+        const file = this.shown(path);
+        const script = [...(this.project?.scripts.values() ?? [])].find(each => each.file === path || each.path === file);
+        return { file, ...(script && { id: script.id }) };
     }
     /** A path of Python's for people. */
     shown(path) {
@@ -27228,13 +27438,15 @@ class PythonProcess {
     #print(line) {
         for (const text of lines_textsOf(line))
             if (text !== '')
-                this.options.print(text);
+                this.print(text);
     }
     #read({ bytes, size }) {
         this.#answered += size;
         const isTooLong = size > bytes.length || this.#answered > mostInAll;
-        const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.#nonce.length));
-        if (answer)
+        const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.python.nonce.length));
+        if (answer?.at !== undefined)
+            this.#at = answer.at === null ? undefined : this.#scriptAt(answer.at);
+        else if (answer)
             this.#answers.push(answer);
         else
             this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers');
@@ -27243,32 +27455,19 @@ class PythonProcess {
     /** Somebody else has spoken in the driver's place: nothing more of it is believed, and Python ends. */
     #distrust(why) {
         const told = `Python said something in the driver’s place that ${why}.`;
-        this.#leave(new Failure('render-failed', told, {
+        const failure = this.#leave(new Failure('render-failed', told, {
             advice: 'See to it that nothing in the app, env.py or the scripts writes into what the driver has opened.',
         }));
         this.#answers = [];
         this.kill();
-        return this.#gone;
+        return failure;
     }
+    /** Returns why it is that no answer will come: what was the reason first. */
     #leave(failure) {
         this.#gone ??= failure;
         this.#wake?.();
+        return this.#gone;
     }
-}
-/**
- * What of PYTHONPATH lies outside of the checkout. A `sitecustomize` or a module of the standard library's name within it
- * would run before anything of ours: our driver adds the rest once it watches.
- */
-function pathOutside({ environment: { PYTHONPATH = '' }, workingDirectory }, roots) {
-    // Also what a link in the checkout leads out of it to.
-    const isInside = (path) => {
-        const real = (0,external_node_fs_.existsSync)(path) ? (0,external_node_fs_.realpathSync)(path) : path;
-        if (roots.some(root => `${real}${external_node_path_namespaceObject.sep}`.startsWith(`${root}${external_node_path_namespaceObject.sep}`)))
-            return true;
-        return (0,external_node_path_namespaceObject.dirname)(path) !== path && isInside((0,external_node_path_namespaceObject.dirname)(path));
-    };
-    const outside = PYTHONPATH.split(external_node_path_namespaceObject.delimiter).filter(entry => !isInside((0,external_node_path_namespaceObject.resolve)(workingDirectory, entry)));
-    return outside.join(external_node_path_namespaceObject.delimiter);
 }
 
 ;// CONCATENATED MODULE: ./src/alembic/python-run.ts
@@ -27278,9 +27477,9 @@ class PythonRun {
     process;
     /** The scripts' places among those that were read, by their ids. */
     #numbers = new Map();
-    /** Starts Python, which at once imports what the project needs. */
-    constructor(options) {
-        this.process = new PythonProcess(options);
+    /** Python at once imports what the project needs; `print` gets what the app, Alembic and the wrapper command print. */
+    constructor(python, options, print) {
+        this.process = new PythonProcess(python, options, print);
     }
     /** Waits until the app is imported; `read` is called for the scripts, of which this Python then knows what it returns. */
     async load(read) {
@@ -27388,6 +27587,9 @@ class DryRun extends PythonRun {
 }
 
 ;// CONCATENATED MODULE: ./src/alembic/environment.ts
+
+
+
 /**
  * The environment of the user's Python: the step's own, without what could be used in the step's name.
  *
@@ -27408,6 +27610,30 @@ function childEnvironment(environment, { secrets, token }) {
     child.PYTHONUNBUFFERED ??= '1';
     // libpq would look for a password in the home directory.
     child.PGPASSFILE = process.platform === 'win32' ? 'NUL' : '/dev/null';
+    return child;
+}
+/**
+ * The environment of a Python that loads nothing from the checkout (`roots`) before our driver watches: a `sitecustomize`
+ * on PYTHONPATH would run before anything of ours, and cached bytecode in the place of a source. `findsBytecode` where
+ * there is some that the command itself may load.
+ */
+function environmentOutside(environment, { roots, workingDirectory, findsBytecode }) {
+    // Also what a link in the checkout leads out of it to.
+    const isInside = (path) => {
+        const real = (0,external_node_fs_.existsSync)(path) ? (0,external_node_fs_.realpathSync)(path) : path;
+        if (roots.some(root => `${real}${external_node_path_namespaceObject.sep}`.startsWith(`${root}${external_node_path_namespaceObject.sep}`)))
+            return true;
+        return (0,external_node_path_namespaceObject.dirname)(path) !== path && isInside((0,external_node_path_namespaceObject.dirname)(path));
+    };
+    const isOutside = (entry) => !isInside((0,external_node_path_namespaceObject.resolve)(workingDirectory, entry));
+    const { PYTHONPATH, PYTHONPYCACHEPREFIX, ...child } = environment;
+    if (PYTHONPATH)
+        child.PYTHONPATH = PYTHONPATH.split(external_node_path_namespaceObject.delimiter).filter(isOutside).join(external_node_path_namespaceObject.delimiter);
+    // Nothing is found below it, nor can anything be written.
+    if (findsBytecode)
+        child.PYTHONPYCACHEPREFIX = external_node_os_namespaceObject.devNull;
+    else if (PYTHONPYCACHEPREFIX && isOutside(PYTHONPYCACHEPREFIX))
+        child.PYTHONPYCACHEPREFIX = PYTHONPYCACHEPREFIX;
     return child;
 }
 /** Inputs, tokens, the runner's files for outputs, and what would steer libpq past the gate. */
@@ -27438,6 +27664,258 @@ function withoutCredentials(name, value, secrets, token) {
 /** A short password, or one like `postgres` that is a word, turns up in harmless values too, such as PATH. */
 const isTelling = (secret) => secret.length >= 8 && !/^[a-z]{0,15}$/i.test(secret);
 
+// EXTERNAL MODULE: external "node:stream"
+var external_node_stream_ = __nccwpck_require__(7075);
+;// CONCATENATED MODULE: external "node:child_process"
+const external_node_child_process_namespaceObject = require("node:child_process");
+;// CONCATENATED MODULE: ./src/alembic/interpreter.ts
+
+
+
+
+
+/** How long the last words of a process that has ended may take, in milliseconds. */
+const lastWords = 100;
+/** The driver's modules, each behind those that it imports. */
+const modules = [
+    'lifeline',
+    'failures',
+    'channel',
+    'trusted',
+    'forks',
+    'asked',
+    'clock',
+    'connections',
+    'reader',
+    'scripts',
+    'graph',
+    'environment',
+    'forbidden',
+    'literals',
+    'varying',
+    'dry_run',
+    'online_run',
+    'project',
+    'twin',
+    'main',
+];
+/**
+ * What `python -c` gets: it reads the modules from stdin, whose length would be too much for a command line on Windows.
+ * Until they stand, the working directory is not on the path, where Python has put it: a `json.py` there is not ours.
+ */
+const bootstrap = `import sys
+here = [sys.path.pop(0)] if sys.path[:1] == [""] else []
+import json, os, types
+size, sources = int(os.read(0, 10)), b""
+while len(sources) < size:
+    sources += os.read(0, size - len(sources))
+sys.modules["atomic_upgrade"] = types.ModuleType("atomic_upgrade")
+for name, source in json.loads(sources).items():
+    module = sys.modules["atomic_upgrade." + name] = types.ModuleType("atomic_upgrade." + name)
+    exec(compile(source, "atomic_upgrade/%s.py" % name, "exec"), module.__dict__)
+module.main(here)`;
+/** The modules as JSON, behind its length in ten digits. */
+function sources() {
+    const read = (name) => (0,external_node_fs_.readFileSync)(__nccwpck_require__.ab + "driver/" + name + '.py', 'utf8');
+    const bytes = Buffer.from(JSON.stringify(Object.fromEntries(modules.map(name => [name, read(name)]))));
+    return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes]);
+}
+/** Starts the command, which then reads the driver. */
+function spawnPython({ python, environment, workingDirectory }) {
+    const [command = 'python', ...args] = python;
+    // A process group of its own, so that wrappers and whatever the app forks end with it.
+    const child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-c', bootstrap], {
+        cwd: workingDirectory,
+        env: environment,
+        stdio: ['pipe', 'pipe', 'pipe'],
+        detached: process.platform !== 'win32',
+    });
+    child.stdin.on('error', () => { });
+    child.stdin.write(sources());
+    return child;
+}
+/** What the driver is told first. */
+function greeting({ trusted }, nonce, more) {
+    const { roots, files, links, pythonPath: python_path } = trusted ?? {};
+    const watched = trusted && { trusted: { roots, files, links, python_path } };
+    return `${JSON.stringify({ nonce, ...watched, ...more })}\n`;
+}
+/** Why there is no such process any more, as soon as it is known. */
+function goneOf(child, { python, workingDirectory }) {
+    return new Promise(resolve => {
+        child.on('error', error => resolve(() => cannotStart(python, workingDirectory, error)));
+        // The last words of one that ended by itself may still be in the pipe.
+        child.on('exit', (code, signal) => setTimeout(() => resolve(at => endedEarly(python, code, signal, at)), lastWords));
+    });
+}
+/** Ends a process and its group. */
+function interpreter_end(child) {
+    const { pid } = child;
+    // What was forked from it ends when nobody can ask for anything any more.
+    child.stdin.destroy();
+    if (pid === undefined)
+        return;
+    try {
+        if (process.platform === 'win32')
+            child.kill('SIGKILL');
+        else
+            process.kill(-pid, 'SIGKILL');
+    }
+    catch {
+        // It has ended by itself.
+    }
+    child.stdout.destroy();
+    child.stderr.destroy();
+}
+/** Nobody can guess it. */
+const newNonce = () => (0,external_node_crypto_.randomBytes)(12).toString('hex');
+/** An interpreter for one run. */
+function startPython(options) {
+    const nonce = newNonce();
+    const child = spawnPython(options);
+    child.stdin.write(greeting(options, nonce, {}));
+    return {
+        nonce,
+        requests: child.stdin,
+        answers: child.stdout,
+        prints: [child.stderr],
+        gone: goneOf(child, options),
+        kill: () => interpreter_end(child),
+    };
+}
+
+;// CONCATENATED MODULE: ./src/alembic/forking.ts
+
+
+
+
+
+
+
+
+
+/** How long an interpreter may take to end what it has forked, in milliseconds. */
+const forking_patience = 1_000;
+/** An interpreter that has imported what the commands themselves import, and is forked for each run. */
+class ForkingPython {
+    options;
+    print;
+    #child;
+    #nonce = newNonce();
+    #server = (0,external_node_net_.createServer)(socket => this.#connected(socket));
+    #listening;
+    #forks = [];
+    /** Why there will be no further fork. */
+    #gone;
+    /** `print` gets what the interpreter and the wrapper command print themselves. */
+    constructor(options, print) {
+        this.options = options;
+        this.print = print;
+        this.#child = spawnPython(options);
+        this.#child.stdin.write(greeting(options, this.#nonce, { forks: { with_flask: options.withFlask } }));
+        this.#listening = new Promise((resolve, reject) => {
+            this.#server.on('error', reject);
+            this.#server.listen(0, '127.0.0.1', () => {
+                const address = this.#server.address();
+                resolve(typeof address === 'object' && address ? address.port : 0);
+            });
+        });
+        void goneOf(this.#child, options).then(why => this.#leave(why));
+        const show = (text) => text !== '' && this.print(text);
+        readLines(this.#child.stderr, () => 0, line => lines_textsOf(line).forEach(show));
+        readLines(this.#child.stdout, () => 0, line => {
+            const text = line.bytes.toString('utf8');
+            if (text.startsWith(this.#nonce))
+                this.#hear(text.slice(this.#nonce.length));
+            else
+                lines_textsOf(line).forEach(show);
+        });
+    }
+    /** Another run, as fresh as the first one. */
+    fork() {
+        const [nonce, token, run] = [newNonce(), newNonce(), this.#forks.length];
+        const [requests, answers, prints] = [new external_node_stream_.PassThrough(), new external_node_stream_.PassThrough(), new external_node_stream_.PassThrough()];
+        const gone = new Promise(leave => {
+            this.#forks.push({ token, requests, answers, prints, sockets: [], leave });
+            if (this.#gone)
+                leave(this.#gone);
+        });
+        this.#listening.then(port => this.#ask({ fork: { run, port, token, nonce } }), error => {
+            const told = `No port could be opened for Python: ${messageOf(error)}.`;
+            this.#leave(() => new Failure('render-failed', told));
+        });
+        return { nonce, requests, answers, prints: [prints], gone, kill: () => this.#kill(run) };
+    }
+    /** Ends the interpreter and all that was forked from it. */
+    async end() {
+        for (const run of this.#forks.keys())
+            this.#kill(run);
+        this.#server.close();
+        // It ends when it has read everything.
+        this.#child.stdin.end();
+        const { exitCode, signalCode, pid } = this.#child;
+        if (pid !== undefined && exitCode === null && signalCode === null) {
+            const ended = new Promise(resolve => this.#child.once('exit', resolve));
+            await Promise.race([ended, new Promise(resolve => setTimeout(resolve, forking_patience).unref())]);
+        }
+        interpreter_end(this.#child);
+    }
+    #kill(run) {
+        this.#ask({ kill: run });
+        for (const socket of this.#forks[run]?.sockets ?? [])
+            socket.destroy();
+    }
+    #ask(request) {
+        if (this.#child.stdin.writable)
+            this.#child.stdin.write(`${JSON.stringify(request)}\n`);
+    }
+    /** A fork says first whose it is, and what it is for. */
+    #connected(socket) {
+        let start = Buffer.alloc(0);
+        const hear = (chunk) => {
+            start = Buffer.concat([start, chunk]);
+            if (!start.includes(10) && start.length < 100)
+                return;
+            socket.off('data', hear);
+            this.#take(socket, start);
+        };
+        socket.setNoDelay();
+        socket.on('error', () => { });
+        socket.on('data', hear);
+    }
+    #take(socket, start) {
+        const [, token, purpose] = /^(\w+) (answers|prints)\n/.exec(start.toString('latin1', 0, 100)) ?? [];
+        const fork = this.#forks.find(each => each.token === token);
+        if (!fork)
+            return void socket.destroy();
+        fork.sockets.push(socket);
+        socket.pause();
+        socket.unshift(start.subarray(start.indexOf(10) + 1));
+        socket.pipe(purpose === 'prints' ? fork.prints : fork.answers);
+        if (purpose === 'answers')
+            fork.requests.pipe(socket);
+    }
+    #hear(json) {
+        const { ended, failed } = readAnswer(json) ?? {};
+        const telling = { project: undefined, at: undefined, shown: (path) => this.#shown(path) };
+        const failure = failed && failures_failureFrom(failed, telling);
+        if (failure instanceof Failure)
+            this.#leave(() => failure);
+        if (!ended)
+            return;
+        const { run, code, signal } = ended;
+        setTimeout(() => this.#forks[run]?.leave(at => endedEarly(this.options.python, code, signal, at)), lastWords);
+    }
+    #leave(why) {
+        this.#gone ??= why;
+        for (const { leave } of this.#forks)
+            leave(this.#gone);
+    }
+    #shown(path) {
+        return shownPath((0,external_node_path_namespaceObject.resolve)(this.options.workingDirectory, path));
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/alembic/online-run.ts
 
 
@@ -27465,6 +27943,7 @@ class OnlineRun extends PythonRun {
                     });
                 }
                 else if (revision && left.get(revision.bind)?.shift() === revision.id) {
+                    this.process.begins(revision.id);
                     listener.revision(revision.bind, revision.id);
                 }
                 else
@@ -27501,7 +27980,7 @@ class Reader {
     #gone = false;
     constructor({ python, workingDirectory, environment, signal, }) {
         const [command = 'python', ...args] = python;
-        const program = (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'reader.py'), 'utf8');
+        const program = (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', 'reader.py'), 'utf8');
         this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
             cwd: workingDirectory,
             env: environment,
@@ -27550,7 +28029,7 @@ class Reader {
         catch {
             // It has ended by itself.
         }
-        this.#child.stdout?.destroy();
+        this.#child.stdout.destroy();
     }
 }
 function readingsIn(json) {
@@ -27578,14 +28057,18 @@ const asNames = (value) => typeof value === 'string' ? [value] : [...(value ?? [
 
 
 
+
+
 /**
- * The user's Python: a process for each purpose, which is started ahead where it will be needed, since imports take
- * longest of all. All end with the step.
+ * The user's Python: a run for each purpose in a process of its own, started ahead where it will be needed, since imports
+ * take longest of all. All end with the step.
  */
 class Python {
     step;
     trusted;
     #options;
+    /** Elsewhere than on Linux, where a fork is not safe, each run has an interpreter of its own. */
+    #forking;
     /** Reads scripts without running them. */
     reader;
     /** Plans the batch, and renders it. */
@@ -27597,8 +28080,14 @@ class Python {
         this.step = step;
         this.trusted = trusted;
         const { inputs, surroundings } = step;
+        const printed = new PrintOut();
         this.#options = optionsOf(step, trusted);
-        this.dryRun = this.#start(DryRun, { twice: inputs.mode !== 'apply' });
+        if (process.platform === 'linux') {
+            const forking = new ForkingPython(this.#options, text => printed.add(text));
+            surroundings.atEnd.defer(() => forking.end());
+            this.#forking = forking;
+        }
+        this.dryRun = this.#start(DryRun, { twice: inputs.mode !== 'apply', printed });
         if (inputs.mode !== 'preview')
             this.#onlineRun = this.#startOnline();
         this.reader = new Reader(this.#options);
@@ -27621,12 +28110,12 @@ class Python {
         }
     }
     #startOnline() {
-        return this.#start(OnlineRun, { twice: false });
+        return this.#start(OnlineRun, { twice: false, printed: new PrintOut() });
     }
-    #start(Purpose, { twice }) {
+    #start(Purpose, { twice, printed }) {
         const { atEnd, log } = this.step.surroundings;
-        const printed = new PrintOut();
-        const run = new Purpose({ ...this.#options, twice, print: line => printed.add(line) });
+        const python = this.#forking?.fork() ?? startPython(this.#options);
+        const run = new Purpose(python, { ...this.#options, twice }, line => printed.add(line));
         atEnd.defer(() => {
             printed.show(log, 'Output of Python');
             run.kill();
@@ -27639,21 +28128,267 @@ function optionsOf({ inputs, surroundings }, trusted) {
     const passwords = [...databases.values()].flatMap(database => database.secrets);
     const secrets = planKey ? [...passwords, planKey] : passwords;
     const urls = [...databases].map(([bind, { urlWithoutPassword }]) => [bind, urlWithoutPassword]);
+    const workingDirectory = (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory);
+    const child = childEnvironment(surroundings.environment, { secrets, token });
     return {
         ...inputs,
-        workingDirectory: (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory),
-        environment: childEnvironment(surroundings.environment, { secrets, token }),
+        workingDirectory,
+        environment: trusted ? environmentOutside(child, { ...trusted, workingDirectory }) : child,
         urls: urls.length > 0 ? Object.fromEntries(urls) : { [onlyBind]: 'postgresql://' },
         signal: surroundings.signal,
-        ...(trusted && { trusted }),
+        withFlask: inputs.alembicConfig === '',
+        ...(trusted && { trusted: { ...trusted, pythonPath: child.PYTHONPATH ?? '' } }),
     };
+}
+
+;// CONCATENATED MODULE: ./src/git/links.ts
+
+
+/** As many as Linux follows. */
+const links_most = 40;
+/** Where a path really leads, as realpath tells it, with every symbolic link on the way there. */
+function followed(path) {
+    const links = [];
+    let { root: file } = (0,external_node_path_namespaceObject.parse)(path);
+    const rest = links_namesIn(path.slice(file.length));
+    for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
+        if (name === '..')
+            file = (0,external_node_path_namespaceObject.dirname)(file);
+        else {
+            const next = (0,external_node_path_namespaceObject.join)(file, name);
+            const target = targetOf(next);
+            if (target === undefined || links.length === links_most)
+                file = next;
+            else {
+                links.push({ file: next, target });
+                if ((0,external_node_path_namespaceObject.isAbsolute)(target))
+                    file = (0,external_node_path_namespaceObject.parse)(target).root;
+                rest.unshift(...links_namesIn((0,external_node_path_namespaceObject.isAbsolute)(target) ? target.slice(file.length) : target));
+            }
+        }
+    }
+    return { file, links };
+}
+const links_namesIn = (path) => path.split(external_node_path_namespaceObject.sep === '\\' ? /[\\/]/ : '/').filter(name => name !== '' && name !== '.');
+function targetOf(file) {
+    try {
+        return (0,external_node_fs_.readlinkSync)(file);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./src/git/paths.ts
+
+
+/**
+ * Git's paths, and Linux's, are bytes and need not be UTF-8. A path that comes from git's objects, or is compared with
+ * one that does, is a string whose characters are its bytes (latin1).
+ */
+const bytewise = (path) => Buffer.from(path).toString('latin1');
+/** Such a path for people, and for what takes no other. */
+const readable = (path) => Buffer.from(path, 'latin1').toString();
+/** The file of a path in a repository, for Node's functions. */
+const fileOf = (root, path) => Buffer.from((0,external_node_path_namespaceObject.join)(bytewise(root), path), 'latin1');
+/** Where a path really leads; of one that does not exist, as far as it does. */
+const realOf = (path) => followed((0,external_node_path_namespaceObject.resolve)(path)).file;
+const isWithin = (path, folder) => `${path}${external_node_path_namespaceObject.sep}`.startsWith(`${folder}${external_node_path_namespaceObject.sep}`);
+
+;// CONCATENATED MODULE: ./src/git/command.ts
+
+
+
+
+/** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
+const configuration = [
+    ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', '.pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
+    ...['.python-version', '.python-versions', 'setup.py', 'setup.cfg', 'hatch_plugins.py', 'hatch_build.py'],
+];
+/** Where they look for an environment: a folder, or a file that has its path. */
+const pointers = ['.venv', '.pdm-python'];
+/** Variables that lead them to one. */
+const command_variables = [
+    ...['UV_PROJECT', 'UV_PROJECT_ENVIRONMENT', 'UV_PYTHON', 'UV_WORKING_DIRECTORY', 'UV_CONFIG_FILE', 'UV_ENV_FILE'],
+    ...['VIRTUAL_ENV', 'PIPENV_PIPFILE', 'PIPENV_DOTENV_LOCATION', 'PDM_PROJECT'],
+];
+/** Every path by which the command may find a Python, or what it reads first. */
+function waysOf(command) {
+    const named = pathsIn(command).flatMap(path => [path, (0,external_node_path_namespaceObject.dirname)(path)]);
+    if (isInterpreter(command))
+        return named;
+    const pointed = foldersOf(command)
+        .flatMap(folder => pointers.map(name => (0,external_node_path_namespaceObject.join)(folder, name)))
+        .flatMap(path => (isFile(path) ? [path, (0,external_node_path_namespaceObject.resolve)((0,external_node_path_namespaceObject.dirname)(path), (0,external_node_fs_.readFileSync)(path, 'utf8').trim())] : [path]))
+        .flatMap(path => [path, (0,external_node_path_namespaceObject.dirname)(path)]);
+    return [...named, ...pathsTold(command), ...pointed];
+}
+/** What of the checkout the command reads, runs, or might import: files, some of which are not there. */
+function filesOf(command, trusted) {
+    const isInside = (path) => trusted.roots.some(root => isWithin(realOf((0,external_node_path_namespaceObject.dirname)(path)), root));
+    const named = filesNamed(pathsIn(command), trusted);
+    const told = isInterpreter(command) ? [] : filesNamed(pathsTold(command), trusted);
+    // An interpreter that is committed finds its packages by such a file.
+    const homes = named.flatMap(path => [(0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(path), 'pyvenv.cfg'), (0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(path), '../pyvenv.cfg')]);
+    const names = readsVariables(command) ? [...configuration, '.env'] : configuration;
+    const read = isInterpreter(command) ? [] : foldersOf(command).flatMap(folder => names.map(name => (0,external_node_path_namespaceObject.join)(folder, name)));
+    const ignoresVariables = command.words.some(word => /^-[a-zA-Z]*[EI]/.test(word));
+    const imported = importedFrom(command, trusted).flatMap(folder => modulesBelow(folder, ignoresVariables));
+    return [
+        ...[...named, ...told].filter(path => !leadsOut(path, trusted)),
+        ...[...homes, ...read].filter(isInside),
+        ...imported,
+    ];
+}
+/** Whether cached bytecode lies where the command may import from the checkout. */
+const findsBytecode = (command, trusted) => importedFrom(command, trusted)
+    .flatMap(folder => modulesBelow(folder, true))
+    .some(path => (0,external_node_path_namespaceObject.basename)((0,external_node_path_namespaceObject.dirname)(path)) === '__pycache__');
+/** The folders of the checkout that the command may import from. */
+function importedFrom(command, trusted) {
+    const { words, workingDirectory } = command;
+    const programs = filesNamed(pathsIn(command), trusted).map(realOf).filter(isProgram);
+    const folders = pathsIn(command).filter(path => isFolder(path) && (0,external_node_fs_.readdirSync)(path).some(name => /^__main__\./.test(name)));
+    // `-m` and `-c` of Python, and whatever a program may do.
+    const runsMore = programs.length > 0 || words.some(word => /^-[bBdEiIOPqRsSuvx]*[mc]|^--module\b/.test(word));
+    return [...(runsMore ? [workingDirectory] : []), ...programs.map(path => (0,external_node_path_namespaceObject.dirname)(path)), ...folders]
+        .map(realOf)
+        .filter(folder => trusted.roots.some(root => isWithin(folder, root)));
+}
+/** The paths that variables tell. */
+const pathsTold = ({ workingDirectory, environment }) => command_variables
+    .flatMap(name => environment[name]?.split(' ') ?? [])
+    .filter(Boolean)
+    .map(path => (0,external_node_path_namespaceObject.resolve)(workingDirectory, path));
+/** Those of these that are files of the checkout, but for those of an environment that a step before has installed. */
+function filesNamed(paths, { roots, files, links }) {
+    return paths.filter(path => {
+        if (!isFile(path))
+            return false;
+        const real = (0,external_node_path_namespaceObject.join)(realOf((0,external_node_path_namespaceObject.dirname)(path)), (0,external_node_path_namespaceObject.basename)(path));
+        const isKnown = [files, links].some(known => known[bytewise(real)] !== undefined);
+        return roots.some(root => isWithin(real, root)) && (isKnown || !looksInstalled(path));
+    });
+}
+/** Whether links of the trusted commit's lead out of the checkout, such as to an interpreter. */
+function leadsOut(path, { roots, links }) {
+    const isInside = (each) => roots.some(root => isWithin(each, root));
+    const { file, links: way } = followed(path);
+    return !isInside(file) && way.every(link => !isInside(link.file) || links[bytewise(link.file)] !== undefined);
+}
+/** Every path that a word may mean. */
+function pathsIn({ words, workingDirectory, environment: { PATH = '' } }) {
+    return words.flatMap((word, at) => {
+        if (/[\\/]/.test(word))
+            return partsOf(word).map(path => (0,external_node_path_namespaceObject.resolve)(workingDirectory, path));
+        const onPath = PATH.split(external_node_path_namespaceObject.delimiter).map(folder => (0,external_node_path_namespaceObject.resolve)(workingDirectory, folder, word));
+        const found = onPath.filter(isFile).slice(0, 1);
+        if (at === 0)
+            return found;
+        // One like `run` is a command of the word before it.
+        const before = words.slice(0, at).findLast(each => !each.startsWith('-')) ?? '';
+        const isFileName = word.includes('.') || /^(python|pypy|py$|\w*sh$)/.test((0,external_node_path_namespaceObject.basename)(before));
+        const relative = partsOf(word).map(path => (0,external_node_path_namespaceObject.resolve)(workingDirectory, path));
+        return [...found, ...relative.filter(path => isFileName || isFolder(path))];
+    });
+}
+/** A word, and what it has behind `=` or an option of one letter. */
+const partsOf = (word) => [...word.split('='), word.replace(/^-\w/, '')].filter(Boolean);
+/** The working directory and the folders that words name, with those above them. */
+function foldersOf(command) {
+    const { workingDirectory, workspace } = command;
+    const named = pathsIn(command).map(path => (isFolder(path) ? path : (0,external_node_path_namespaceObject.dirname)(path)));
+    const folders = [workingDirectory, ...named].map(realOf);
+    return [...new Set(folders.flatMap(folder => foldersBetween(folder, realOf(workspace))))];
+}
+/** A folder and those above it, up to `top`; the folder alone where it lies elsewhere. */
+function foldersBetween(folder, top) {
+    if (folder === top || !isWithin(folder, top))
+        return [folder];
+    return [folder, ...foldersBetween((0,external_node_path_namespaceObject.dirname)(folder), top)];
+}
+/** Whether the command is Python itself, with options that load nothing. */
+function isInterpreter(command) {
+    const [name = '', ...options] = command.words;
+    if (!/^python[\w.-]*$/.test((0,external_node_path_namespaceObject.basename)(name)) || /\.(py|sh|bat|cmd)$/.test(name))
+        return false;
+    const isPlain = options.every((option, at) => {
+        const before = options[at - 1] ?? '';
+        return /^-([bBdEiIOPqRsSuvx]+|[XW].*)$/.test(option) || /^-[XW]$/.test(before);
+    });
+    const [path] = pathsIn({ ...command, words: [name] });
+    return isPlain && (path === undefined || looksInstalled(path) || !isWithin(realOf(path), realOf(command.workspace)));
+}
+/** Whether the command may take variables from a file `.env`. */
+function readsVariables({ words }) {
+    const [first = '', ...rest] = words;
+    const name = (0,external_node_path_namespaceObject.basename)(first);
+    const [, glued] = /^-\w*m(.*)$/.exec(rest.find(word => /^-[a-zA-Z]*m/.test(word)) ?? '') ?? [];
+    const module = glued || rest[rest.findIndex(word => /^-[a-zA-Z]*m$/.test(word)) + 1];
+    const tool = name.startsWith('python') ? (glued === undefined ? 'python' : module) : name;
+    return !['python', 'poetry', 'uv', 'pdm', 'hatch', 'env'].includes(tool ?? '');
+}
+/** Whether a file lies in something like a virtual environment. */
+function looksInstalled(path) {
+    const folder = (0,external_node_path_namespaceObject.dirname)(path);
+    return [folder, (0,external_node_path_namespaceObject.dirname)(folder)].some(home => ['pyvenv.cfg', 'conda-meta'].some(name => (0,external_node_fs_.existsSync)((0,external_node_path_namespaceObject.join)(home, name))) ||
+        ['lib', 'Lib'].some(name => isFolder((0,external_node_path_namespaceObject.join)(home, name)) && (0,external_node_fs_.readdirSync)((0,external_node_path_namespaceObject.join)(home, name)).some(each => /^python\d|^os\.py$/.test(each))));
+}
+/** What can stand in an `import`; node_modules can, and nobody means it. */
+const isImportable = (name) => /^[\p{L}\p{Nl}_][\p{L}\p{M}\p{N}\p{Pc}]*$/u.test(name) && name !== 'node_modules';
+const isModule = (name) => {
+    const [stem = '', ...suffixes] = name.split('.');
+    return isImportable(stem) && /^(pyw?|pyc)$|(^|\.)(so|pyd|sl|dylib)$/i.test(suffixes.join('.'));
+};
+/** Every file below a folder that an `import` may find from there; with what is cached in `__pycache__`, if that is asked. */
+function modulesBelow(folder, withCached, seen = new Set()) {
+    const real = realOf(folder);
+    if (seen.has(real))
+        return [];
+    seen.add(real);
+    const names = (0,external_node_fs_.readdirSync)(real);
+    // Of a virtual environment, these hold programs and the packages.
+    const others = names.includes('pyvenv.cfg')
+        ? ['bin', 'Scripts', 'lib', 'lib64', 'Lib', 'include', 'Include', 'share']
+        : [];
+    return names.flatMap(name => {
+        const path = (0,external_node_path_namespaceObject.join)(real, name);
+        if (!isFolder(path))
+            return isModule(name) ? [path] : [];
+        if (name === '__pycache__')
+            return withCached ? (0,external_node_fs_.readdirSync)(path).map(each => (0,external_node_path_namespaceObject.join)(path, each)) : [];
+        if (!isImportable(name) || others.includes(name))
+            return [];
+        const below = modulesBelow(path, withCached, seen);
+        return below.length > 0 && (0,external_node_fs_.lstatSync)(path).isSymbolicLink() ? [path, ...below] : below;
+    });
+}
+const statOf = (path) => {
+    try {
+        return (0,external_node_fs_.statSync)(path, { throwIfNoEntry: false });
+    }
+    catch {
+        return undefined;
+    }
+};
+const isFile = (path) => statOf(path)?.isFile() === true;
+const isFolder = (path) => statOf(path)?.isDirectory() === true;
+function isProgram(path) {
+    try {
+        if (!/\.(py\w?|sh)$|^[^.]+$/i.test((0,external_node_path_namespaceObject.basename)(path)))
+            (0,external_node_fs_.accessSync)(path, external_node_fs_.constants.X_OK);
+        return true;
+    }
+    catch {
+        return false;
+    }
 }
 
 ;// CONCATENATED MODULE: ./src/git/objects.ts
 
 
 
-const environment = {
+let environment = {
     GIT_NO_REPLACE_OBJECTS: '1',
     GIT_GRAFT_FILE: '/dev/null',
     GIT_NO_LAZY_FETCH: '1',
@@ -27661,6 +28396,10 @@ const environment = {
     GIT_OPTIONAL_LOCKS: '0',
 };
 const settings = ['core.fsmonitor=false', 'core.commitGraph=false'].flatMap(each => ['-c', each]);
+/** From now on git is looked for there. */
+function lookFor(searchPath) {
+    environment = { ...environment, PATH: searchPath };
+}
 /** What a command of git's plumbing prints, in the repository whose `.git` lies in `root`, whatever that configures. */
 function plumbing(root, args, input = '') {
     const command = [...settings, `--git-dir=${(0,external_node_path_namespaceObject.join)(root, '.git')}`, `--work-tree=${root}`, ...args];
@@ -27738,13 +28477,37 @@ async function readTree(root, commit) {
     }
     return whole;
 }
+/**
+ * The names of those files' bytes that are in each commit, at any path, as far as they are wanted. A folder that many
+ * commits have is read once. Throws where an object is missing, or is not what its name says.
+ */
+async function blobsOfCommits(root, names, isWanted) {
+    const commits = await readCommits(root, names);
+    const folders = new Map();
+    for (let missing = new Set([...commits.values()].map(({ tree }) => tree)); missing.size > 0;) {
+        const below = new Set();
+        for (const [name, { bytes }] of await readObjects(root, [...missing])) {
+            const entries = [...entriesOf(bytes, name.length / 2)];
+            const of = (mode) => entries.filter(entry => entry.mode.startsWith(mode)).map(({ object }) => object);
+            folders.set(name, { blobs: of('100').filter(isWanted), folders: of('40000') });
+            for (const folder of of('40000'))
+                below.add(folder);
+        }
+        missing = new Set([...below].filter(name => !folders.has(name)));
+    }
+    const within = (name) => {
+        const { blobs = [], folders: below = [] } = folders.get(name) ?? {};
+        return [...blobs, ...below.flatMap(within)];
+    };
+    return new Map([...commits].map(([name, { tree }]) => [name, new Set(within(tree))]));
+}
 /** The entries of a tree object: each is `MODE NAME<nul>` and the bytes of an object's name. */
 function* entriesOf(bytes, length) {
     for (let at = 0; at < bytes.length;) {
         const [space, nul] = [bytes.indexOf(' ', at), bytes.indexOf(0, at)];
         yield {
             mode: bytes.toString('latin1', at, space),
-            name: bytes.toString('utf8', space + 1, nul),
+            name: bytes.toString('latin1', space + 1, nul),
             object: bytes.toString('hex', nul + 1, nul + 1 + length),
         };
         at = nul + 1 + length;
@@ -27752,6 +28515,7 @@ function* entriesOf(bytes, length) {
 }
 
 ;// CONCATENATED MODULE: ./src/git/clean.ts
+
 
 
 
@@ -27771,32 +28535,33 @@ async function differenceFrom(root, commit, tree) {
     // One after another and not side by side: of small files, that takes a quarter of the time.
     const compare = (paths, same) => {
         for (const [path, blob] of paths) {
-            const found = statOf((0,external_node_path_namespaceObject.join)(root, path));
+            const file = fileOf(root, path);
+            const found = clean_statOf(file);
             if (!found)
                 missing.push(path);
-            else if (!same((0,external_node_path_namespaceObject.join)(root, path), found, blob))
+            else if (!same(file, found, blob))
                 changed.push(path);
         }
     };
-    for (const folder of foldersOf(tree)) {
-        if (statOf((0,external_node_path_namespaceObject.join)(root, folder))?.isDirectory() === false)
+    for (const folder of clean_foldersOf(tree)) {
+        if (clean_statOf(fileOf(root, folder))?.isDirectory() === false)
             changed.push(folder);
     }
-    compare(tree.files, isFile);
+    compare(tree.files, clean_isFile);
     compare(tree.links, isLink);
     const [lost] = missing.length > 0 ? await notLeftOut(root, missing) : [];
     if (lost)
-        return `D ${lost}`;
+        return `D ${readable(lost)}`;
     for (const path of changed) {
         const blob = tree.files.get(path);
-        if (blob && ((await isPayload(root, (0,external_node_path_namespaceObject.join)(root, path), blob)) || (await isFiltered(root, path))))
+        if (blob && ((await isPayload(root, fileOf(root, path), blob)) || (await isFiltered(root, path))))
             continue;
-        return `M ${path}`;
+        return `M ${readable(path)}`;
     }
     return undefined;
 }
 /** Every folder that something of the commit lies in: a link in its place may lead to something else. */
-function foldersOf({ files, links, submodules }) {
+function clean_foldersOf({ files, links, submodules }) {
     const folders = new Set();
     for (const path of [...files.keys(), ...links.keys(), ...submodules.keys()]) {
         for (let folder = external_node_path_namespaceObject.posix.dirname(path); folder !== '.' && !folders.has(folder); folder = external_node_path_namespaceObject.posix.dirname(folder))
@@ -27805,7 +28570,7 @@ function foldersOf({ files, links, submodules }) {
     return folders;
 }
 /** What stands at a path, be it a link; undefined for nothing. */
-function statOf(path) {
+function clean_statOf(path) {
     try {
         return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false });
     }
@@ -27816,7 +28581,7 @@ function statOf(path) {
 }
 /** GitHub takes no blob that is larger. */
 const clean_largest = 100 * 2 ** 20;
-const isFile = (file, found, blob) => found.isFile() && found.size <= 2 * clean_largest && isBlob((0,external_node_fs_.readFileSync)(file), blob);
+const clean_isFile = (file, found, blob) => found.isFile() && found.size <= 2 * clean_largest && isBlob((0,external_node_fs_.readFileSync)(file), blob);
 /** A link, or the file that git writes in its place where `core.symlinks` is off. */
 function isLink(file, found, blob) {
     if (found.isFile())
@@ -27832,7 +28597,7 @@ function isBlob(bytes, blob) {
 }
 /** Those that are not left out by a sparse checkout. */
 async function notLeftOut(root, paths) {
-    const listed = (await plumbing(root, ['ls-files', '-t', '-z'])).toString().split('\0');
+    const listed = (await plumbing(root, ['ls-files', '-t', '-z'])).toString('latin1').split('\0');
     const leftOut = new Set(listed.filter(line => line.startsWith('S ')).map(line => line.slice(2)));
     return paths.filter(path => !leftOut.has(path));
 }
@@ -27840,7 +28605,7 @@ async function notLeftOut(root, paths) {
 async function isPayload(root, file, blob) {
     const pointer = (await readObjects(root, [blob]).catch(() => undefined))?.get(blob)?.bytes.toString('latin1', 0, 1024);
     const digest = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})$/m.exec(pointer ?? '')?.[1];
-    if (!digest || !statOf(file)?.isFile())
+    if (!digest || !clean_statOf(file)?.isFile())
         return false;
     const hash = (0,external_node_crypto_.createHash)('sha256');
     for await (const part of (0,external_node_fs_.createReadStream)(file))
@@ -27853,11 +28618,13 @@ async function isPayload(root, file, blob) {
  */
 async function isFiltered(root, path) {
     const asked = ['check-attr', '-z', '--stdin', 'filter', 'working-tree-encoding'];
-    const values = (await plumbing(root, asked, `${path}\0`)).toString().split('\0');
+    const values = (await plumbing(root, asked, Buffer.from(`${path}\0`, 'latin1'))).toString().split('\0');
     return values.some((value, at) => at % 3 === 2 && !['unspecified', 'unset', 'lfs'].includes(value));
 }
 
 ;// CONCATENATED MODULE: ./src/git/repository.ts
+
+
 
 
 /** What a repository replaces on this machine alone (`git replace`, grafts) is not what was committed. */
@@ -27870,11 +28637,18 @@ const repository_settings = [
     'safe.directory=*',
     'safe.bareRepository=explicit',
     'core.fsmonitor=false',
+    'core.commitGraph=false',
     'log.showSignature=false',
 ].flatMap(each => ['-c', each]);
-/** From now on git fetches nothing that a partial clone lacks: what it would run for that, the repository itself says. */
-function fetchNothing() {
-    repository_environment = { ...repository_environment, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
+/**
+ * From now on git is none that lies in the workspace, and fetches nothing that a partial clone lacks: what it would run
+ * for that, the repository itself says. Returns where it is looked for.
+ */
+function distrust(workspace) {
+    const folders = (process.env.PATH ?? '').split(external_node_path_namespaceObject.delimiter);
+    const PATH = folders.filter(folder => !isWithin(realOf(folder), realOf(workspace))).join(external_node_path_namespaceObject.delimiter);
+    repository_environment = { ...repository_environment, PATH, GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: '' };
+    return PATH;
 }
 /** What git prints. Throws execFile's error, with git's exit code as `code` and its words in `stderr`. */
 const git = async (directory, args) => (await gitBytes(directory, args)).toString();
@@ -27902,6 +28676,8 @@ const succeeds = (directory, args) => git(directory, args).then(() => true, () =
 
 
 
+
+
 /**
  * Looks at each repository on the way from the workspace to what is named: it has to be, as it stands, a commit of the
  * base branch (one of `tips` or an ancestor of one), or the submodule that such a commit records, with no file changed.
@@ -27909,7 +28685,7 @@ const succeeds = (directory, args) => git(directory, args).then(() => true, () =
  * Throws a Failure `untrusted` for the first that is none of these.
  */
 async function trustedFiles({ workspace, workingDirectory, scripts, named, tips }) {
-    fetchNothing();
+    lookFor(distrust(workspace));
     const here = realOf(workspace);
     const around = (path) => repositoriesAround(path, here);
     const ofWork = around(realOf(workingDirectory));
@@ -27936,11 +28712,11 @@ async function trustedFiles({ workspace, workingDirectory, scripts, named, tips 
         if (difference)
             throw untrusted(`the checkout${place} is not as it was committed (${difference})`);
         for (const [path, blob] of tree.files)
-            trusted.files[(0,external_node_path_namespaceObject.join)(root, path)] = blob;
+            trusted.files[(0,external_node_path_namespaceObject.join)(bytewise(root), path)] = blob;
         for (const [path, blob] of tree.links)
-            trusted.links[(0,external_node_path_namespaceObject.join)(root, path)] = blob;
+            trusted.links[(0,external_node_path_namespaceObject.join)(bytewise(root), path)] = blob;
         for (const [path, recorded] of tree.submodules) {
-            const submodule = (0,external_node_path_namespaceObject.join)(root, path);
+            const submodule = (0,external_node_path_namespaceObject.join)(root, readable(path));
             if (!isRepository(submodule))
                 continue;
             const head = await headOf(submodule);
@@ -27966,38 +28742,34 @@ async function trustedFiles({ workspace, workingDirectory, scripts, named, tips 
     }
     return trusted;
 }
-/** Throws a Failure `untrusted` where one of these files is there and is not the trusted commit's. */
-function requireKnown(files, { files: known, roots }) {
+/** Throws a Failure `untrusted` where one of these files is there and is not the trusted commit's; folders are none. */
+function requireKnown(files, trusted) {
     for (const file of files) {
-        if (!(0,external_node_fs_.lstatSync)(file, { throwIfNoEntry: false }))
+        const found = (0,external_node_fs_.lstatSync)(file, { throwIfNoEntry: false });
+        if (!found || found.isDirectory())
             continue;
-        // The real folder: a link in the file's place is not what git has there either.
-        const path = (0,external_node_path_namespaceObject.join)(realOf((0,external_node_path_namespaceObject.dirname)(file)), file.slice((0,external_node_path_namespaceObject.dirname)(file).length));
-        if (known[realOf(path)] !== undefined)
+        const path = (0,external_node_path_namespaceObject.join)(realOf((0,external_node_path_namespaceObject.dirname)(file)), (0,external_node_path_namespaceObject.basename)(file));
+        if (isKnown(path, trusted))
             continue;
-        throw untrusted(`the checkout is not as it was committed (?? ${(0,external_node_path_namespaceObject.relative)(roots[0] ?? '', path)})`);
+        throw untrusted(`the checkout is not as it was committed (?? ${(0,external_node_path_namespaceObject.relative)(trusted.roots[0] ?? '', path)})`);
     }
+}
+function isKnown(path, { roots, files, links }) {
+    const { file, links: way } = followed(path);
+    const isForeign = (link) => roots.some(root => isWithin(link, root)) && links[bytewise(link)] === undefined;
+    if (way.some(link => isForeign(link.file)))
+        return false;
+    return files[bytewise(file)] !== undefined || (way.length > 0 && trust_isFolder(file));
 }
 /** The Python sources below a folder, links to folders aside. */
 function sourcesBelow(folder) {
-    if (!(0,external_node_fs_.statSync)(folder, { throwIfNoEntry: false })?.isDirectory())
+    if (!trust_isFolder(folder))
         return [];
     return (0,external_node_fs_.readdirSync)(folder, { recursive: true, withFileTypes: true })
         .filter(entry => entry.name.endsWith('.py') && !entry.isDirectory())
         .map(entry => (0,external_node_path_namespaceObject.join)(entry.parentPath, entry.name));
 }
-/** Where a path really leads; of one that does not exist, as far as it does. */
-function realOf(path) {
-    const absolute = (0,external_node_path_namespaceObject.resolve)(path);
-    try {
-        return (0,external_node_fs_.realpathSync)(absolute);
-    }
-    catch {
-        const parent = (0,external_node_path_namespaceObject.dirname)(absolute);
-        return parent === absolute ? absolute : (0,external_node_path_namespaceObject.join)(realOf(parent), absolute.slice(parent.length));
-    }
-}
-const isWithin = (path, folder) => `${path}${external_node_path_namespaceObject.sep}`.startsWith(`${folder}${external_node_path_namespaceObject.sep}`);
+const trust_isFolder = (path) => (0,external_node_fs_.statSync)(path, { throwIfNoEntry: false })?.isDirectory() === true;
 const isRepository = (folder) => (0,external_node_fs_.existsSync)((0,external_node_path_namespaceObject.join)(folder, '.git'));
 /** The repositories that a path lies in: within the workspace all of them, elsewhere the innermost. */
 function repositoriesAround(path, workspace) {
@@ -28050,6 +28822,7 @@ function untrusted(why) {
 ;// CONCATENATED MODULE: ./src/opening/trust.ts
 
 
+
 /**
  * In an event that has secrets, a pull request's own scripts or SQL are not run. Resolves to what Python may load from
  * the checkout; undefined where that is not asked, or no Python runs. Throws a Failure `untrusted`.
@@ -28061,44 +28834,21 @@ async function checkTrust({ inputs, surroundings }) {
     const { directory, alembicConfig, planFile, planKey, python, flaskApp } = inputs;
     if (planFile)
         return void requireSignature(planKey);
-    const { GITHUB_WORKSPACE = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = environment;
+    const { GITHUB_WORKSPACE: workspace = process.cwd(), PYTHONPATH = '', FLASK_APP = '' } = environment;
     const workingDirectory = (0,external_node_path_namespaceObject.resolve)(inputs.workingDirectory);
     const named = (path) => (0,external_node_path_namespaceObject.resolve)(workingDirectory, path);
     const scripts = named(alembicConfig || directory);
-    const [module = ''] = (flaskApp || FLASK_APP).split(':');
+    const command = { words: python, workingDirectory, workspace, environment };
+    const [app = ''] = (flaskApp || FLASK_APP).split(':');
     const trusted = await trustedFiles({
-        workspace: GITHUB_WORKSPACE,
+        workspace,
         workingDirectory,
         scripts: [scripts],
-        named: [
-            ...python.flatMap(word => word.split('=')).flatMap(path => [path, (0,external_node_path_namespaceObject.dirname)(path)]),
-            ...PYTHONPATH.split(external_node_path_namespaceObject.delimiter),
-            module,
-        ].map(named),
+        named: [...waysOf(command), ...[...PYTHONPATH.split(external_node_path_namespaceObject.delimiter), app].map(named)],
         tips,
     });
-    const read = foldersBetween(workingDirectory, (0,external_node_path_namespaceObject.resolve)(GITHUB_WORKSPACE)).flatMap(folder => configurationOf(python).map(name => (0,external_node_path_namespaceObject.join)(folder, name)));
-    requireKnown([...read, ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], trusted);
-    return trusted;
-}
-/** What `poetry run`, `uv run`, `pipenv run` and the like read before they start a Python, which they choose by it. */
-const configurationOfWrappers = [
-    ...['pyproject.toml', 'poetry.toml', 'uv.toml', 'pdm.toml', 'hatch.toml', 'pixi.toml', 'Pipfile'],
-    ...['.python-version', 'setup.py', 'setup.cfg'],
-];
-/** The files that a command reads before it starts Python; none for Python itself. */
-function configurationOf([command = '']) {
-    const name = (0,external_node_path_namespaceObject.basename)(command);
-    if (name.startsWith('python'))
-        return [];
-    const takesVariables = !['poetry', 'uv', 'pdm', 'hatch', 'env'].includes(name);
-    return takesVariables ? [...configurationOfWrappers, '.env'] : configurationOfWrappers;
-}
-/** A folder and those above it, up to `top`; the folder alone where it lies elsewhere. */
-function foldersBetween(folder, top) {
-    if (!`${folder}${external_node_path_namespaceObject.sep}`.startsWith(`${top}${external_node_path_namespaceObject.sep}`))
-        return [folder];
-    return folder === top ? [folder] : [folder, ...foldersBetween((0,external_node_path_namespaceObject.dirname)(folder), top)];
+    requireKnown([...filesOf(command, trusted), ...(alembicConfig ? [scripts] : sourcesBelow(scripts))], trusted);
+    return { ...trusted, findsBytecode: findsBytecode(command, trusted) };
 }
 
 ;// CONCATENATED MODULE: ./src/opening/open.ts
@@ -28272,44 +29022,6 @@ function match({ inputs }, targets, known) {
     });
 }
 
-;// CONCATENATED MODULE: ./src/git/links.ts
-
-
-/** As many as Linux follows. */
-const links_most = 40;
-/** Where a path really leads, as realpath tells it, with every symbolic link on the way there. */
-function followed(path) {
-    const links = [];
-    let { root: file } = (0,external_node_path_namespaceObject.parse)(path);
-    const rest = links_namesIn(path.slice(file.length));
-    for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
-        if (name === '..')
-            file = (0,external_node_path_namespaceObject.dirname)(file);
-        else {
-            const next = (0,external_node_path_namespaceObject.join)(file, name);
-            const target = targetOf(next);
-            if (target === undefined || links.length === links_most)
-                file = next;
-            else {
-                links.push({ file: next, target });
-                if ((0,external_node_path_namespaceObject.isAbsolute)(target))
-                    file = (0,external_node_path_namespaceObject.parse)(target).root;
-                rest.unshift(...links_namesIn((0,external_node_path_namespaceObject.isAbsolute)(target) ? target.slice(file.length) : target));
-            }
-        }
-    }
-    return { file, links };
-}
-const links_namesIn = (path) => path.split(external_node_path_namespaceObject.sep === '\\' ? /[\\/]/ : '/').filter(name => name !== '' && name !== '.');
-function targetOf(file) {
-    try {
-        return (0,external_node_fs_.readlinkSync)(file);
-    }
-    catch {
-        return undefined;
-    }
-}
-
 ;// CONCATENATED MODULE: ./src/git/history.ts
 
 
@@ -28336,7 +29048,7 @@ class History {
             throw new Failure('not-reviewed', `${file} is in no git checkout, so nobody can have reviewed it.`);
         }
         const path = pathIn(root, external_node_fs_.realpathSync.native(real));
-        const entry = await entryAt(root, path);
+        const entry = await entryAt(root, 'HEAD', path);
         if (!entry?.mode.startsWith('100')) {
             throw new Failure('not-reviewed', `${path} is not committed, so nobody can have reviewed it.`);
         }
@@ -28345,7 +29057,7 @@ class History {
             const told = `${path}: the commit that is checked out has another version of this script than will run.`;
             throw new Failure('not-reviewed', told);
         }
-        const commit = (await git(root, ['log', '-1', '--format=%H', '--', `:(top,literal)${path}`])).trim();
+        const commit = await lastChangeOf(root, path, entry.blob);
         if ((await shallowCommits(root)).has(commit)) {
             throw tooShallow(`which commit has changed ${path} last`);
         }
@@ -28369,7 +29081,7 @@ class History {
 async function requireCommittedLink({ file, target }) {
     const root = await rootOf((0,external_node_path_namespaceObject.dirname)(file));
     const path = root && pathIn(root, `${external_node_fs_.realpathSync.native((0,external_node_path_namespaceObject.dirname)(file))}${external_node_path_namespaceObject.sep}${(0,external_node_path_namespaceObject.basename)(file)}`);
-    const entry = root && path ? await entryAt(root, path) : undefined;
+    const entry = root && path ? await entryAt(root, 'HEAD', path) : undefined;
     if (entry?.mode === '120000' && entry.blob === blobOf(Buffer.from(target)))
         return;
     const told = `${path || file} is a link that is not committed, so nobody can have reviewed where it leads.`;
@@ -28378,10 +29090,30 @@ async function requireCommittedLink({ file, target }) {
 const pathIn = (root, file) => (0,external_node_path_namespaceObject.relative)(root, file).replaceAll('\\', '/');
 /** The root of the checkout that a folder is in. */
 const rootOf = (directory) => git(directory, ['rev-parse', '--show-toplevel']).then(text => external_node_fs_.realpathSync.native(text.trim()), () => undefined);
-/** What the commit that is checked out has at a path. */
-async function entryAt(root, path) {
+/**
+ * The commit that has last changed a file, whose blob is this one. That is also a merge which has put an earlier version
+ * back, against a parent that had changed it since; git's own simplification of the history goes past it.
+ */
+async function lastChangeOf(root, path, blob) {
+    const file = ['--', `:(top,literal)${path}`];
+    const commit = (await git(root, ['log', '-1', '--format=%H', ...file])).trim();
+    const merges = await git(root, ['log', '--merges', '--full-history', '--format=%H %P', `${commit}..HEAD`, ...file]);
+    for (const line of merges.split('\n').filter(Boolean)) {
+        const [merge = '', ...parents] = line.split(' ');
+        if ((await entryAt(root, merge, path))?.blob !== blob)
+            continue;
+        for (const parent of parents) {
+            const isOther = (await entryAt(root, parent, path))?.blob !== blob;
+            if (isOther && (await succeeds(root, ['merge-base', '--is-ancestor', commit, parent])))
+                return merge;
+        }
+    }
+    return commit;
+}
+/** What a commit has at a path. */
+async function entryAt(root, commit, path) {
     // Each entry is `MODE TYPE NAME<tab>PATH`.
-    const listed = await git(root, ['ls-tree', '-z', '--full-tree', 'HEAD', '--', path]).catch(() => '');
+    const listed = await git(root, ['ls-tree', '-z', '--full-tree', commit, '--', path]).catch(() => '');
     const [entry = ''] = listed.split('\0').filter(each => each.endsWith(`\t${path}`));
     const [mode, , blob] = entry.split(/[ \t]/);
     return mode && blob ? { mode, blob } : undefined;
@@ -28397,30 +29129,40 @@ async function shallowCommits(root) {
     }
 }
 const tooShallow = (what) => new Failure('invalid-input', `The clone is too shallow to tell ${what}.`, {
-    advice: 'Set “fetch-depth: 0” on actions/checkout; `require-review` needs the history.',
+    advice: 'Set “fetch-depth: 0” on actions/checkout, and no `filter`; `require-review` needs the history.',
 });
 /**
- * Every Python file that is added by a commit of the history, under whichever path; a moved one is added once more.
- * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ * Every change of a Python file by a commit of the history; a merge is compared with each of its parents, and a moved
+ * file is gone and added. Throws a Failure `invalid-input` where the clone is too shallow to tell.
  */
-async function addedFiles(root) {
+async function changesOf(root) {
     if ((await shallowCommits(root)).size > 0)
         throw tooShallow('which older scripts have changed');
-    const shown = ['--format=%H', '--raw', '--no-abbrev', '--no-renames', '--diff-filter=A', '--full-history'];
-    const printed = await git(root, ['log', ...shown, 'HEAD', '--', ':(top)*.py', ':(top)*.pyc']);
-    const added = [];
+    const python = ['--', ':(top)*.py'];
+    // Not `git log`, which the repository's configuration may change.
+    const commits = await git(root, ['rev-list', '--full-history', 'HEAD', ...python]);
+    const shown = ['--stdin', '-m', '-r', '--root', '--raw', '--no-abbrev', '--no-renames'];
+    const printed = await gitBytes(root, ['diff-tree', ...shown, ...python], commits);
+    const changes = [];
     let commit = '';
-    for (const line of printed.split('\n')) {
-        const [, mode, , blob] = line.split(' ');
+    for (const line of printed.toString().split('\n')) {
         if (!line.startsWith(':'))
             commit = line || commit;
-        else if (blob && mode?.startsWith('100'))
-            added.push({ commit, blob });
+        else {
+            // `:MODE MODE NAME NAME STATUS<tab>PATH`; source: the page of git-diff-tree.
+            const [told = '', path = ''] = line.split('\t');
+            const [before, after, old, blob] = told.slice(1).split(' ');
+            const isFile = (mode) => mode?.startsWith('100');
+            changes.push({ commit, path, before: isFile(before) ? old : undefined, blob: isFile(after) ? blob : undefined });
+        }
     }
-    return added;
+    return changes;
 }
-/** The contents of those blobs that hold one of these texts. */
-async function blobsWith(root, blobs, texts) {
+/**
+ * The contents of those blobs that hold a text. Throws a Failure `invalid-input` where the clone does not have one, which
+ * a partial one may not.
+ */
+async function blobsWith(root, blobs, text) {
     const found = [];
     const atOnce = 1000;
     for (let from = 0; from < blobs.length; from += atOnce) {
@@ -28430,18 +29172,15 @@ async function blobsWith(root, blobs, texts) {
         for (let at = 0; at < printed.length;) {
             const end = printed.indexOf(10, at);
             const [name = '', , size] = printed.toString('latin1', at, end).split(' ');
-            const bytes = printed.subarray(end + 1, end + 1 + Number(size ?? 0));
-            if (texts.some(text => bytes.includes(text)))
+            if (size === undefined)
+                throw tooShallow(`what was in ${name}, which it lacks`);
+            const bytes = printed.subarray(end + 1, end + 1 + Number(size));
+            if (bytes.includes(text))
                 found.push([name, bytes]);
-            at = end + 1 + (size === undefined ? 0 : Number(size) + 1);
+            at = end + 1 + Number(size) + 1;
         }
     }
     return found;
-}
-/** The names of all files' bytes in a commit. */
-async function blobsIn(root, commit) {
-    const entries = (await git(root, ['ls-tree', '-r', commit])).split('\n').filter(Boolean);
-    return new Set(entries.map(entry => entry.split(/[ \t]/)[2] ?? ''));
 }
 /** Git's names of a file's bytes: as they are, and with the line ends that git stores. */
 function blobsOf(bytes) {
@@ -28518,10 +29257,14 @@ function destroyed(result) {
 const warnings_changedScripts = 'Scripts that the base branch has are not the same here. Databases that ran them will not run them again:';
 /** What is said in the log of scripts that databases will not run again. */
 const editedTold = (edited) => [warnings_changedScripts, ...warnings_listed(edited.map(({ id, path, isGone }) => `${id} is ${became(isGone)} (${path})`))].join('\n');
-/** What is said of older scripts that are imported with the batch and are not what they were. */
-const olderTold = (edited) => [
-    'Scripts that have run are not what they were at every commit that added the script of the database’s head. They do not run again, but they are imported with the others:',
-    ...warnings_listed(edited.map(({ id, path }) => `${id} (${path})`)),
+const older = {
+    edited: 'Scripts that have run are not what they were at every commit that added the script of the database’s head.',
+    later: 'Scripts below the database’s head were not there when its script was added: they came later, or are not committed.',
+};
+/** What is said of older scripts that are imported with the batch and are not what they were, or were not there. */
+const olderTold = (what, scripts) => [
+    `${older[what]} They do not run again, but they are imported with the others:`,
+    ...warnings_listed(scripts.map(({ id, path }) => `${id} (${path})`)),
 ].join('\n');
 /** What is said of scripts of the base, in Markdown. */
 function rewritten({ edited }) {
@@ -28563,7 +29306,115 @@ function unseenNote(batch) {
     return `> [!NOTE]\n> The SQL of ${count(unseen.length, 'script')} is only known when it runs, for the reason given below. \`mode: rehearse\` runs the batch for real and rolls it back.`;
 }
 
+;// CONCATENATED MODULE: ./src/planning/lineage.ts
+
+
+/** Of a script below several revisions the first of these counts. */
+const worstFirst = ['edited', 'unknown', 'later', 'same'];
+/** What the history of one repository says of scripts, whatever their paths. */
+async function lineageOf(root, scripts, reader) {
+    const changes = await changesOf(root);
+    const known = new Map(scripts.flatMap(({ id, blobs }) => blobs.map((blob) => [blob, id])));
+    const read = new Set();
+    const learn = async (found) => {
+        const unread = [...new Set(found.flatMap(({ blob }) => blob ?? []))].filter(blob => !read.has(blob));
+        for (const blob of unread)
+            read.add(blob);
+        const sources = await blobsWith(root, unread, 'revision');
+        const atOnce = 1000;
+        for (let from = 0; from < sources.length; from += atOnce) {
+            const some = sources.slice(from, from + atOnce);
+            const readings = await reader.read(some.map(([, bytes]) => bytes));
+            for (const [index, { values }] of readings.entries()) {
+                const [blob] = some[index] ?? [];
+                if (blob !== undefined && values.revision !== undefined)
+                    known.set(blob, values.revision);
+            }
+        }
+    };
+    await learn(changes.filter(({ before }) => before === undefined));
+    // An id may have come, and gone, where a file was there already.
+    const isScript = (blob) => blob !== undefined && known.has(blob);
+    const paths = new Set(changes.filter(({ before, blob }) => isScript(before) || isScript(blob)).map(({ path }) => path));
+    await learn(changes.filter(({ path }) => paths.has(path)));
+    return new Lineage(root, changes, known, scripts);
+}
+/** Made by `lineageOf`. */
+class Lineage {
+    root;
+    ids;
+    scripts;
+    #commits = new Map();
+    #blobs = new Map();
+    #trees = new Map();
+    constructor(root, changes, 
+    /** The ids of the scripts that the history has, by git's names of their bytes. */
+    ids, scripts) {
+        this.root = root;
+        this.ids = ids;
+        this.scripts = scripts;
+        for (const [blob, id] of ids)
+            this.#blobs.set(id, [...(this.#blobs.get(id) ?? []), blob]);
+        for (const { commit, before, blob } of changes) {
+            const id = blob && ids.get(blob);
+            if (!id || (before && ids.get(before) === id))
+                continue;
+            const commits = this.#commits.get(id) ?? new Set();
+            this.#commits.set(id, commits.add(commit));
+        }
+    }
+    /** The commits that add a script of that id, as a parent of theirs has none at that path. */
+    addedBy(id) {
+        return [...(this.#commits.get(id) ?? [])];
+    }
+    /** Of the scripts' files, as far as they are below one of these revisions or its own. */
+    async pastsOf(revisions) {
+        await this.#load(revisions.flatMap(({ id }) => this.addedBy(id)));
+        const pairs = revisions.flatMap(({ id, below }) => this.scripts.filter(script => below.has(script.id)).map(script => ({ id, script })));
+        const missing = pairs.filter(({ id, script }) => this.addedBy(id).some(commit => !this.#stateIn(commit, script)));
+        await this.#load(missing.flatMap(({ script }) => this.addedBy(script.id)));
+        const found = new Map();
+        for (const { id, script } of pairs) {
+            const known = found.get(script.file) ?? 'same';
+            const past = this.#past(id, script);
+            found.set(script.file, worstFirst.find(each => each === known || each === past) ?? past);
+        }
+        return found;
+    }
+    #past(id, script) {
+        const commits = this.addedBy(id);
+        if (commits.length === 0)
+            return 'unknown';
+        const states = commits.map(commit => this.#stateIn(commit, script));
+        if (states.every(state => state === 'same'))
+            return 'same';
+        // What has come below a script when that was there is not in those commits: its own say what it was.
+        const own = this.addedBy(script.id).filter(commit => this.#has(commit, id));
+        if ([...states, ...own.map(commit => this.#stateIn(commit, script))].includes('other'))
+            return 'edited';
+        return states.includes('same') ? 'same' : 'later';
+    }
+    /** What a commit has of a script: these bytes, others, or nothing. */
+    #stateIn(commit, { id, blobs }) {
+        const tree = this.#trees.get(commit);
+        if (blobs.some(blob => tree?.has(blob)))
+            return 'same';
+        return this.#has(commit, id) ? 'other' : undefined;
+    }
+    #has(commit, id) {
+        const tree = this.#trees.get(commit);
+        return this.#blobs.get(id)?.some(blob => tree?.has(blob)) ?? false;
+    }
+    async #load(commits) {
+        const missing = [...new Set(commits)].filter(commit => !this.#trees.has(commit));
+        const found = await blobsOfCommits(this.root, missing, blob => this.ids.has(blob));
+        for (const [commit, blobs] of found)
+            this.#trees.set(commit, blobs);
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/planning/older.ts
+
 
 
 
@@ -28586,76 +29437,79 @@ async function nameEditedOlder(planned, scripts) {
     if (older.length === 0 || !first || !(await rootOf((0,external_node_path_namespaceObject.dirname)(followed(first.file).file))))
         return;
     try {
-        const same = await unchangedSince(scripts, heads);
+        const { pasts, unknown } = await pastsOf(scripts, heads);
         const isTold = new Set(planned.edited.map(({ id }) => id));
-        const edited = older.filter(({ id, file }) => !same.has(file) && !isTold.has(id));
+        const are = (past) => older.filter(({ id, file }) => pasts.get(file) === past && !isTold.has(id));
         // A pull request often mends the script that it adds, in a commit of its own.
-        const mended = edited.filter(({ id }) => heads.includes(id));
-        const others = edited.filter(({ id }) => !heads.includes(id));
-        if (others.length > 0)
-            log.warning(olderTold(others));
+        const mended = are('edited').filter(({ id }) => heads.includes(id));
+        const edited = are('edited').filter(({ id }) => !heads.includes(id));
+        if (edited.length > 0)
+            log.warning(olderTold('edited', edited));
+        if (are('later').length > 0)
+            log.warning(olderTold('later', are('later')));
         if (mended.length > 0)
-            log.info(olderTold(mended));
+            log.info(olderTold('edited', mended));
+        if (unknown.length > 0) {
+            const told = `no commit of the history adds the script of ${unknown.join(' and ')}.`;
+            log.info(`Whether older scripts were edited is not known: ${told}`);
+        }
     }
     catch (error) {
         log.info(`Whether older scripts were edited is not known: ${messageOf(error)}`);
     }
 }
 /**
- * The files of the scripts that have the bytes which they had at every commit that adds the script of one of these
- * revisions, at any path: of those that stand above it, else of all. None where no commit adds one.
- * Throws a Failure `invalid-input` where the clone is too shallow to tell.
+ * The files of the scripts that are below one of these revisions and have the bytes that they had when the scripts of
+ * those above them were added. Throws a Failure `invalid-input` where the clone is too shallow to tell.
  */
-async function unchangedSince({ project, sources }, ids) {
-    const { scripts } = project;
-    if (ids.length === 0)
-        return new Set();
-    const lies = new Map();
-    for (const { file } of sources.all) {
-        const folder = (0,external_node_path_namespaceObject.dirname)(followed(file).file);
-        if (!lies.has(folder))
-            lies.set(folder, await rootOf(folder));
-    }
-    const above = new Map(ids.map(id => [id, below(scripts, [id])]));
-    const idOf = new Map([...scripts.values()].map(({ id, file }) => [file, id]));
-    const same = new Set();
-    for (const root of new Set(lies.values())) {
-        if (root === undefined)
-            continue;
-        const trees = await treesAdding(root, ids, async (found) => {
-            return (await sources.reader.read(found)).map(({ values }) => values.revision);
-        });
-        for (const { file, bytes } of sources.all) {
-            if (lies.get((0,external_node_path_namespaceObject.dirname)(followed(file).file)) !== root)
-                continue;
-            const over = ids.filter(id => above.get(id)?.has(idOf.get(file) ?? ''));
-            const told = (over.length > 0 ? over : ids).map(id => trees.get(id) ?? []);
-            const blobs = blobsOf(bytes);
-            const isIn = (tree) => blobs.some(blob => tree.has(blob));
-            if (told.length > 0 && told.every(each => each.length > 0 && each.every(isIn)))
-                same.add(file);
-        }
-    }
-    return same;
+async function unchangedSince(scripts, ids) {
+    const { pasts } = await pastsOf(scripts, ids);
+    return new Set([...pasts].flatMap(([file, past]) => (past === 'same' ? [file] : [])));
 }
-/** What is in each commit that adds the script of a revision, by its id. */
-async function treesAdding(root, ids, idsOf) {
-    const added = await addedFiles(root);
-    const candidates = await blobsWith(root, [...new Set(added.map(({ blob }) => blob))], ids);
-    const read = await idsOf(candidates.map(([, bytes]) => bytes));
-    const idOf = new Map(candidates.map(([blob], index) => [blob, read[index]]));
-    const trees = new Map();
-    const treeOf = (commit) => {
-        const known = trees.get(commit) ?? blobsIn(root, commit);
-        trees.set(commit, known);
-        return known;
-    };
-    const found = new Map();
-    for (const id of ids) {
-        const commits = added.filter(({ blob }) => idOf.get(blob) === id).map(({ commit }) => commit);
-        found.set(id, await Promise.all([...new Set(commits)].map(treeOf)));
+async function pastsOf(scripts, ids) {
+    const revisions = ids.map(id => ({ id, below: below(scripts.project.scripts, [id]) }));
+    const pasts = new Map();
+    const unknown = new Set();
+    for (const lineage of await lineagesOf(scripts)) {
+        const found = await lineage.pastsOf(revisions);
+        for (const [file, past] of found)
+            pasts.set(file, past);
+        if (found.size > 0)
+            for (const id of ids)
+                if (lineage.addedBy(id).length === 0)
+                    unknown.add(id);
     }
+    return { pasts, unknown: [...unknown] };
+}
+/** Scripts are read once, and so is where they come from. */
+const known = new WeakMap();
+/** Of each repository that scripts lie in. */
+function lineagesOf(scripts) {
+    const found = known.get(scripts) ?? readLineages(scripts);
+    known.set(scripts, found);
     return found;
+}
+async function readLineages({ project, sources }) {
+    const idOf = new Map([...project.scripts.values()].map(({ id, file }) => [file, id]));
+    const roots = new Map();
+    const committed = new Map();
+    for (const { file, bytes } of sources.all) {
+        const id = idOf.get(file);
+        const folder = (0,external_node_path_namespaceObject.dirname)(followed(file).file);
+        const asked = roots.get(folder) ?? rootOf(folder);
+        roots.set(folder, asked);
+        const root = await asked;
+        if (id === undefined || root === undefined)
+            continue;
+        const others = committed.get(root) ?? [];
+        others.push({ id, file, blobs: blobsOf(bytes) });
+        committed.set(root, others);
+    }
+    const lineages = [];
+    // One after another: the reader answers one question at a time.
+    for (const [root, read] of committed)
+        lineages.push(await lineageOf(root, read, sources.reader));
+    return lineages;
 }
 
 ;// CONCATENATED MODULE: ./src/git/base.ts
@@ -28673,10 +29527,11 @@ async function baseCommit(directory, base) {
         });
     });
     // The commit object names its parents also where a shallow clone does not have them.
-    const parents = [...commit.split('\n\n')[0].matchAll(/^parent (\w+)$/gm)].map(([, id]) => id);
-    if (parents.length > 1) {
-        if (await succeeds(directory, ['cat-file', '-e', `${parents[0]}^{tree}`]))
-            return parents[0];
+    const [header = ''] = commit.split('\n\n');
+    const [first, second] = [...header.matchAll(/^parent (\w+)$/gm)].map(([, id = '']) => id);
+    if (first && second) {
+        if (await succeeds(directory, ['cat-file', '-e', `${first}^{tree}`]))
+            return first;
         throw shallow('fetch-depth: 2');
     }
     if (!base) {
@@ -28716,7 +29571,7 @@ async function scriptsAt(directory, commit, except = new Set()) {
 async function blobsAt(root, commit) {
     // Each entry is `MODE TYPE NAME<tab>PATH`.
     const entries = (await git(root, ['ls-tree', '-r', '-z', commit])).split('\0').filter(Boolean);
-    return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2]]));
+    return new Map(entries.map(entry => [entry.slice(entry.indexOf('\t') + 1), entry.split(/[ \t]/)[2] ?? '']));
 }
 
 ;// CONCATENATED MODULE: ./src/plan/edited.ts
@@ -29032,7 +29887,7 @@ async function missingOf(file, bytes, history, reviews) {
 /** The files of the scripts below a revision that have the bytes which they had wherever it was added. */
 async function olderThan(known, since) {
     const { scripts } = known.project;
-    const [id, ...more] = [...scripts.keys()].filter(each => each === since || each.startsWith(since));
+    const [id, ...more] = scripts.has(since) ? [since] : [...scripts.keys()].filter(each => each.startsWith(since));
     if (id === undefined || more.length > 0) {
         throw new Failure('invalid-input', `require-review: there is no revision ${since} among the scripts.`);
     }
@@ -29052,6 +29907,8 @@ function told({ id, message, path }, isOfBatch, { pullRequest, what }) {
 class Course {
     bind;
     versionTable;
+    /** The enums of the database that the batch adds values to. */
+    enums;
     fate = { is: 'open' };
     /** The connection of the try at hand. */
     target;
@@ -29066,10 +29923,11 @@ class Course {
     standing = null;
     /** An index that a failed CREATE INDEX CONCURRENTLY has left; empty for none. */
     invalidIndex = '';
-    constructor({ bind, versionTable, plan, segments }, target) {
+    constructor({ bind, versionTable, plan, segments, enums }, target) {
         this.bind = bind;
         this.versionTable = versionTable;
         this.plan = plan;
+        this.enums = enums;
         this.priorHeads = plan.priorHeads;
         this.segments = segments;
         this.target = target;
@@ -29342,20 +30200,18 @@ function abridged(statements) {
     if (!fillsAScreen(statements))
         return statements.map(terminated);
     const shown = [];
-    for (let at = 0; at < statements.length;) {
-        const insert = insertOf(statements[at]);
-        let end = at + 1;
-        if (insert?.rows === 1)
-            while (end < statements.length && isAnotherRow(statements[end], insert))
-                end++;
-        const run = statements.slice(at, end);
-        at = end;
+    for (let rest = statements; rest.length > 0;) {
+        const [first = '', ...others] = rest;
+        const insert = insertOf(first);
+        const end = insert?.rows === 1 ? others.findIndex(sql => !isAnotherRow(sql, insert)) : 0;
+        const run = end < 0 ? rest : rest.slice(0, end + 1);
+        rest = rest.slice(run.length);
         const isLong = fillsAScreen(run);
         if (isLong && run.length > mostRows) {
             shown.push(...run.slice(0, mostRows).map(terminated), remark(run.length));
         }
         else if (isLong && insert?.isUniform && insert.rows > mostRows) {
-            shown.push(terminated(firstRows(run[0], insert.rows)));
+            shown.push(terminated(firstRows(first, insert.rows)));
         }
         else
             shown.push(...run.map(terminated));
@@ -29375,12 +30231,12 @@ function fillsAScreen(statements) {
 /** A statement of more characters than these is not parsed to be shown: it is cut anyway. */
 const abridged_longest = 4_000_000;
 /** By their text: the log, the comment and the summary show the same statements. */
-const known = new Map();
+const abridged_known = new Map();
 /** What an INSERT … VALUES inserts; undefined for anything else. */
 function insertOf(sql) {
-    if (!known.has(sql))
-        known.set(sql, readInsert(sql));
-    return known.get(sql);
+    if (!abridged_known.has(sql))
+        abridged_known.set(sql, readInsert(sql));
+    return abridged_known.get(sql);
 }
 function readInsert(sql) {
     if (sql.length > abridged_longest || !/\binsert\b/i.test(sql))
@@ -29528,6 +30384,39 @@ function destructive_nameOf(object) {
     return (parts ?? []).map(destructive_nameOf).join('.');
 }
 
+;// CONCATENATED MODULE: ./src/postgres/enums.ts
+/**
+ * Reads the enums of those names, in any schema, with what leads to them: types made of them, relations with a column of
+ * one of these, and functions that take or return one.
+ */
+async function readEnums(client, names) {
+    const { rows } = await client.query(`WITH RECURSIVE root AS (
+       SELECT oid, typname FROM pg_catalog.pg_type WHERE typtype = 'e' AND typname = ANY ($1::name[])
+     ), reached (type, oid) AS (
+       SELECT typname, oid FROM root
+       UNION SELECT reached.type, made.oid FROM reached CROSS JOIN LATERAL (
+         SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typelem = reached.oid OR t.typbasetype = reached.oid
+         UNION ALL SELECT rngtypid FROM pg_catalog.pg_range WHERE rngsubtype = reached.oid
+         UNION ALL SELECT c.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+           WHERE a.atttypid = reached.oid AND NOT a.attisdropped AND c.reltype <> 0
+       ) AS made
+     ), leads (type, name, columns) AS (
+       SELECT reached.type, t.typname, '{}'::text[] FROM reached JOIN pg_catalog.pg_type t ON t.oid = reached.oid
+       UNION ALL SELECT reached.type, c.relname, pg_catalog.array_agg(a.attname::text)
+         FROM reached JOIN pg_catalog.pg_attribute a ON a.atttypid = reached.oid AND NOT a.attisdropped
+         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid GROUP BY reached.type, c.oid, c.relname
+       UNION ALL SELECT reached.type, p.proname, '{}' FROM reached JOIN pg_catalog.pg_proc p
+         ON p.prorettype = reached.oid OR reached.oid = ANY (coalesce(p.proallargtypes, p.proargtypes::oid[]))
+     )
+     SELECT typname::text AS type,
+       (SELECT pg_catalog.json_agg(e.enumlabel) FROM pg_catalog.pg_enum e JOIN root r ON r.oid = e.enumtypid
+        WHERE r.typname = root.typname) AS labels,
+       (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', name, 'columns', columns))
+        FROM leads WHERE leads.type = root.typname) AS "leading"
+     FROM root GROUP BY typname`, [names]);
+    return new Map(rows.map(({ type, labels, leading }) => [type, { labels: labels ?? [], leading }]));
+}
+
 ;// CONCATENATED MODULE: ./src/trying/files.ts
 
 
@@ -29558,6 +30447,7 @@ function write({ inputs, surroundings }, extension, text, what) {
 }
 
 ;// CONCATENATED MODULE: ./src/trying/plan-file.ts
+
 
 
 
@@ -29624,11 +30514,11 @@ async function writePlan(planned, batches) {
  * and later, those of a type that it makes itself (measured). A server that is not known counts as such, since an apply
  * of the file asks again.
  */
-async function newEnumValues({ plan, target }) {
+async function newEnumValues({ plan, target, enums }) {
     if (obstaclesOf(plan).length === 0 || !target)
-        return new NewEnumValues(true);
+        return new NewEnumValues('made', enums);
     const { rows } = await target.client.query("SELECT current_setting('server_version_num') AS version");
-    return new NewEnumValues(Number(rows[0]?.version) >= 170_000);
+    return new NewEnumValues(Number(rows[0]?.version) >= 170_000 ? 'made' : 'committed', enums);
 }
 async function plannedDatabase(batch) {
     const { bind, target, versionTable, versionTableExists: exists } = batch;
@@ -29658,6 +30548,8 @@ async function plannedDatabase(batch) {
 
 
 
+
+
 /**
  * Imports the scripts and renders the batch; what its SQL tells is then known, and the files of SQL and plan are written.
  * Throws a Failure.
@@ -29670,12 +30562,12 @@ async function tryBatch(planned) {
     const batches = isRendered ? await render(planned, source) : planned.databases;
     const databases = [];
     for (const batch of batches) {
-        const tried = { ...batch, ...(await forecast(planned, batch)) };
+        const tried = await forecast(planned, { ...batch, enums: await enumsOf(batch) });
         try_describe(planned, tried, batches.length > 1);
         databases.push(tried);
     }
     const sqlFile = isPending ? writeSql(planned, batches) : '';
-    const planFile = inputs.mode !== 'apply' && source.is === 'scripts' ? await writePlan(planned, batches) : '';
+    const planFile = inputs.mode !== 'apply' && source.is === 'scripts' ? await writePlan(planned, databases) : '';
     return { ...planned, stage: 'tried', databases, sqlFile, planFile };
 }
 async function render({ inputs, databases }, scripts) {
@@ -29686,18 +30578,24 @@ async function render({ inputs, databases }, scripts) {
     const plans = await scripts.python.dry('Output of the dry run', run => run.render(request));
     return databases.map(batch => ({ ...batch, plan: separate(planIn(plans, batch.bind)) }));
 }
+async function enumsOf({ plan, target }) {
+    const extended = extendedTypes(plan);
+    return target && extended.length > 0 ? await readEnums(target.client, extended) : new Map();
+}
+/** What the SQL of a batch tells. */
 async function forecast({ inputs, source }, batch) {
-    const { plan } = batch;
+    const { plan, enums } = batch;
     const isFile = source.is === 'plan-file';
-    const obstacles = obstaclesOf(plan, isFile ? await newEnumValues(batch) : undefined);
+    const obstacles = obstaclesOf(plan, isFile ? await newEnumValues(batch) : new NewEnumValues('committed', enums));
     const told = { obstacles, destructions: destructionsOf(plan), division: null };
     if (!inputs.segments || isFile)
-        return { forecast: told, segments: [] };
-    const division = segmentsOf(plan);
+        return { ...batch, forecast: told, segments: [] };
+    const division = segmentsOf(plan, enums);
     // A rehearsal rolls back, which only one transaction can be.
     if (inputs.mode === 'rehearse')
-        return { forecast: { ...told, division }, segments: [] };
+        return { ...batch, forecast: { ...told, division }, segments: [] };
     return {
+        ...batch,
         forecast: { ...told, obstacles: division.obstacles, division },
         segments: division.segments.map(segment => beforeItRuns(segment, 'planned')),
     };

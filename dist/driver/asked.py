@@ -94,6 +94,7 @@ def watch_dialect(dialect):
         return inspect.isfunction(method) and "connection" in list(inspect.signature(method).parameters)[1:2]
 
     watch(dialect, "it asks for the version of the server, and a dry run has none", "server_version_info")
+    watch(dialect, offline, "dbapi", "paramstyle", "positional")
     watch(dialect, reads, "default_schema_name", "default_isolation_level", *filter(takes_connection, dir(type(dialect))))
 
 
@@ -123,6 +124,9 @@ def unconnected(connection):
 
     class Unconnected(kind):
         def __getattribute__(self, name):
+            # isinstance() asks for it, and online it is another one.
+            if name == "__class__" and is_asking(sys._getframe(1)):
+                raise asked.refuse(offline)
             if name in told or name.startswith("__") or name in ("_dialect", "_execute_impl", "_run_ddl_visitor"):
                 return super().__getattribute__(name)
             # Alembic looks whether there is a transaction.
@@ -140,6 +144,7 @@ def unconnected(connection):
     def refuse(_):
         raise asked.refuse(reads)
 
+    Unconnected.__name__ = "Connection"
     connection.__class__ = Unconnected
 
 

@@ -5,6 +5,8 @@ import json
 import sys
 
 from atomic_upgrade.asked import Options, Unreadable, asked, offline, unconnected, watch, watch_dialect
+from atomic_upgrade.channel import channel
+from atomic_upgrade.clock import clock
 from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, NotRenderable, line_in, one_line
 from atomic_upgrade.forbidden import look_into
@@ -53,7 +55,7 @@ class Renderer:
 
         watch(context, offline, "as_sql")
         watch(context.impl, offline, "as_sql")
-        context.opts = Options(context.opts)
+        context.opts = context.environment_context.context_opts = Options(context.opts)
         heads = context.get_current_heads
 
         def is_offline_mode():
@@ -159,12 +161,15 @@ class Renderer:
             asked.begins(path)
             before, held, failed = len(revision["statements"]), Renderer.held, None
             try:
-                migrate(**kwargs)
+                channel.at(path)
+                with clock.of_scripts():
+                    migrate(**kwargs)
             except BaseException as error:
-                if isinstance(error, (KeyboardInterrupt, Failed)):
+                if isinstance(error, Failed):
                     raise
                 failed = (reason_of(error), line_in(error, path))
             finally:
+                channel.at(None)
                 # What was refused counts, whatever the script has made of it.
                 told = asked.ends() or failed
                 if told:

@@ -9,6 +9,8 @@ import json
 import math
 import uuid
 
+from atomic_upgrade.asked import asked
+
 
 def with_literals(dialect):
     """A copy of the dialect that compiles values so; SQLAlchemy's own way is right for some types only."""
@@ -29,7 +31,11 @@ def with_literals(dialect):
         def render_literal_value(self, value, type_):
             literal = literal_of(value, type_, dialect)
             if literal is None:
-                literal = super().render_literal_value(value, type_)
+                try:
+                    literal = super().render_literal_value(value, type_)
+                except Exception:
+                    # SQLAlchemy's words name the value, and a cause that nobody sees.
+                    raise no_literal(value, type_)
             return self.typed(literal, type_) if self.is_typed else literal
 
         def typed(self, literal, type_):
@@ -41,6 +47,15 @@ def with_literals(dialect):
     copied = copy.copy(dialect)
     copied.statement_compiler = Compiler
     return copied
+
+
+def no_literal(value, type_):
+    from sqlalchemy import types
+
+    kind = type(value).__name__
+    if isinstance(type_, types.NullType):
+        return asked.refuse("it writes a value of Python’s type %s to what has no type, which would tell how it is written: give it one" % kind)
+    return asked.refuse("it writes a value of Python’s type %s as %s, and there is no literal for that" % (kind, type(type_).__name__))
 
 
 def literal_of(value, type_, dialect):

@@ -6,15 +6,17 @@ import sys
 
 from atomic_upgrade.asked import watch_operations
 from atomic_upgrade.channel import channel
+from atomic_upgrade.clock import clock
 from atomic_upgrade.dry_run import plan, rendered_digests
 from atomic_upgrade.failures import Failed, frames_of, one_line
+from atomic_upgrade.forks import preload, serve
 from atomic_upgrade.graph import resolve
 from atomic_upgrade.lifeline import end_with
 from atomic_upgrade.online_run import run
 from atomic_upgrade.project import load
 from atomic_upgrade.scripts import scripts
 from atomic_upgrade.trusted import watch
-from atomic_upgrade.twin import Twin, preload
+from atomic_upgrade.twin import Twin
 
 
 def answer(action):
@@ -57,6 +59,9 @@ def twin_of(request):
     preload(with_flask=not request.get("alembic_config"))
 
     def load_again(told):
+        # Where it cannot be moved, on another Python than CPython, only today and the last minutes are known.
+        with contextlib.suppress(Exception):
+            clock.move()
         scripts.take(told)
         project, _ = loaded_from(request)
 
@@ -88,32 +93,41 @@ def plan_twice(project, twin, request):
 
 def main(here):
     """`here` is what Python puts in front of its path for the working directory."""
-    end_with(channel.input.fileno())
     first = channel.receive()
     channel.nonce = first["nonce"]
     if "trusted" in first:
         here = here + watch(**first["trusted"])
     sys.path[:0] = here
+    if "forks" in first:
+        serve(first["forks"]["with_flask"], run_project)
+    else:
+        end_with(channel.input)
+        run_project()
+
+
+def run_project():
+    """One run of the project, which ends with the action's last request, or with the action."""
+    request = channel.receive()["load"]
     project = twin = None
 
     def loading():
         nonlocal project, twin
-        twin = twin_of(first["load"])
-        project, loaded = loaded_from(first["load"])
+        twin = twin_of(request)
+        project, loaded = loaded_from(request)
         if twin:
             twin.send(scripts.told)
         return {"loaded": loaded}
 
     answer(loading)
     while project is not None:
-        request = channel.receive()
-        if "resolve" in request:
-            answer(lambda: {"resolved": resolve(project.graph, request["resolve"])})
+        asked = channel.receive()
+        if "resolve" in asked:
+            answer(lambda: {"resolved": resolve(project.graph, asked["resolve"])})
             continue
         # The action has decided.
-        scripts.imported = request["import"]
-        if "plan" in request:
-            answer(lambda: plan_twice(project, twin, request["plan"]))
+        scripts.imported = asked["import"]
+        if "plan" in asked:
+            answer(lambda: plan_twice(project, twin, asked["plan"]))
             twin = None
-        elif "run" in request:
-            answer(lambda: run(project, request["run"]))
+        elif "run" in asked:
+            answer(lambda: run(project, asked["run"]))

@@ -53,10 +53,11 @@ def run(project, request):
         run_env(project, online.script, request["target"], online)
         return {"ran": True}
     except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, Failed)):
+        if isinstance(error, Failed):
             raise
-        if isinstance(error, SystemExit):
-            raise Failed("script", "The script ended Python with SystemExit(%s)." % error.code, **online.where(error))
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            told = "%s(%s)" % (type(error).__name__, getattr(error, "code", ""))
+            raise Failed("script", "The script ended Python with %s." % told, **online.where(error))
         raise Failed("script", one_line(error), database=is_database_error(error), **online.where(error))
     finally:
         gates.close()

@@ -4,6 +4,7 @@ A script can change the Python that it runs in. What makes modules of the others
 has run, and all are compiled before the first is imported.
 """
 
+import ast
 import base64
 import os
 import re
@@ -13,7 +14,9 @@ from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 
 from atomic_upgrade.channel import channel
+from atomic_upgrade.clock import clock
 from atomic_upgrade.failures import Failed
+from atomic_upgrade.reader import bindings_of
 
 names = ("revision", "down_revision", "branch_labels", "depends_on")
 
@@ -34,12 +37,13 @@ class Known:
         """Of a script that may not run (yet), one that says what was read of it."""
         name = re.sub(r"\W", "_", os.path.basename(self.path))
         if self.values is not None and self.number not in (scripts.imported or ()):
-            module = types.ModuleType(name)
-            module.__dict__.update(self.values, __doc__=self.doc, __file__=self.path, upgrade=None, downgrade=None)
-            return module
+            return self.stub(name)
         kind = SourceFileLoader if self.path.endswith(".py") else SourcelessFileLoader
         module = module_from_spec(spec_from_file_location(name, self.path, loader=kind(name, self.path)))
-        exec(self.compiled(), module.__dict__)
+        channel.at(self.path)
+        with clock.of_scripts():
+            exec(self.compiled(), module.__dict__)
+        channel.at(None)
         if not hasattr(module, "down_revision"):
             return module
         found = {name: getattr(module, name) for name in names if hasattr(module, name)}
@@ -52,6 +56,23 @@ class Known:
                 raise Failed("plan-changed", told % (name, now, before), path=self.path)
         return module
 
+    def stub(self, name):
+        """A module for those who look at it, env.py above all: what can be read is there, and nothing of it runs."""
+        module = types.ModuleType(name)
+
+        def missing(asked):
+            # Alembic asks each of a thousand scripts for what none has.
+            given = readable(self.source, self.path) if asked.encode() in self.source else {}
+            if asked not in given:
+                told = "%s: this script has not run at this point, and of what it has only that is known which is written out at its top: %s"
+                raise AttributeError(told % (os.path.relpath(self.path), asked))
+            # Whoever changes it finds it changed.
+            module.__dict__.setdefault(asked, given[asked])
+            return given[asked]
+
+        functions = {each: unrun(each, self.path) for each in ("upgrade", "downgrade")}
+        module.__dict__.update(self.values, __doc__=self.doc, __file__=self.path, __getattr__=missing, **functions)
+        return module
 
     def compiled(self):
         """Its code; scripts are imported anew for the dry run and for the run."""
@@ -60,6 +81,24 @@ class Known:
         elif self.code is None:
             self.code = Bytecode(self).get_code(None)
         return self.code
+
+
+def readable(source, path):
+    """What a script has at its top that can be told without running it: literal values, and stand-ins of functions."""
+    try:
+        values, others, functions = bindings_of(ast.parse(source))
+    except Exception:
+        return {}
+    told = {name: value for name, value in values.items() if name not in others}
+    return {**told, **{name: unrun(name, path) for name in functions}}
+
+
+def unrun(name, path):
+    def function(*_, **__):
+        raise Failed("render-failed", "%s() of this script was called, which has not run at this point." % name, path=path)
+
+    function.__name__ = function.__qualname__ = name
+    return function
 
 
 def as_tuple(value):

@@ -5,6 +5,8 @@ before it is compiled and every extension module before it is loaded, whoever do
 """
 
 import _thread
+import configparser
+import contextlib
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -20,9 +22,9 @@ from importlib._bootstrap_external import FileLoader
 from atomic_upgrade.channel import channel
 from atomic_upgrade.failures import Failed
 
-# Code, SQL and configuration, which is checked whoever reads it; other files may be data.
+# Code, SQL, templates and configuration, which is checked whoever reads it; other files may be data.
 telling = re.compile(
-    r"(%s|\.pyo|\.pyw|\.pth|\.ini|\.cfg|\.conf|\.toml|\.ya?ml|\.sql|^\.env.*|\.env|\.flaskenv)$"
+    r"(%s|\.pyo|\.pyw|\.pth|\.ini|\.cfg|\.conf|\.toml|\.ya?ml|\.sql|\.psql|\.pgsql|\.ddl|\.mako|^\.env.*|\.env|\.flaskenv)$"
     % "|".join(re.escape(suffix) for suffix in importlib.machinery.all_suffixes()),
     re.I,
 )
@@ -30,13 +32,15 @@ telling = re.compile(
 
 class Checkout:
     def __init__(self, roots, files, links):
-        self.roots = roots
-        self.files = files
-        self.links = links
+        self.roots = [os.fsdecode(root.encode()) for root in roots]
+        # Each character of these paths is a byte.
+        self.files, self.links = ({os.fsdecode(path.encode("latin-1")): blob for path, blob in each.items()} for each in (files, links))
         self.installed = {path for each in installed() for path in (os.path.abspath(each), os.path.realpath(each))}
         self.folders = {}
-        # What this process has written itself, from nothing.
+        # The files and links that this process has written itself, from nothing or from what was known, whatever they are called by now.
         self.written = set()
+        # Where it is about to make one.
+        self.coming = set()
 
     def place(self, path):
         """The real path, and the symbolic links of the checkout on the way to it."""
@@ -53,7 +57,7 @@ class Checkout:
         here = os.path.join(real, name)
         if not os.path.islink(here):
             return here, links
-        if within(here, self.roots) and not self.is_installed(here):
+        if within(here, self.roots) and not self.is_installed(here) and identity(os.lstat(here)) not in self.written:
             links = (*links, here)
         end, more = self.place(os.path.join(real, os.readlink(here)))
         return end, (*links, *more)
@@ -64,45 +68,89 @@ class Checkout:
 
     def check(self, path, data=None):
         """Ends the run unless the file is the trusted commit's, or none of the checkout's. `data` are its bytes if they are read."""
-        path = absolute(path)
+        found = self.foreign(absolute(path), data)
+        if found:
+            refuse(*found)
+
+    def foreign(self, path, data=None):
+        """What of a path is a stranger's, and why; None for nothing."""
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                return
+            status = os.stat(path)
         except (OSError, ValueError):
-            return
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
         real, links = self.place(path)
         for link in links:
             if not named(os.fsencode(os.readlink(link)), self.links.get(link)):
-                refuse(link, "is a symbolic link that the trusted commit does not have")
-        if within(real, self.installed) or real in self.written:
-            return
+                return link, "is a symbolic link that the trusted commit does not have"
+        if within(real, self.installed) or identity(status) in self.written:
+            return None
         if not within(real, self.roots):
-            if links:
-                refuse(links[0], "leads out of the checkout, to %s" % real)
-            return
+            return (links[0], "leads out of the checkout, to %s" % real) if links else None
         if real not in self.files:
-            refuse(real, "is not in the trusted commit")
+            return real, "is not in the trusted commit"
         if data is None:
             with open(real, "rb") as file:
                 data = file.read()
-        if not named(data, self.files[real]):
-            refuse(real, "is not as the trusted commit has it")
+        return None if named(data, self.files[real]) else (real, "is not as the trusted commit has it")
 
     def opened(self, path, mode, flags):
-        # Without a mode it is os.open, which may count from another folder than the current one.
-        if isinstance(path, int) or (mode is None and not os.path.isabs(path)):
+        if isinstance(path, int):
             return
         name = os.fsdecode(path)
-        if flags & (os.O_TRUNC | os.O_EXCL):
-            if not os.path.lexists(name) or (not flags & os.O_EXCL and os.access(name, os.W_OK)):
-                self.written.add(os.path.realpath(name))
+        is_certain = mode is not None or os.path.isabs(name)
+        # Without a mode it is os.open, which may count from another folder than the current one.
+        for folder in () if is_certain else opened_folders():
+            if flags & os.O_CREAT or os.path.isfile(os.path.join(folder, name)):
+                self.opened_at(os.path.join(folder, name), flags, is_certain)
+        self.opened_at(absolute(name), flags, is_certain)
+
+    def opened_at(self, path, flags, is_certain):
+        if flags & os.O_CREAT and not os.path.lexists(path):
+            self.coming.add(spot(path))
             return
-        if flags & (os.O_WRONLY | os.O_APPEND):
+        if flags & os.O_EXCL:
             return
-        if name.endswith(".pyc"):
-            self.look_at_cached(name)
-        if telling.search(os.path.basename(name)) or telling.search(os.path.basename(os.path.realpath(name))):
-            self.check(name)
+        if flags & os.O_TRUNC:
+            if is_certain and os.access(path, os.W_OK):
+                self.written.add(identity(os.stat(path)))
+            return
+        if path.endswith(".pyc"):
+            self.look_at_cached(path)
+        if not any(telling.search(os.path.basename(each)) for each in (path, os.path.realpath(path))):
+            return
+        if not flags & os.O_WRONLY:
+            self.check(path)
+        # What it adds to a file that is known.
+        if flags & (os.O_WRONLY | os.O_RDWR) and is_certain and os.access(path, os.W_OK) and not self.foreign(path):
+            self.written.add(identity(os.stat(path)))
+
+    def arrived(self):
+        """What was about to be made may be there by now."""
+        for path in list(self.coming):
+            with contextlib.suppress(OSError, ValueError):
+                self.written.add(identity(os.lstat(path)))
+                self.coming.discard(path)
+
+    def renamed(self, old, new, *folders):
+        self.folders.clear()
+        gone = [spot(absolute(path)) for path in (old, new)]
+        # From a folder that nobody tells, anything may come to any place.
+        is_certain = all(folder == -1 for folder in folders)
+        self.coming = {path for path in self.coming if is_certain and not within(path, gone)}
+
+    def linked(self, _, new, folder=-1):
+        self.folders.clear()
+        if folder == -1 and not os.path.lexists(new):
+            self.coming.add(spot(absolute(new)))
+
+    def removed(self, path, folder=-1):
+        """Its inode may become another file's."""
+        with contextlib.suppress(OSError, ValueError):
+            status = os.lstat(path)
+            if folder == -1 and status.st_nlink == 1:
+                self.written.discard(identity(status))
 
     def look_at_cached(self, path):
         """The bytecode of a source in the checkout is not there: Python compiles the source."""
@@ -140,6 +188,25 @@ def absolute(path):
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
+def identity(status):
+    return status.st_dev, status.st_ino
+
+
+def spot(path):
+    """Where a path lies, be it a link or nothing."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def opened_folders():
+    """The folders that this process has open, where the system tells."""
+    try:
+        links = [os.path.join("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
+    except OSError:
+        return []
+    return [os.readlink(link) for link in links if os.path.isdir(link)]
+
+
 def within(path, folders):
     return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
@@ -165,8 +232,11 @@ def refuse(path, why):
 
 def end(failure):
     """Ends Python here and now: whoever asked for the file might go on without it."""
-    channel.send(failed={"kind": failure.kind, "message": str(failure), **failure.details})
-    os._exit(1)
+    try:
+        channel.send(failed={"kind": failure.kind, "message": str(failure), **failure.details})
+    finally:
+        # Also in the process that has nobody to tell it to (twin.py).
+        os._exit(1)
 
 
 def watch(roots, files, links, python_path):
@@ -176,16 +246,21 @@ def watch(roots, files, links, python_path):
         end(Failed("untrusted", told % sys.version.split()[0]))
     checkout = Checkout(roots, files, links)
     looking = _thread._local()
+    moving = {"os.rename": checkout.renamed, "os.link": checkout.renamed, "os.symlink": checkout.linked, "os.remove": checkout.removed}
+    looked_at = {"open", "compile", "import", "ctypes.dlopen", *moving}
 
     def hook(event, arguments):
-        if event not in ("open", "compile", "import", "ctypes.dlopen") or getattr(looking, "now", False):
+        if event not in looked_at or getattr(looking, "now", False):
             return
         looking.now = True
         try:
+            checkout.arrived()
             if event == "open":
                 checkout.opened(*arguments)
             elif event == "compile":
                 checkout.compiled(arguments[1])
+            elif event in moving:
+                moving[event](*arguments)
             else:
                 path = arguments[1] if event == "import" else arguments[0]
                 if path and os.sep in os.fsdecode(path):
@@ -205,6 +280,15 @@ def watch(roots, files, links, python_path):
         open_archive(self, path)
         checkout.check(self.archive)
 
+    read_configuration = configparser.RawConfigParser._read
+
+    def read_checked(self, lines, name):
+        # logging.config evaluates what stands in it, whatever it is called.
+        if isinstance(name, (str, bytes, os.PathLike)):
+            checkout.check(name)
+        return read_configuration(self, lines, name)
+
+    configparser.RawConfigParser._read = read_checked
     FileLoader.get_data = read
     zipimport.zipimporter.__init__ = open_checked
     sys.addaudithook(hook)

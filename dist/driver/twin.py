@@ -12,15 +12,6 @@ from atomic_upgrade.channel import channel
 patience = 60
 
 
-def preload(with_flask):
-    """What the commands themselves import before any code of the project."""
-    names = ["alembic.config", "alembic.script", "alembic.runtime.environment", "sqlalchemy.dialects.postgresql"]
-    for name in [*names, *(["flask.cli", "flask_migrate"] if with_flask else [])]:
-        # Whatever is wrong will be said when the project is loaded.
-        with contextlib.suppress(Exception):
-            __import__(name)
-
-
 class Twin:
     """
     Forked before anything of the project is imported, and as fresh as we are. It loads the project when we have: an app

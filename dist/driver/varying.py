@@ -43,7 +43,7 @@ class Recent:
 
     def __init__(self, now):
         hours = [datetime.datetime.fromtimestamp(now + 3600 * n, datetime.timezone.utc) for n in range(-12, 15)]
-        formats = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y%m%d")
+        formats = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y%m%d", "%d %B %Y", "%B %d, %Y", "%d %b %Y", "%b %d, %Y", "%d-%b-%Y")
         days = {re.escape(each.strftime(form)) for each in hours for form in formats}
         self.date = re.compile(r"(?<!\d)(?:%s)" % "|".join(sorted(days)))
         minutes = [now - 60 * n for n in range(-1, 11)]
