@@ -18,7 +18,7 @@ import {
   type SecondConnections,
 } from '../running/second-connection'
 import { canGoOn, SegmentedRun } from '../running/segments'
-import { loadOnline, runThroughGates } from '../running/through-gates'
+import { runThroughGates } from '../running/through-gates'
 import { runMessages } from '../running/through-messages'
 import { canPrepare } from '../trying/two-phase'
 import { readBehindCommit } from './behind-commit'
@@ -68,7 +68,8 @@ export async function transact(running: Running): Promise<Ended> {
 
 async function oneTry(running: Running): Promise<Ended> {
   const { source, inputs } = running.tried
-  const online = source.is === 'scripts' ? await loadOnline(source) : undefined
+  const online =
+    source.is === 'scripts' ? await source.python.loadOnline(files => source.sources.read(files)) : undefined
   const seconds: SecondConnections = inputs.mode === 'apply' ? await openSecondConnections(running) : new Map()
   try {
     return await inTransactions(running, seconds, (migrations, segmented) =>

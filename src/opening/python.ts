@@ -5,8 +5,10 @@ import { ForkingPython } from '../alembic/forking'
 import { type InterpreterOptions, startPython } from '../alembic/interpreter'
 import { OnlineRun } from '../alembic/online-run'
 import type { ProjectOptions } from '../alembic/process'
+import type { Project, ReadFiles } from '../alembic/project'
 import type { PythonRun } from '../alembic/python-run'
 import { Reader } from '../alembic/reader'
+import { Failure } from '../failure'
 import { PrintOut } from '../log'
 import { onlyBind, type Step } from './surroundings'
 import type { Watched } from './trust'
@@ -28,7 +30,8 @@ export class Python {
   /** Reads scripts without running them. */
   readonly reader: Reader
   /** Plans the batch, and renders it. */
-  readonly dryRun: Printing<DryRun>
+  #dryRun: Printing<DryRun>
+  /** Migrates; started ahead of its use. */
   #onlineRun: Printing<OnlineRun> | undefined
 
   constructor(
@@ -44,22 +47,34 @@ export class Python {
       surroundings.atEnd.defer(() => forking.end())
       this.#forking = forking
     }
-    this.dryRun = this.#start(DryRun, { twice: inputs.mode !== 'apply', printed })
-    if (inputs.mode !== 'preview') this.#onlineRun = this.#startOnline()
+    this.#dryRun = this.#startDry(printed)
+    // Where every file is checked, what a run writes itself is known to those that begin behind it.
+    if (inputs.mode !== 'preview' && !trusted) this.#onlineRun = this.#start(OnlineRun, { twice: false })
     this.reader = new Reader(this.#options)
     surroundings.atEnd.defer(() => this.reader.kill())
   }
 
-  /** The process that migrates, a new one for each try: the one that was started ahead, at first. */
-  takeOnlineRun(): Printing<OnlineRun> {
-    const online = this.#onlineRun ?? this.#startOnline()
-    this.#onlineRun = undefined
-    return online
+  /** Waits until the run that plans has loaded the project. Throws a Failure. */
+  async load(read: ReadFiles): Promise<Project> {
+    try {
+      return await this.#dryRun.run.load(read)
+    } catch (error) {
+      if (!this.#onlineRun || !isOfProject(error)) throw error
+      // It may not stand another one beside it: a port, or a lock.
+      this.#onlineRun.run.kill()
+      this.#onlineRun = undefined
+      this.#dryRun.run.kill()
+      this.#dryRun.printed.forget()
+      this.#dryRun = this.#startDry(new PrintOut())
+      return await this.#dryRun.run.load(read)
+    } finally {
+      this.#dryRun.printed.show(this.step.surroundings.log, 'Output of the app')
+    }
   }
 
-  /** Asks for something, and shows what the user's code has printed meanwhile under that title. */
+  /** Asks the run that plans, and shows what the user's code has printed meanwhile under that title. */
   async dry<T>(title: string, ask: (run: DryRun) => Promise<T>): Promise<T> {
-    const { run, printed } = this.dryRun
+    const { run, printed } = this.#dryRun
     try {
       return await ask(run)
     } finally {
@@ -67,13 +82,40 @@ export class Python {
     }
   }
 
-  #startOnline(): Printing<OnlineRun> {
-    return this.#start(OnlineRun, { twice: false, printed: new PrintOut() })
+  /** The run that migrates, a new one for each try, with the project loaded. Nothing more is planned. Throws a Failure. */
+  async loadOnline(read: ReadFiles): Promise<Printing<OnlineRun>> {
+    this.#dryRun.run.kill()
+    const ahead = this.#onlineRun
+    this.#onlineRun = undefined
+    if (ahead && (await this.#isLoaded(ahead, read))) return ahead
+    const online = this.#start(OnlineRun, { twice: false })
+    await online.run.load(read)
+    // What the app prints, the run that plans has shown.
+    online.printed.forget()
+    return online
+  }
+
+  /** False where the project does not stand the run that plans beside it. */
+  async #isLoaded({ run, printed }: Printing<OnlineRun>, read: ReadFiles): Promise<boolean> {
+    try {
+      await run.load(read)
+      return true
+    } catch (error) {
+      if (!isOfProject(error)) throw error
+      run.kill()
+      return false
+    } finally {
+      printed.forget()
+    }
+  }
+
+  #startDry(printed: PrintOut): Printing<DryRun> {
+    return this.#start(DryRun, { twice: this.step.inputs.mode !== 'apply', printed })
   }
 
   #start<Run extends PythonRun>(
     Purpose: new (...run: ConstructorParameters<typeof PythonRun>) => Run,
-    { twice, printed }: { twice: boolean; printed: PrintOut },
+    { twice, printed = new PrintOut() }: { twice: boolean; printed?: PrintOut },
   ): Printing<Run> {
     const { atEnd, log } = this.step.surroundings
     const python = this.#forking?.fork() ?? startPython(this.#options)
@@ -85,6 +127,8 @@ export class Python {
     return { run, printed }
   }
 }
+
+const isOfProject = (error: unknown): boolean => error instanceof Failure && error.reason === 'render-failed'
 
 function optionsOf({ inputs, surroundings }: Step, trusted: Watched | undefined) {
   const { databases, githubToken: token, planKey } = inputs

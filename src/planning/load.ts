@@ -54,7 +54,7 @@ export async function load(opened: Opened): Promise<Loaded> {
     return { stage: 'loaded', ...step, direction: content.direction, source: { is: 'plan-file', content }, databases }
   }
   const sources = new Sources(python.reader, python.trusted, inputs)
-  const project = await python.dry('Output of the app', run => run.load(files => sources.read(files)))
+  const project = await python.load(files => sources.read(files))
   sources.complete()
   const known = project.databases.map(({ bind, versionTable: name, versionTableSchema: schema }) => {
     return { bind, versionTable: { name, schema } }

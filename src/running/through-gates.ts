@@ -27,15 +27,6 @@ interface Passage {
   cancel: () => Promise<void>
 }
 
-/** The Python that migrates, with the project loaded. Throws a Failure. */
-export async function loadOnline({ python, sources }: Scripts): Promise<Printing<OnlineRun>> {
-  const online = python.takeOnlineRun()
-  await online.run.load(files => sources.read(files))
-  // What the app prints, the run that planned has shown.
-  online.printed.forget()
-  return online
-}
-
 /**
  * Runs the scripts online, each database's through a gate of its own; with `segmented`, that commits where a segment
  * ends. Throws a Failure that names what failed.
