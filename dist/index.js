@@ -26139,14 +26139,6 @@ class Progress {
 
 
 
-/** The Python that migrates, with the project loaded. Throws a Failure. */
-async function loadOnline({ python, sources }) {
-    const online = python.takeOnlineRun();
-    await online.run.load(files => sources.read(files));
-    // What the app prints, the run that planned has shown.
-    online.printed.forget();
-    return online;
-}
 /**
  * Runs the scripts online, each database's through a gate of its own; with `segmented`, that commits where a segment
  * ends. Throws a Failure that names what failed.
@@ -27077,7 +27069,7 @@ async function transact(running) {
 }
 async function oneTry(running) {
     const { source, inputs } = running.tried;
-    const online = source.is === 'scripts' ? await loadOnline(source) : undefined;
+    const online = source.is === 'scripts' ? await source.python.loadOnline(files => source.sources.read(files)) : undefined;
     const seconds = inputs.mode === 'apply' ? await openSecondConnections(running) : new Map();
     try {
         return await inTransactions(running, seconds, (migrations, segmented) => source.is === 'scripts' && online
@@ -28059,6 +28051,7 @@ const asNames = (value) => typeof value === 'string' ? [value] : [...(value ?? [
 
 
 
+
 /**
  * The user's Python: a run for each purpose in a process of its own, started ahead where it will be needed, since imports
  * take longest of all. All end with the step.
@@ -28072,7 +28065,8 @@ class Python {
     /** Reads scripts without running them. */
     reader;
     /** Plans the batch, and renders it. */
-    dryRun;
+    #dryRun;
+    /** Migrates; started ahead of its use. */
     #onlineRun;
     constructor(step, 
     /** What may be loaded from the checkout; undefined where that is not asked. */
@@ -28087,21 +28081,36 @@ class Python {
             surroundings.atEnd.defer(() => forking.end());
             this.#forking = forking;
         }
-        this.dryRun = this.#start(DryRun, { twice: inputs.mode !== 'apply', printed });
-        if (inputs.mode !== 'preview')
-            this.#onlineRun = this.#startOnline();
+        this.#dryRun = this.#startDry(printed);
+        // Where every file is checked, what a run writes itself is known to those that begin behind it.
+        if (inputs.mode !== 'preview' && !trusted)
+            this.#onlineRun = this.#start(OnlineRun, { twice: false });
         this.reader = new Reader(this.#options);
         surroundings.atEnd.defer(() => this.reader.kill());
     }
-    /** The process that migrates, a new one for each try: the one that was started ahead, at first. */
-    takeOnlineRun() {
-        const online = this.#onlineRun ?? this.#startOnline();
-        this.#onlineRun = undefined;
-        return online;
+    /** Waits until the run that plans has loaded the project. Throws a Failure. */
+    async load(read) {
+        try {
+            return await this.#dryRun.run.load(read);
+        }
+        catch (error) {
+            if (!this.#onlineRun || !isOfProject(error))
+                throw error;
+            // It may not stand another one beside it: a port, or a lock.
+            this.#onlineRun.run.kill();
+            this.#onlineRun = undefined;
+            this.#dryRun.run.kill();
+            this.#dryRun.printed.forget();
+            this.#dryRun = this.#startDry(new PrintOut());
+            return await this.#dryRun.run.load(read);
+        }
+        finally {
+            this.#dryRun.printed.show(this.step.surroundings.log, 'Output of the app');
+        }
     }
-    /** Asks for something, and shows what the user's code has printed meanwhile under that title. */
+    /** Asks the run that plans, and shows what the user's code has printed meanwhile under that title. */
     async dry(title, ask) {
-        const { run, printed } = this.dryRun;
+        const { run, printed } = this.#dryRun;
         try {
             return await ask(run);
         }
@@ -28109,10 +28118,39 @@ class Python {
             printed.show(this.step.surroundings.log, title);
         }
     }
-    #startOnline() {
-        return this.#start(OnlineRun, { twice: false, printed: new PrintOut() });
+    /** The run that migrates, a new one for each try, with the project loaded. Nothing more is planned. Throws a Failure. */
+    async loadOnline(read) {
+        this.#dryRun.run.kill();
+        const ahead = this.#onlineRun;
+        this.#onlineRun = undefined;
+        if (ahead && (await this.#isLoaded(ahead, read)))
+            return ahead;
+        const online = this.#start(OnlineRun, { twice: false });
+        await online.run.load(read);
+        // What the app prints, the run that plans has shown.
+        online.printed.forget();
+        return online;
     }
-    #start(Purpose, { twice, printed }) {
+    /** False where the project does not stand the run that plans beside it. */
+    async #isLoaded({ run, printed }, read) {
+        try {
+            await run.load(read);
+            return true;
+        }
+        catch (error) {
+            if (!isOfProject(error))
+                throw error;
+            run.kill();
+            return false;
+        }
+        finally {
+            printed.forget();
+        }
+    }
+    #startDry(printed) {
+        return this.#start(DryRun, { twice: this.step.inputs.mode !== 'apply', printed });
+    }
+    #start(Purpose, { twice, printed = new PrintOut() }) {
         const { atEnd, log } = this.step.surroundings;
         const python = this.#forking?.fork() ?? startPython(this.#options);
         const run = new Purpose(python, { ...this.#options, twice }, line => printed.add(line));
@@ -28123,6 +28161,7 @@ class Python {
         return { run, printed };
     }
 }
+const isOfProject = (error) => error instanceof Failure && error.reason === 'render-failed';
 function optionsOf({ inputs, surroundings }, trusted) {
     const { databases, githubToken: token, planKey } = inputs;
     const passwords = [...databases.values()].flatMap(database => database.secrets);
@@ -28986,7 +29025,7 @@ async function load(opened) {
         return { stage: 'loaded', ...step, direction: content.direction, source: { is: 'plan-file', content }, databases };
     }
     const sources = new Sources(python.reader, python.trusted, inputs);
-    const project = await python.dry('Output of the app', run => run.load(files => sources.read(files)));
+    const project = await python.load(files => sources.read(files));
     sources.complete();
     const known = project.databases.map(({ bind, versionTable: name, versionTableSchema: schema }) => {
         return { bind, versionTable: { name, schema } };

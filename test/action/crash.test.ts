@@ -1,4 +1,4 @@
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -57,9 +57,16 @@ describe('A fault of the action itself ends the step as internal, with everythin
   })
 
   test('before anything runs', async () => {
-    const app = 'import os, signal, time\nos.kill(os.getppid(), signal.SIGUSR2)\ntime.sleep(600)'
-    const options = { environment: thrower(faults['an exception in a listener']) }
-    const step = await start(writeProject({ scripts: [table], app }), url, applying, options)
+    let pid = 0
+    const folder = writeProject({
+      scripts: [table],
+      app: 'import time\nopen("imported", "w").close()\ntime.sleep(600)',
+    })
+    const environment = thrower(faults['an exception in a listener'])
+    const running = start(folder, url, applying, { environment, started: child => (pid = child) })
+    while (!existsSync(join(folder, 'imported'))) await pause(50)
+    process.kill(pid, 'SIGUSR2')
+    const step = await running
     expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'internal', 'new-head': '' })
     expect(step.exitCode).toBe(1)
     expect(await contents(url)).toBe(before)
