@@ -163,9 +163,10 @@ export class Layers {
     if (wrote) this.#load(released)
   }
 
-  /** Everything behind the setting of that layer is undone: its owner's layers that had not written before are blank again. */
+  /** Everything behind the setting of that layer is undone, cursors too: its owner's layers that had not written before are blank again. */
   rolledBackTo(layer: Layer): void {
     const { owner, writtenBefore = Number.POSITIVE_INFINITY } = layer
+    this.#removeCursors(({ below }) => below.includes(layer))
     for (const below of this.#stack.slice(writtenBefore, Math.max(0, this.#stack.indexOf(layer)))) {
       if (below.owner === owner) below.isBlank = true
     }

@@ -23,6 +23,8 @@ export interface Nest {
   begins(before: Survey): void
   /** It has ended, with nothing left to be undone. */
   ended(): void
+  /** That cursor or portal is gone. */
+  closed(cursor: string): void
   /** It is to be rolled back, and cannot without what another has written: nothing more may be run, or committed. */
   cannotUndo(layer: Layer): void
 }
@@ -131,18 +133,22 @@ export class NestedTransaction {
 
   toSavepoint(kind: 'release' | 'rollback-to', which: number, finish: Finish): void {
     const { layers, savepoints } = this.views.ahead
-    const { at } = savepoints[which]!
+    const { at, fleeting } = savepoints[which]!
     const inside = layers.slice(at)
     if (kind === 'release') return this.#release(which, inside, finish)
     const [lowest] = inside
     if (this.#canUndo(inside) && lowest) {
       this.unit.send(statement(`ROLLBACK TO SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }))
     }
+    // Those of a time when it had only read, and its savepoint was released.
+    const gone = this.views.ahead.fleeting.slice(fleeting.length).filter(({ kind }) => kind === 'cursor')
+    for (const cursor of gone) this.unit.send(close(cursor))
     this.complete('ROLLBACK', finish, transaction => {
       const { covered, fleeting } = transaction.savepoints[which]!
       if (transaction === this.views.now) {
         this.nest.layers.remove(transaction.layers.slice(at + 1))
         if (lowest) this.nest.layers.rolledBackTo(lowest)
+        for (const { name } of gone) this.nest.closed(name)
       }
       transaction.layers.length = Math.min(transaction.layers.length, at + 1)
       Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting], status: 'T' })

@@ -123,6 +123,7 @@ export class Session implements Participant {
         this.definition = ''
         layers.ended(this)
       },
+      closed: (cursor: string) => this.#sight.forget(cursor),
       cannotUndo: (layer: Layer) => {
         const undone = layers.deedOf(this)
         upstream.doom ??= cannotUndo(undone, layers.obstacle(layer) ?? undone, tape.revision)
@@ -324,15 +325,18 @@ export class Session implements Participant {
 
   // ── The unit ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #watch(statement: Understood, portal: string | undefined): void {
+  #watch(statement: Understood, portal: string | undefined): () => void {
     const { upstream } = this.shared
-    if (upstream.doom) return upstream.abandon(upstream.doom)
+    if (upstream.doom) {
+      upstream.abandon(upstream.doom)
+      return () => {}
+    }
     if (!isRead(statement)) {
       this.hasWritten = true
       if (this.#deeds.length < mostDeeds) this.#deeds.push(statement.text.slice(0, 500))
     }
     this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : ''
-    this.#sight.watch(statement, portal)
+    return this.#sight.watch(statement, portal)
   }
 
   #failed(): void {

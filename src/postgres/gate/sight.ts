@@ -72,8 +72,8 @@ export class Sight {
     if (name !== undefined) this.view.layers.closed(this.owner, name)
   }
 
-  /** A statement is about to be carried out. */
-  watch({ text, leaves, fetches, closes }: Understood, portal: string | undefined): void {
+  /** A statement is about to be carried out; what it returns is called when that has succeeded. */
+  watch({ text, leaves, fetches, closes }: Understood, portal: string | undefined): () => void {
     const { layers } = this.view
     this.#statement = text
     if (closes !== undefined) layers.closed(this.owner, closes)
@@ -85,9 +85,12 @@ export class Sight {
     for (const [oid, dirty] of seen) this.#visible.set(oid, dirty)
     const opened =
       leaves?.kind === 'cursor' ? leaves : portal && !this.#cursors.has(portal) ? portalNamed(portal) : undefined
-    if (!opened) return
-    this.#cursors.set(opened.name, new Map(this.#dirty))
-    layers.opened(this.owner, opened.name, text, opened.hold)
+    const before = new Map(this.#dirty)
+    return () => {
+      if (!opened) return
+      this.#cursors.set(opened.name, before)
+      layers.opened(this.owner, opened.name, text, opened.hold)
+    }
   }
 
   /** Whether nothing was seen that another has not committed; otherwise the batch has failed. `refusal`: the unit's error. */
