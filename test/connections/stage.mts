@@ -172,5 +172,7 @@ function judge({ lanes, before, after }: Program, expected: unknown[][], words: 
   const reasons = reasonsToRefuse([...before, ...lanes.flat(), ...after, ...end], expected.flat())
   const reason: Reason = /rolled back after/.test(words) ? 'rolled back behind another' : 'read what is not committed'
   const isRight = lanes.length === 1 && reasons.has(reason) && /rolled back after|not committed/.test(words)
-  return isRight ? { kind: 'refused', reason, words } : { kind: 'wrong', told: `refused without a reason: ${words}` }
+  return isRight
+    ? { kind: 'refused', reason, words }
+    : { kind: 'wrong', told: `refused without a reason: ${words}\na server itself: ${JSON.stringify(expected)}` }
 }

@@ -167,8 +167,8 @@ export class Layers {
   rolledBackTo(layer: Layer): void {
     const { owner, writtenBefore = Number.POSITIVE_INFINITY } = layer
     this.#removeCursors(({ below }) => below.includes(layer))
-    for (const below of this.#stack.slice(writtenBefore, Math.max(0, this.#stack.indexOf(layer)))) {
-      if (below.owner === owner) below.isBlank = true
+    for (const [at, below] of this.#stack.slice(0, Math.max(0, this.#stack.indexOf(layer))).entries()) {
+      if (below.owner === owner && (at >= writtenBefore || !below.deed)) below.isBlank = true
     }
   }
 

@@ -124,7 +124,9 @@ export class NestedTransaction {
     this.enter(finish)
     if (this.unit.failed) return
     const at = this.views.ahead.layers.length
-    this.#push({ asksBefore: this.nest.isShared() })
+    // Alone, it matters only where what has run so far may have written or not; others may come later.
+    const isUncertain = this.views.ahead.layers.at(-1)?.deed?.writes === false
+    this.#push({ asksBefore: isUncertain || this.nest.isShared() })
     this.complete('SAVEPOINT', finish, transaction => {
       const { covered, fleeting } = copyOf(transaction)
       transaction.savepoints.push({ name, at, covered, fleeting })
