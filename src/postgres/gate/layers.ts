@@ -97,6 +97,13 @@ export class Layers {
     )
   }
 
+  /** Whether nothing lies between the two, of which the upper one may be only about to be there. */
+  areAdjacent(lower: Layer, upper: Layer): boolean {
+    const at = this.#stack.indexOf(upper)
+    const below = at < 0 ? this.top : this.#stack[at - 1]
+    return below === lower || (at < 0 && !this.#stack.includes(lower))
+  }
+
   /** What keeps it from being rolled back: what another transaction has written since; undefined where nothing does. */
   obstacle(layer: Layer): Deed | undefined {
     const at = this.#stack.indexOf(layer)

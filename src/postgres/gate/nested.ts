@@ -164,8 +164,11 @@ export class NestedTransaction {
     const { at } = savepoints[which]!
     const [lowest] = inside
     const isAlone = savepoints.slice(0, which).every(other => other.at < at)
-    const goes = isAlone && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer))
     const into = this.views.ahead.layers[at - 1]
+    const fits = isAlone && into !== undefined && (!lowest || this.nest.layers.areAdjacent(into, lowest))
+    const goes = fits && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer))
+    if (into && goes && !into.deed?.writes)
+      into.deed = inside.find(({ deed }) => deed?.writes)?.deed ?? into.deed ?? inside[0]?.deed
     // Whether it has written matters only where what it is released into has not.
     let wrote = true
     if (lowest && goes) {
