@@ -135,7 +135,9 @@ export function reasonsToRefuse(ops: Op[], outcomes: unknown[]): Set<Reason> {
     const isEnd = ['commit', 'rollback', 'close'].includes(what)
     if (isEnd) written = written.filter(each => each.c !== c || !each.isCursor)
     if (what === 'commit' && !failed && !hadFailed) for (const each of written) each.committed ||= each.c === c
-    if (what === 'rollback' || what === 'close' || (what === 'commit' && (failed || hadFailed))) undo(c, 0)
+    // A session whose COMMIT begins with the release of a failed savepoint goes back to that, and stays in its transaction.
+    if (what === 'rollback' || what === 'close') undo(c, 0)
+    if (what === 'commit' && (failed || hadFailed)) undo(c, failed ? at : 0)
     if (['commit', 'rollback', 'close'].includes(what)) depth.set(c, 0)
     if (what === 'nest' && !failed) depth.set(c, at + 1)
     if ((what === 'release' || what === 'back') && at > 0) {
