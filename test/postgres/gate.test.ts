@@ -145,7 +145,7 @@ describe('what the parser does not understand, or the server refuses', () => {
     ]
     for (const frame of broken) {
       const raw = await open.raw()
-      expect(await raw.ask(frame)).toEqual(['E 08P01', 'closed'])
+      expect(await raw.ask(frame), String(open.gate.lost)).toEqual(['E 08P01', 'closed'])
     }
     const raw = await open.raw()
     // The server refuses these, and the client stays.

@@ -42,9 +42,9 @@ export class Execution {
    * Whether a Query message can go upstream as it came: without a semicolon it can only be one statement, and nothing
    * has to be sent before it whose failure would make the server skip it, for then it would not be answered.
    */
-  canPass({ bytes, effect, configured }: Understood): boolean {
+  canPass({ bytes, effect, configured, advisory }: Understood): boolean {
     const { status } = this.transaction.views.ahead
-    const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0
+    const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0 && !advisory
     const isInside = status === 'T' && this.transaction.isInside && !this.unit.failed
     return isOrdinary && isInside && this.upstream.idle && !bytes.includes(semicolon)
   }

@@ -12,8 +12,12 @@ export interface Owner {
   dropped(layers: Layer[]): void
   /** The tables of which the owner's open transaction has changed rows, by oid, with their names. */
   readonly changed: Map<string, string>
+  /** Whether its transaction sees the rows of its first statement's time only (REPEATABLE READ, SERIALIZABLE), and that was. */
+  readonly keepsSnapshot: boolean
   /** What of its open transaction has to do with that table, for people. */
   deedOn(table: string): Deed
+  /** The statements of its open transaction that look as if they wrote or locked something, the first of them. */
+  readonly deeds: readonly string[]
   /** The first statement of its open transaction that changes the catalog; empty where there is none. */
   readonly definition: string
 }
@@ -112,8 +116,17 @@ export class Layers {
       if (other.carries) return other.carries
       if (other.owner !== layer.owner || other.status !== layer.status) return deedOf([other])
     }
-    const cursor = this.#cursors.find(({ owner, below }) => owner !== layer.owner && below.includes(layer))
+    const cursor = this.#cursorOn(layer)
     return cursor && { who: cursor.owner.who, place: cursor.owner.place, sql: cursor.sql }
+  }
+
+  /** Whether another's cursor or portal would go with it. */
+  bearsCursor(layer: Layer): boolean {
+    return this.#cursorOn(layer) !== undefined
+  }
+
+  #cursorOn(layer: Layer): Cursor | undefined {
+    return this.#cursors.find(({ owner, below }) => owner !== layer.owner && below.includes(layer))
   }
 
   /** A cursor, or a portal, is there until it is closed or its transaction ends. */
