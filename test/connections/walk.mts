@@ -29,6 +29,10 @@ const words: Record<string, string> = {
   waits: 'on a server itself it would have waited for a lock of its own',
   'rolled back behind another': 'refused: a connection that had written rolled back after another had written',
   'read what is not committed': 'refused: a connection read what another had changed and not committed',
+  'read what is newer than its snapshot':
+    'refused: at REPEATABLE READ, one read what another had changed since its snapshot',
+  'asked for a lock of another': 'refused: a connection asked for an advisory lock that another held',
+  'passed by what another has locked': 'refused: SKIP LOCKED where another had locked rows of the table',
 }
 
 /** As a table for people. */

@@ -210,7 +210,7 @@ describe('locks', () => {
   })
 
   test('advisory locks of several keys, taken and given back', async () => {
-    const { open, one, two } = await three()
+    const { one, two, why } = await three()
     for (const [client, sql, answer] of [
       [one, 'SELECT pg_try_advisory_lock(7)', 'D t'],
       [one, 'SELECT pg_try_advisory_lock(7)', 'D t'],
@@ -223,7 +223,10 @@ describe('locks', () => {
     ] as const) {
       expect(await client.query(sql), sql).toContain(answer)
     }
+    // One that a transaction has given back is free for the others, and kept from them again.
     await one.query('BEGIN; SELECT pg_advisory_xact_lock(9); COMMIT')
-    await open.finish('COMMIT')
+    expect(await two.query('BEGIN; SELECT pg_try_advisory_xact_lock(9)')).toContain('D t')
+    expect((await one.query('SELECT pg_try_advisory_xact_lock(9)')).at(-1)).toBe('closed')
+    expect(await why()).toMatch(/advisory lock/)
   })
 })

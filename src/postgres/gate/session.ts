@@ -87,7 +87,7 @@ export class Session implements Participant {
   deeds: string[] = []
   /** Its open transaction has taken a snapshot, were it one of its own. */
   #hasSpoken = false
-  holdsTransactionLock = false
+  transactionLocks: string[] = []
   quietSince = performance.now()
   saved: Values
   /** Who knows it may cancel the session's statement. */
@@ -122,7 +122,7 @@ export class Session implements Participant {
         this.deeds = []
         this.definition = ''
         this.#hasSpoken = false
-        this.holdsTransactionLock = false
+        this.transactionLocks = []
         isolation.ended(this)
         advisory.ended(this)
         layers.ended(this)
@@ -299,10 +299,6 @@ export class Session implements Participant {
     return kind === 'begin' || kind === 'commit' || kind === 'rollback' || (fetches ?? closes) !== undefined
   }
 
-  get wantsTransactionLock(): boolean {
-    return asksForTransactionLock(this.heldStatement)
-  }
-
   get temporaryTables(): string[] {
     const untilCommit = this.transaction.now.fleeting.filter(({ kind }) => kind === 'table')
     return [...this.statements.leftTables, ...untilCommit].map(({ name }) => name)
@@ -358,13 +354,14 @@ export class Session implements Participant {
     if ((!isRead || locksRows(text)) && this.deeds.length < mostDeeds) this.deeds.push(text.slice(0, 500))
     this.definition ||= looksLikeDefinition(text) ? text : ''
     this.#hasSpoken ||= this.transaction.ahead.status === 'T'
-    if (statement.advisory) this.#asksForLock(statement)
+    if (statement.advisory) this.#asksForLock(statement, portal)
     return this.#sight.watch(statement, portal)
   }
 
-  #asksForLock(statement: Understood): void {
-    this.holdsTransactionLock ||= asksForTransactionLock(statement.text)
-    const held = this.#sight.asksForLock(statement)
+  #asksForLock(statement: Understood, portal = ''): void {
+    if (asksForTransactionLock(statement.text)) this.transactionLocks.push(statement.text)
+    const parameters = this.statements.portals.get(portal)?.parameters() ?? []
+    const held = this.#sight.asksForLock([statement.text, ...parameters].join(' '))
     this.#client.hold()
     this.#unit.send(surveyOfLocks(({ advisory }) => held(advisory), this.#unit.deliver))
   }

@@ -110,8 +110,8 @@ export class Sight {
   }
 
   /** A statement about advisory locks is about to be carried out; what it returns is told which ones are held before. */
-  asksForLock({ text }: Understood): (before: string[]) => void {
-    const asked = { sql: `${this.#asked?.sql ?? ''} ${text}`, before: this.#asked?.before }
+  asksForLock(sql: string): (before: string[]) => void {
+    const asked = { sql: `${this.#asked?.sql ?? ''} ${sql}`, before: this.#asked?.before }
     this.#asked = asked
     return before => {
       asked.before ??= before

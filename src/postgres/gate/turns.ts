@@ -27,6 +27,10 @@ export interface Places {
   cancelStatement(): Promise<void>
 }
 
+/** Which lock a statement means PostgreSQL alone knows; threads that keep one another out say the same. */
+const takesTheSameLock = (session: Participant, { transactionLocks }: Participant): boolean =>
+  transactionLocks.length > 0 && transactionLocks.includes(session.heldStatement)
+
 /** Whose turn it is with the one connection upstream, for a unit at a time. */
 export class Turns {
   holder: Participant | undefined
@@ -163,8 +167,7 @@ export class Turns {
     if (layers.owners.includes(session)) return undefined
     const others = layers.othersOpen(session)
     const isInTheWay = (other: Participant) =>
-      speakers.areConcurrent(session, other) &&
-      (others.includes(other) || (other.holdsTransactionLock && session.wantsTransactionLock))
+      speakers.areConcurrent(session, other) && (others.includes(other) || takesTheSameLock(session, other))
     const blocker = [...sessions].find(isInTheWay)
     return blocker && !session.isHarmless ? blocker : undefined
   }
