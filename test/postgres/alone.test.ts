@@ -99,6 +99,16 @@ describe('rows that are not committed', () => {
   })
 })
 
+test('what one has committed is not taken for what another one has open that only locks', async () => {
+  const { open, one, two } = await three('INSERT INTO t VALUES (1)')
+  await one.query('BEGIN; SELECT * FROM u FOR UPDATE; SELECT pg_current_xact_id()')
+  await one.query('LOCK TABLE u')
+  await two.query('BEGIN; UPDATE t SET v = 1')
+  await two.query('COMMIT')
+  expect(await two.query('SELECT v FROM t')).toContain('D 1')
+  await open.finish('COMMIT')
+})
+
 describe('track_counts, without which nothing tells who reads what', () => {
   const before = 'SET track_counts = off'
 

@@ -444,7 +444,8 @@ export class Session implements Participant {
       this.statements.portals.clear()
       this.#sight.forget()
     }
-    if (layers.top?.owner === this) layers.isSurveyed = false
+    // What is another's was looked at before this one got the turn.
+    layers.isSurveyed = layers.top?.owner !== this
     this.quietSince = performance.now()
     this.#state = next
     this.#client.takenIn()
