@@ -166,8 +166,10 @@ export class NestedTransaction {
     const into = this.views.ahead.layers[at - 1]
     const fits = isAlone && into !== undefined && (!lowest || this.nest.layers.areAdjacent(into, lowest))
     const goes = fits && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer))
-    if (into && goes && !into.deed?.writes)
-      into.deed = inside.find(({ deed }) => deed?.writes)?.deed ?? into.deed ?? inside[0]?.deed
+    if (into && goes) {
+      into.locks ||= inside.some(({ locks }) => locks)
+      into.deed = [into, ...inside].find(({ deed }) => deed?.writes)?.deed ?? into.deed ?? inside[0]?.deed
+    }
     // Whether it has written matters only where what it is released into has not.
     let wrote = true
     if (lowest && goes) {
