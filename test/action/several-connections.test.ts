@@ -141,6 +141,59 @@ with engine.connect().execution_options(yield_per=2) as reader:
         lines.put("row %d" % row[0])
     lines.put(None)
     writer.join()`,
+  'engines of their own, one of which asks before each use, and one that connects anew': `
+url = db.engine.url
+e1 = sa.create_engine(url, pool_pre_ping=True); e2 = sa.create_engine(url, poolclass=sa.pool.NullPool)
+for i in range(3):
+    with e1.begin() as a: a.execute(sa.text("INSERT INTO log VALUES ('e1')"))
+    with e2.begin() as b: b.execute(sa.text("UPDATE t SET v = v + 1 WHERE id = 1"))
+    with e1.connect() as a, e2.connect() as b:
+        rows = a.execute(sa.text("SELECT id FROM t ORDER BY id LIMIT 3")).scalars().all()
+        for r in rows: b.execute(sa.text("INSERT INTO log VALUES (:r)"), {"r": "row %d" % r})
+        b.commit()
+e1.dispose(); e2.dispose()`,
+  'an engine that is disposed of while a connection is open': `
+e = db.engine
+c = e.connect()
+c.execute(sa.text("INSERT INTO log VALUES ('before dispose')"))
+e.dispose()
+with e.begin() as d: d.execute(sa.text("INSERT INTO log VALUES ('after dispose')"))
+c.commit(); c.close()`,
+  'a snapshot of one table beside the writer of another': `
+snap = db.engine.execution_options(isolation_level="REPEATABLE READ")
+with snap.connect() as r, db.engine.connect() as w:
+    for (i,) in r.execute(sa.text("SELECT id FROM t WHERE id < 5 ORDER BY id")).fetchall():
+        w.execute(sa.text("INSERT INTO log VALUES (:i)"), {"i": "snap %d" % i}); w.commit()
+    w.execute(sa.text("INSERT INTO log VALUES (:n)"), {"n": str(r.execute(sa.text("SELECT count(*) FROM t")).scalar())}); w.commit()`,
+  'an advisory lock that threads take before they read': `
+from concurrent.futures import ThreadPoolExecutor
+import time
+e = db.engine
+def add(_):
+    with e.begin() as c:
+        c.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('x'))"))
+        v = c.execute(sa.text("SELECT v FROM t WHERE id = 40")).scalar()
+        time.sleep(0.05)
+        c.execute(sa.text("UPDATE t SET v = :v WHERE id = 40"), {"v": v + 1})
+with ThreadPoolExecutor(4) as pool: list(pool.map(add, range(4)))`,
+  'workers that share rows by SKIP LOCKED': `
+from concurrent.futures import ThreadPoolExecutor
+e = db.engine
+def work(_):
+    while True:
+        with e.begin() as c:
+            row = c.execute(sa.text("SELECT id FROM t WHERE v < 1000 ORDER BY id LIMIT 5 FOR UPDATE SKIP LOCKED")).scalars().all()
+            if not row: return
+            c.execute(sa.text("UPDATE t SET v = v + 1000 WHERE id = ANY(:r)"), {"r": row})
+with ThreadPoolExecutor(3) as pool: list(pool.map(work, range(3)))`,
+  'a SET that is rolled back beside a writer': `
+with db.engine.connect() as r, db.engine.connect() as w:
+    r.execute(sa.text("SET LOCAL work_mem = '2MB'"))
+    r.execute(sa.text("SELECT 1"))
+    w.execute(sa.text("INSERT INTO log VALUES (current_setting('work_mem'))")); w.commit()
+    r.rollback()
+    n = r.execute(sa.text("SHOW work_mem")).scalar()
+    w.execute(sa.text("INSERT INTO log VALUES (:n)"), {"n": n}); w.commit()`,
   'one that looks at the catalog': `
 op.execute("CREATE TABLE made (id int)")
 sa.inspect(db.engine).has_table("t")`,
@@ -284,6 +337,38 @@ with db.engine.connect() as one, db.engine.connect() as two:
     one.execute(sa.text("INSERT INTO u VALUES (currval('s'))"))
     one.commit()`,
       says: [/asks for the value that its session has drawn last, and .* has written as well/],
+    },
+    'rows that are newer than a snapshot': {
+      body: `
+snapshots = db.engine.execution_options(isolation_level="REPEATABLE READ")
+with snapshots.connect() as reader, db.engine.connect() as writer:
+    reader.execute(sa.text("SELECT count(*) FROM t"))
+    writer.execute(sa.text("INSERT INTO u VALUES (1)"))
+    writer.commit()
+    reader.execute(sa.text("SELECT count(*) FROM u"))`,
+      says: [/“SELECT count\(\*\) FROM u” by .*bbb2\.py:13 has to do with rows of u, .* by its snapshot/],
+    },
+    'an advisory lock that another holds': {
+      body: `
+with db.engine.connect() as one, db.engine.connect() as two:
+    one.execute(sa.text("SELECT pg_advisory_lock(7)"))
+    if two.execute(sa.text("SELECT pg_try_advisory_lock(7)")).scalar():
+        two.execute(sa.text("INSERT INTO u VALUES (1)"))
+        two.commit()`,
+      says: [
+        /“SELECT pg_try_advisory_lock\(7\)” by .*bbb2\.py:12 asks for an advisory lock, .* that .*bbb2\.py:12 holds/,
+      ],
+    },
+    'rows that another has locked': {
+      body: `
+with db.engine.connect() as one, db.engine.connect() as two:
+    one.execute(sa.text("SELECT id FROM t WHERE id = 1 FOR UPDATE"))
+    row = two.execute(sa.text("SELECT id FROM t ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED")).scalar()
+    two.execute(sa.text("INSERT INTO u VALUES (:i)"), {"i": row})
+    two.commit()`,
+      says: [
+        /SKIP LOCKED” by .*bbb2\.py:12 passes rows by that are locked, and “SELECT id FROM t WHERE id = 1 FOR UPDATE”/,
+      ],
     },
     'a thread that waits for a transaction which nobody ends': {
       body: `

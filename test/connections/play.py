@@ -20,9 +20,13 @@ statements = {
     "declare": "DECLARE c{c} CURSOR FOR SELECT id, v FROM {t} ORDER BY id",
     "fetch": "FETCH 2 FROM c{c}",
     "read": "SELECT id, v FROM {t} WHERE id % 3 = {c} % 3 ORDER BY id",
+    "set": "SET work_mem = '{k}MB'",
+    "show": "SHOW work_mem",
+    "try": "SELECT pg_try_advisory_xact_lock({n})",
+    "take": "SELECT id FROM {t} WHERE id % 3 = {c} % 3 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
     "readall": "SELECT id, v FROM {t} ORDER BY id",
 }
-returns = ("call", "fetch", "read", "readall")
+returns = ("call", "fetch", "read", "readall", "show", "try", "take")
 
 
 class Connections:
@@ -60,7 +64,7 @@ class Connections:
                 if inner:
                     await now(inner.pop().commit() if what == "release" else inner.pop().rollback())
             else:
-                result = await now(connection.execute(sa.text(statements[what].format(**op))))
+                result = await now(connection.execute(sa.text(statements[what].format(n=ord(op["t"]), **op))))
                 return [list(row) for row in result.fetchall()] if what in returns else result.rowcount
             return "ok"
         except Exception as error:
@@ -95,7 +99,7 @@ async def play(request):
     url = sa.engine.make_url(request["url"]).set(drivername="postgresql+" + name)
     create = create_async_engine if is_async else sa.create_engine
     pooled = {} if request["pooled"] else {"poolclass": sa.pool.NullPool}
-    engine = create(url, **pooled)
+    engine = create(url, **pooled, **({"isolation_level": "REPEATABLE READ"} if request["snapshots"] else {}))
     connect = (lambda: Session(engine)) if driver == "session" else engine.connect
     if is_async:
         async def opened():

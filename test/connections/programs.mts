@@ -15,6 +15,8 @@ export interface Program {
   driver: (typeof drivers)[number]
   /** Whether connections come from a pool, or are made anew each time. */
   pooled: boolean
+  /** Whether all of them are at REPEATABLE READ. */
+  snapshots: boolean
   before: Op[]
   /** One: the operations of all connections, one after another. Several: each is a thread's or a task's, on its own connections. */
   lanes: Op[][]
@@ -26,6 +28,7 @@ export function programOf(seed: number): Program {
   const dice = new Dice(seed)
   const driver = dice.pick([...drivers])
   const pooled = dice.below(2) === 0
+  const snapshots = dice.below(8) === 0
   let k = 10
   // Each connection has rows of its own, by the remainder of three.
   const op = (c: number, kinds: string[], t: () => string): Op => ({
@@ -36,6 +39,7 @@ export function programOf(seed: number): Program {
   })
   const anything = [
     ...['read', 'readall', 'insert', 'insert', 'insert', 'update', 'delete', 'call', 'declare', 'fetch', 'error'],
+    ...['set', 'show', 'try', 'take'],
     ...['commit', 'commit', 'commit', 'rollback', 'rollback', 'close', 'nest', 'release', 'back'],
   ]
   const table = () => dice.pick(['a', 'b', 'd'])
@@ -52,6 +56,7 @@ export function programOf(seed: number): Program {
     return {
       driver,
       pooled,
+      snapshots,
       before: [],
       lanes: [lane],
       after: [{ c: 0, do: dice.pick(['commit', 'rollback', 'close']) }],
@@ -67,7 +72,14 @@ export function programOf(seed: number): Program {
   )
   // Alembic's own connection is inside of its transaction meanwhile.
   const before = Array.from({ length: dice.below(3) }, () => op(0, ['insert', 'readall'], () => 'd'))
-  return { driver, pooled, before, lanes, after: [op(0, ['insert', 'readall'], () => 'd'), { c: 0, do: 'commit' }] }
+  return {
+    driver,
+    pooled,
+    snapshots: false,
+    before,
+    lanes,
+    after: [op(0, ['insert', 'readall'], () => 'd'), { c: 0, do: 'commit' }],
+  }
 }
 
 /** Source of the constants: Numerical Recipes' linear congruential generator. */
@@ -88,7 +100,12 @@ class Dice {
 }
 
 /** Why a program may be refused, told from its operations alone. */
-export type Reason = 'rolled back behind another' | 'read what is not committed'
+export type Reason =
+  | 'rolled back behind another'
+  | 'read what is not committed'
+  | 'read what is newer than its snapshot'
+  | 'asked for a lock of another'
+  | 'passed by what another has locked'
 
 interface Written {
   c: number
@@ -112,6 +129,10 @@ export function reasonsToRefuse(ops: Op[], outcomes: unknown[]): Set<Reason> {
   const depth = new Map<number, number>()
   /** In a failed transaction, of which a COMMIT is a ROLLBACK. */
   const failing = new Set<number>()
+  /** Advisory locks, which end with their transactions. */
+  let locks: { c: number; key: string; depth: number }[] = []
+  /** What others have changed since the first statement of a connection's transaction. */
+  const since = new Map<number, Set<string>>()
   const undo = (c: number, from: number): void => {
     const at = written.findIndex(
       each => each.c === c && !each.isCursor && !each.undone && !each.committed && each.depth >= from,
@@ -135,7 +156,9 @@ export function reasonsToRefuse(ops: Op[], outcomes: unknown[]): Set<Reason> {
     const isEnd = ['commit', 'rollback', 'close'].includes(what)
     if (isEnd) written = written.filter(each => each.c !== c || !each.isCursor)
     if (what === 'commit' && !failed && !hadFailed) for (const each of written) each.committed ||= each.c === c
-    if (what === 'rollback' || what === 'close' || (what === 'commit' && (failed || hadFailed))) undo(c, 0)
+    // A session whose COMMIT begins with the release of a failed savepoint goes back to that, and stays in its transaction.
+    if (what === 'rollback' || what === 'close') undo(c, 0)
+    if (what === 'commit' && (failed || hadFailed)) undo(c, failed ? at : 0)
     if (['commit', 'rollback', 'close'].includes(what)) depth.set(c, 0)
     if (what === 'nest' && !failed) depth.set(c, at + 1)
     if ((what === 'release' || what === 'back') && at > 0) {
@@ -143,13 +166,31 @@ export function reasonsToRefuse(ops: Op[], outcomes: unknown[]): Set<Reason> {
       for (const each of written) if (each.c === c && each.depth >= at) each.depth = at - 1
       depth.set(c, at - 1)
     }
-    const reads = ['read', 'readall', 'update', 'delete', 'fetch'].includes(what)
+    const reads = ['read', 'readall', 'update', 'delete', 'fetch', 'take'].includes(what)
     // A cursor may have been declared on any table.
     const isDirty = written.some(
       each =>
         each.c !== c && !each.committed && !each.undone && !each.isCursor && (what === 'fetch' || each.table === table),
     )
     if (reads && isDirty) reasons.add('read what is not committed')
+    if (isEnd || what === 'back') locks = locks.filter(lock => lock.c !== c || (!isEnd && lock.depth < at))
+    if (what === 'try') {
+      if (locks.some(lock => lock.c !== c && lock.key === t)) reasons.add('asked for a lock of another')
+      if (!failed) locks.push({ c, key: t, depth: at })
+    }
+    if (what === 'take') {
+      const isLocked = written.some(each => each.c !== c && !each.committed && each.table === `lock ${t}`)
+      if (isLocked) reasons.add('passed by what another has locked')
+      if (!failed) written.push({ c, table: `lock ${t}`, depth: at, undone: false, committed: false, isCursor: false })
+    }
+    const newer = since.get(c)
+    if (reads && (what === 'fetch' ? newer?.size : newer?.has(table)))
+      reasons.add('read what is newer than its snapshot')
+    if (isEnd) since.delete(c)
+    else if (!['nest', 'release', 'back'].includes(what)) since.set(c, newer ?? new Set())
+    for (const [other, tables] of since) {
+      if (other !== c && ['insert', 'update', 'delete', 'call'].includes(what)) tables.add(table)
+    }
     if (['insert', 'update', 'delete', 'call'].includes(what) && !failed && k !== undefined) {
       written.push({ c, table, depth: at, undone: false, committed: false, isCursor: false })
     }

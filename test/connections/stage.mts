@@ -166,11 +166,21 @@ export class Stage {
 
 const patienceFor = ({ lanes }: Program): number => (lanes.length > 1 ? 10_000 : 0)
 
+const told: [RegExp, Reason][] = [
+  [/was rolled back after/, 'rolled back behind another'],
+  [/has changed and not committed/, 'read what is not committed'],
+  [/by its snapshot/, 'read what is newer than its snapshot'],
+  [/asks for an advisory lock/, 'asked for a lock of another'],
+  [/passes rows by/, 'passed by what another has locked'],
+]
+
 /** A refusal is right where the program gives a reason for it. */
 function judge({ lanes, before, after }: Program, expected: unknown[][], words: string): Verdict {
   const end = [0, 1, 2].map(c => ({ c, do: 'close' }))
   const reasons = reasonsToRefuse([...before, ...lanes.flat(), ...after, ...end], expected.flat())
-  const reason: Reason = /rolled back after/.test(words) ? 'rolled back behind another' : 'read what is not committed'
-  const isRight = lanes.length === 1 && reasons.has(reason) && /rolled back after|not committed/.test(words)
-  return isRight ? { kind: 'refused', reason, words } : { kind: 'wrong', told: `refused without a reason: ${words}` }
+  const reason = told.find(([pattern]) => pattern.test(words))?.[1]
+  const isRight = lanes.length === 1 && reason !== undefined && reasons.has(reason)
+  return isRight
+    ? { kind: 'refused', reason, words }
+    : { kind: 'wrong', told: `refused without a reason: ${words}\na server itself: ${JSON.stringify(expected)}` }
 }

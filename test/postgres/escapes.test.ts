@@ -20,7 +20,8 @@ const visible = `SELECT (SELECT count(*) FROM t)::int AS rows,
   (SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace) AS relations,
   (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())::int AS prepared,
   (SELECT count(*) FROM pg_largeobject_metadata)::int AS objects,
-  (SELECT count(*) FROM pg_db_role_setting)::int AS defaults`
+  (SELECT count(*) FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase
+   WHERE coalesce(d.datname, current_database()) = current_database())::int AS defaults`
 
 /** What a session is: every setting, who it is, and all that outlives a transaction. */
 const session = `SELECT (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name !~ '^transaction_(is|re|de)') AS settings,
@@ -149,7 +150,8 @@ describe('SQL', () => {
     everything: 'CLOSE ALL; DEALLOCATE ALL; DISCARD TEMP; DISCARD PLANS; RESET ALL; ABORT; END',
     'everything, in a DO block': `DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; EXECUTE 'CLOSE ALL'; EXECUTE 'RESET ALL'; EXECUTE 'DISCARD SEQUENCES'; END $$`,
     'its own cancellation': 'SELECT pg_cancel_backend(pg_backend_pid())',
-    'locks given back': 'SELECT pg_advisory_unlock_all(); SELECT pg_advisory_lock(7)',
+    'locks taken': 'SELECT pg_advisory_lock_shared(7)',
+    'locks given back': 'SELECT pg_advisory_unlock_all()',
     'things that outlive a transaction':
       'CREATE TEMP TABLE x AS SELECT 1; LISTEN x; PREPARE y AS SELECT 1; DECLARE z CURSOR WITH HOLD FOR SELECT 1; SELECT lo_create(0)',
     'defaults of the role and of the database': `ALTER ROLE somebody SET work_mem = '3MB'; DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = ''3MB''', current_database()); END $$; ROLLBACK`,

@@ -44,12 +44,19 @@ const currentId = 'SELECT pg_catalog.pg_current_xact_id()::text AS id'
 
 export async function openGate(
   prepare = '',
-  { before, begin = 'BEGIN ISOLATION LEVEL READ COMMITTED' }: { before?: string; begin?: string } = {},
+  {
+    before,
+    begin = 'BEGIN ISOLATION LEVEL READ COMMITTED',
+    role,
+  }: { before?: string; begin?: string; role?: string } = {},
 ): Promise<OpenGate> {
   await loadParser()
   const url = await createDatabase()
   if (prepare) await query(url, prepare)
-  const upstream = new pg.Client({ connectionString: url })
+  const address = new URL(url)
+  // Its password is its name.
+  if (role) Object.assign(address, { username: role, password: role })
+  const upstream = new pg.Client({ connectionString: address.href })
   upstream.on('error', () => {})
   await upstream.connect()
   onTestFinished(() => upstream.end().catch(() => {}))
@@ -65,7 +72,7 @@ export async function openGate(
   const gate = await Gate.open({ client: upstream, tape, settings, cancel })
   onTestFinished(() => gate.close())
   const { user = '', database = '' } = upstream
-  const address = { host: gate.address.host, port: gate.address.port, password: gate.address.password, user, database }
+  const entry = { host: gate.address.host, port: gate.address.port, password: gate.address.password, user, database }
   return {
     gate,
     tape,
@@ -75,7 +82,7 @@ export async function openGate(
     user,
     database,
     async connect(options = {}) {
-      const client = new pg.Client({ ...address, ...options })
+      const client = new pg.Client({ ...entry, ...options })
       client.on('error', () => {})
       await client.connect()
       onTestFinished(() => client.end().catch(() => {}))

@@ -145,7 +145,7 @@ describe('what the parser does not understand, or the server refuses', () => {
     ]
     for (const frame of broken) {
       const raw = await open.raw()
-      expect(await raw.ask(frame)).toEqual(['E 08P01', 'closed'])
+      expect(await raw.ask(frame), String(open.gate.lost)).toEqual(['E 08P01', 'closed'])
     }
     const raw = await open.raw()
     // The server refuses these, and the client stays.
@@ -844,6 +844,37 @@ describe('savepoints and nesting', () => {
     await open.finish('COMMIT')
     expect(await open.read(ids)).toBe('')
     expect(await open.read('SELECT string_agg(id::text, $$,$$) FROM u')).toBe('3')
+  })
+
+  test('a savepoint that is released stays part of its own transaction', async () => {
+    const open = await openGate(tables)
+    const [one, two] = [await open.raw(), await open.raw()]
+    // Where nothing had been written before, and another one had the turn since.
+    await one.query('BEGIN; SAVEPOINT a; SELECT 1')
+    await two.query('BEGIN; INSERT INTO u VALUES (1); ROLLBACK')
+    await one.query('INSERT INTO t VALUES (1); RELEASE a')
+    expect(await one.query('ROLLBACK')).toEqual(['C ROLLBACK', 'Z I'])
+    // Where what another one has written lies between.
+    await one.query('BEGIN; INSERT INTO t VALUES (2); SAVEPOINT a; SELECT 1')
+    await two.query('BEGIN; INSERT INTO u VALUES (2)')
+    await one.query('INSERT INTO t VALUES (3); RELEASE a')
+    await one.query('COMMIT')
+    expect(await two.query('COMMIT')).toEqual(['C COMMIT', 'Z I'])
+    await open.gate.close()
+    expect(open.gate.failure ?? open.gate.doom).toBeUndefined()
+    expect(await open.readInside(ids)).toBe('2,3')
+  })
+
+  test('what was released on top of another one is not undone with that', async () => {
+    const open = await openGate(tables)
+    const [one, two] = [await open.raw(), await open.raw()]
+    await one.query('BEGIN; INSERT INTO t VALUES (2); SAVEPOINT a; SELECT 1')
+    await two.query('BEGIN; INSERT INTO u VALUES (2)')
+    await one.query('INSERT INTO t VALUES (3); RELEASE a')
+    await two.query('ROLLBACK')
+    await one.query('COMMIT')
+    await open.gate.close()
+    expect(String(open.gate.doom)).toMatch(/“INSERT INTO u VALUES \(2\)” .* “INSERT INTO t VALUES \(3\)”/)
   })
 
   test('a cursor does not go with what another one rolls back', async () => {

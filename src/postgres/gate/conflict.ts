@@ -21,6 +21,40 @@ export const readsUncommitted = (reader: Deed, writer: Deed, table: string, revi
     revision,
   )
 
+/** The same where nothing tells what was read. */
+export const readsUncounted = (reader: Deed, writer: Deed, revision: string | null): Failure =>
+  conflict(
+    `${phrase(reader)} runs while ${phrase(writer)} is not committed. Two connections of their own would not see each other's rows; in the one transaction of the batch they do, and since the setting track_counts is off, PostgreSQL does not tell who reads what.`,
+    [reader, writer],
+    revision,
+    'Set track_counts to on for the database or the role, as it is by default, and take it out of scripts; or let the script do both on one connection.',
+  )
+
+/** A transaction with a snapshot reads what has been changed since then. */
+export const readsSinceSnapshot = (reader: Deed, table: string, revision: string | null): Failure =>
+  conflict(
+    `${phrase(reader)} has to do with rows of ${table}, which another connection has changed since the first statement of this one's transaction. At REPEATABLE READ and SERIALIZABLE it would see them as they were, by its snapshot; the one transaction of the batch is at READ COMMITTED and sees the change.`,
+    [reader],
+    revision,
+    'Read what is needed before the other connection writes, or let the transaction be at READ COMMITTED.',
+  )
+
+/** Rows are asked for unless they are locked, and another connection has locked some of them. */
+export const meetsLockedRows = (reader: Deed, locker: Deed, revision: string | null): Failure =>
+  conflict(
+    `${phrase(reader)} passes rows by that are locked, and ${phrase(locker)} may have locked some of them. Locks of the one transaction of the batch are not in its own way.`,
+    [reader, locker],
+    revision,
+  )
+
+/** An advisory lock is asked for, or given back, that another connection has taken. */
+export const sharesAdvisoryLock = (reader: Deed, holder: Deed, revision: string | null): Failure =>
+  conflict(
+    `${phrase(reader)} asks for an advisory lock, or gives one back, that ${holder.who} holds. To the one session of the batch it is its own.`,
+    [reader, holder],
+    revision,
+  )
+
 /** A thread has waited for the open transaction of another one. */
 export const waitedInVain = (waiting: Deed, open: Deed, milliseconds: number, revision: string | null): Failure =>
   conflict(

@@ -20,7 +20,7 @@ export class TransactionControl {
     switch (effect.kind) {
       case 'begin':
         if (status === 'E') refuse('25P02', aborted)
-        else transaction.begin(effect.tag, finish)
+        else transaction.begin(effect.tag, effect.level, finish)
         return true
       case 'commit':
         if (effect.chain && status === 'I') refuse('25P01', 'COMMIT AND CHAIN can only be used in transaction blocks')

@@ -1,7 +1,7 @@
 import { join, literal, statement } from './request'
 import type { Savepoints } from './savepoints'
 import type { Settings, Values } from './settings'
-import type { Transaction, TransactionViews } from './transaction'
+import type { Before, Transaction, TransactionViews } from './transaction'
 import type { GateEffect, Understood } from './understand'
 import type { Unit } from './unit'
 
@@ -20,6 +20,7 @@ export class CoveredSettings {
 
   /** Before a statement is carried out. */
   prepare({ effect, configured }: Understood): void {
+    if (['set', 'set-local', 'reset'].includes(effect.kind) || configured.length > 0) this.#keep()
     if (effect.kind === 'set-local') this.#cover(effect.name)
     else if (effect.kind === 'set') this.#uncover(effect.name)
     for (const { name, local } of configured) {
@@ -45,6 +46,23 @@ export class CoveredSettings {
         ),
       ),
     )
+  }
+
+  /** A ROLLBACK brings back what was set before, also where nothing was written and no savepoint is there to go back to. */
+  #keep(): void {
+    const { status, before, savepoints } = this.transaction.ahead
+    if (status !== 'T' || (savepoints.at(-1) ?? { before }).before) return
+    const kept: Before = {}
+    const note = (transaction: Transaction) => {
+      transaction.before ??= kept
+      for (const savepoint of transaction.savepoints) savepoint.before ??= kept
+    }
+    note(this.transaction.ahead)
+    const saved = (values: Values) => {
+      kept.values = values
+      note(this.transaction.now)
+    }
+    this.unit.send(this.settings.save(saved, this.unit.deliver))
   }
 
   /** Remembers the value that a SET LOCAL is about to cover. */

@@ -21,8 +21,8 @@ export class Execution {
     private readonly statements: PreparedStatements,
     private readonly settings: CoveredSettings,
     private readonly copy: CopyIn,
-    /** Told of each statement before it is carried out upstream. */
-    private readonly watch: (statement: Understood, portal?: string) => void,
+    /** Told of each statement before it is carried out upstream; what it returns is called when that has succeeded. */
+    private readonly watch: (statement: Understood, portal?: string) => () => void,
   ) {
     this.#control = new TransactionControl(unit, transaction, statements)
   }
@@ -30,13 +30,9 @@ export class Execution {
   /** `ahead` goes before the Execute message, where the statement goes upstream at all. */
   run(statement: Understood, ahead: Request, execute: Buffer, finish: Finish, portal?: string): void {
     if (this.#control.carryOut(statement, finish)) return
-    this.enter(statement, finish, portal)
+    const done = this.enter(statement, finish, portal)
     this.unit.send(ahead)
-    const answer = {
-      ends: 'CIs',
-      deliver: this.unit.deliverTo(finish),
-      done: () => this.statements.leaveBehind(statement),
-    }
+    const answer = { ends: 'CIs', deliver: this.unit.deliverTo(finish), done }
     if (statement.effect.kind === 'copy-in') return this.copy.start(execute, answer)
     this.unit.send({ bytes: execute, expected: [answer] })
     this.settings.followUp(statement.effect)
@@ -46,27 +42,33 @@ export class Execution {
    * Whether a Query message can go upstream as it came: without a semicolon it can only be one statement, and nothing
    * has to be sent before it whose failure would make the server skip it, for then it would not be answered.
    */
-  canPass({ bytes, effect, configured }: Understood): boolean {
+  canPass({ bytes, effect, configured, advisory }: Understood): boolean {
     const { status } = this.transaction.views.ahead
-    const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0
+    const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0 && !advisory
     const isInside = status === 'T' && this.transaction.isInside && !this.unit.failed
     return isOrdinary && isInside && this.upstream.idle && !bytes.includes(semicolon)
   }
 
   /** The server answers with a ReadyForQuery of its own. */
   pass(statement: Understood, query: Buffer, finish: Finish): void {
-    this.enter(statement, finish)
-    const done = () => this.statements.leaveBehind(statement)
+    const done = this.enter(statement, finish)
     this.unit.send({ bytes: query, expected: [{ ends: 'CI', deliver: this.unit.deliverTo(finish), done }] })
   }
 
-  /** Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done. */
-  enter(statement: Understood, finish?: Finish, portal?: string): void {
+  /**
+   * Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done; what it returns
+   * is to be called when it has.
+   */
+  enter(statement: Understood, finish?: Finish, portal?: string): () => void {
     this.transaction.enter(finish)
-    if (this.unit.failed) return
+    if (this.unit.failed) return () => {}
     this.transaction.note(statement)
-    this.watch(statement, portal)
+    const succeeded = this.watch(statement, portal)
     this.settings.prepare(statement)
     if (statement.leaves && isFleeting(statement.leaves)) this.transaction.views.ahead.fleeting.push(statement.leaves)
+    return () => {
+      this.statements.leaveBehind(statement)
+      succeeded()
+    }
   }
 }

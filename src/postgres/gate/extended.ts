@@ -20,7 +20,7 @@ export class ExtendedProtocol {
     private readonly execution: Execution,
     private readonly transaction: NestedTransaction,
     private readonly statements: PreparedStatements,
-    /** Told of each portal that the client closes. */
+    /** Told of each portal that the client closes, by its name upstream. */
     private readonly closed: (portal: string) => void,
   ) {}
 
@@ -132,8 +132,9 @@ export class ExtendedProtocol {
     const name = wire.readCString(body)
     const { statement = unknown, parameters } = this.statements.portals.get(name.text) ?? {}
     const finish = this.unit.record(statement.text, parameters)
-    const upstreamPortal = wire.cstring(this.statements.upstreamPortal(name.text))
-    this.execution.run(statement, join(), wire.frame('E', upstreamPortal, body.subarray(name.next)), finish, name.text)
+    const portal = this.statements.upstreamPortal(name.text)
+    const execute = wire.frame('E', wire.cstring(portal), body.subarray(name.next))
+    this.execution.run(statement, join(), execute, finish, portal)
   }
 
   #close({ body }: wire.Message): void {
@@ -141,10 +142,10 @@ export class ExtendedProtocol {
     const { text: name } = wire.readCString(body, 1)
     const { deliver } = unit
     if (body[0] !== 0x53) {
-      const bytes = wire.closePortal(statements.upstreamPortal(name))
+      const portal = statements.upstreamPortal(name)
       statements.portals.delete(name)
-      this.closed(name)
-      return unit.send({ bytes, expected: [{ ends: '3', deliver }] })
+      this.closed(portal)
+      return unit.send({ bytes: wire.closePortal(portal), expected: [{ ends: '3', deliver }] })
     }
     const { bytes } = statements.close(name)
     unit.send({ bytes, expected: [{ ends: '3', deliver, done: statements.forget(name) }] })

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import net, { type AddressInfo, type Socket } from 'node:net'
 import type { Client } from 'pg'
 import { Failure } from '../../failure'
+import { AdvisoryLocks } from './advisory'
 import { Boundary, type Segmenting } from './boundary'
 import { greet, type Reception } from './greeting'
 import { Handover } from './handover'
@@ -36,6 +37,12 @@ export interface GateOptions {
 
 /** How many may be connected that have not said the password. */
 const strangersAllowed = 50
+
+/** Without the counters, nothing tells what a connection reads of another's; a superuser may set them on. */
+const counting = 'SET LOCAL track_counts = on'
+
+const mayCount = (known: Map<string, string>): boolean =>
+  known.get('atomic_upgrade.counts') === 'off' && known.get('is_superuser') === 'on'
 
 /** Where the scripts find the gate. */
 export interface GateAddress {
@@ -76,17 +83,22 @@ export class Gate {
        UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser')
        UNION ALL SELECT 'atomic_upgrade.pid', pg_catalog.pg_backend_pid()::text
        UNION ALL SELECT 'atomic_upgrade.settings', (${sessionSettings()})
+       UNION ALL SELECT 'atomic_upgrade.level', pg_catalog.current_setting('default_transaction_isolation')
+       UNION ALL SELECT 'atomic_upgrade.counts', pg_catalog.current_setting('track_counts')
        UNION ALL SELECT 'atomic_upgrade.plpgsql', 'usable' FROM pg_catalog.pg_language
          WHERE lanname = 'plpgsql' AND pg_catalog.has_language_privilege(oid, 'USAGE')`,
       [reported],
     )
+    const known = new Map(rows.map(row => [row.name, row.setting]))
+    const ours = [...options.settings, ...(mayCount(known) ? [counting] : [])]
+    if (ours.includes(counting)) await options.client.query(counting)
     const server = net.createServer({ noDelay: true })
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
       server.listen(0, '127.0.0.1', resolve)
     })
     try {
-      return new Gate(options, server, new Map(rows.map(row => [row.name, row.setting])))
+      return new Gate({ ...options, settings: ours }, server, known)
     } catch (error) {
       server.close()
       throw error
@@ -124,9 +136,10 @@ export class Gate {
     const layers = new Layers()
     const isolation = new Isolation(layers)
     const speakers = new Speakers()
-    const handover = new Handover(upstream, savepoints, settings, layers, isolation)
+    const advisory = new AdvisoryLocks()
+    const handover = new Handover(upstream, savepoints, settings, layers, isolation, advisory)
     const boundary = new Boundary(upstream, handover, layers, this.#sessions, settings, segmenting)
-    const shared = { upstream, tape, layers, isolation, savepoints, speakers, sessions: this.#sessions }
+    const shared = { upstream, tape, layers, isolation, advisory, savepoints, speakers, sessions: this.#sessions }
     this.#turns = new Turns({
       ...shared,
       handover,
@@ -143,6 +156,7 @@ export class Gate {
       turns: this.#turns,
       settings,
       onCatalogRead,
+      usualLevel: known.get('atomic_upgrade.level') ?? '',
       canCheckConstraints: known.has('atomic_upgrade.plpgsql'),
     }
     server.on('connection', socket => this.#accept(socket))

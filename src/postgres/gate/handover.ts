@@ -1,3 +1,4 @@
+import type { AdvisoryLocks } from './advisory'
 import type { Isolation } from './isolation'
 import type { Layers } from './layers'
 import { dropTable } from './leavings'
@@ -22,6 +23,7 @@ export class Handover {
     private readonly settings: Settings,
     private readonly layers: Layers,
     private readonly isolation: Isolation,
+    private readonly advisory: AdvisoryLocks,
   ) {}
 
   /** Gives the connection to the session; `begin` gets the reason why it cannot be used, if so. */
@@ -49,7 +51,11 @@ export class Handover {
         statements(`SAVEPOINT ${savepoint}`),
         leaving ? this.#save(leaving) : join(),
         this.settings.restore(session.saved, error),
-        surveyOfChanges(before => this.isolation.begins(before), error),
+        surveyOfChanges(found => {
+          if (leaving) this.isolation.leaves(leaving, found)
+          this.isolation.returns(session, found)
+          this.isolation.begins(found)
+        }, error),
         statements(`RELEASE SAVEPOINT ${savepoint}`),
         syncPoint(status => {
           if (status === 'T') return begin()
@@ -88,6 +94,8 @@ export class Handover {
     const failed = this.upstream.status === 'E'
     const farewell = session.nested.farewell()
     this.layers.ended(session, { all: true })
+    this.advisory.ended(session, { all: true })
+    this.isolation.ended(session)
     if (this.upstream.doom) return done()
     const staying = this.#current && others.has(this.#current) ? this.#current : undefined
     this.#current = undefined
@@ -102,7 +110,12 @@ export class Handover {
     }
     this.upstream.send(
       join(
-        staying && !failed ? this.#save(staying) : join(),
+        staying && !failed
+          ? join(
+              this.#save(staying),
+              surveyOfChanges(found => this.isolation.leaves(staying, found)),
+            )
+          : join(),
         farewell?.request ?? join(),
         ...session.statements.farewell(),
         syncPoint(status => {

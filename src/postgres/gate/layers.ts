@@ -12,8 +12,12 @@ export interface Owner {
   dropped(layers: Layer[]): void
   /** The tables of which the owner's open transaction has changed rows, by oid, with their names. */
   readonly changed: Map<string, string>
+  /** Whether its transaction sees the rows of its first statement's time only (REPEATABLE READ, SERIALIZABLE), and that was. */
+  readonly keepsSnapshot: boolean
   /** What of its open transaction has to do with that table, for people. */
   deedOn(table: string): Deed
+  /** The statements of its open transaction that look as if they wrote or locked something, the first of them. */
+  readonly deeds: readonly string[]
   /** The first statement of its open transaction that changes the catalog; empty where there is none. */
   readonly definition: string
 }
@@ -97,6 +101,13 @@ export class Layers {
     )
   }
 
+  /** Whether nothing lies between the two, of which the upper one may be only about to be there. */
+  areAdjacent(lower: Layer, upper: Layer): boolean {
+    const at = this.#stack.indexOf(upper)
+    const below = at < 0 ? this.top : this.#stack[at - 1]
+    return below === lower || (at < 0 && !this.#stack.includes(lower))
+  }
+
   /** What keeps it from being rolled back: what another transaction has written since; undefined where nothing does. */
   obstacle(layer: Layer): Deed | undefined {
     const at = this.#stack.indexOf(layer)
@@ -105,8 +116,17 @@ export class Layers {
       if (other.carries) return other.carries
       if (other.owner !== layer.owner || other.status !== layer.status) return deedOf([other])
     }
-    const cursor = this.#cursors.find(({ owner, below }) => owner !== layer.owner && below.includes(layer))
+    const cursor = this.#cursorOn(layer)
     return cursor && { who: cursor.owner.who, place: cursor.owner.place, sql: cursor.sql }
+  }
+
+  /** Whether another's cursor or portal would go with it. */
+  bearsCursor(layer: Layer): boolean {
+    return this.#cursorOn(layer) !== undefined
+  }
+
+  #cursorOn(layer: Layer): Cursor | undefined {
+    return this.#cursors.find(({ owner, below }) => owner !== layer.owner && below.includes(layer))
   }
 
   /** A cursor, or a portal, is there until it is closed or its transaction ends. */
@@ -163,11 +183,12 @@ export class Layers {
     if (wrote) this.#load(released)
   }
 
-  /** Everything behind the setting of that layer is undone: its owner's layers that had not written before are blank again. */
+  /** Everything behind the setting of that layer is undone, cursors too: its owner's layers that had not written before are blank again. */
   rolledBackTo(layer: Layer): void {
     const { owner, writtenBefore = Number.POSITIVE_INFINITY } = layer
-    for (const below of this.#stack.slice(writtenBefore, Math.max(0, this.#stack.indexOf(layer)))) {
-      if (below.owner === owner) below.isBlank = true
+    this.#removeCursors(({ below }) => below.includes(layer))
+    for (const [at, below] of this.#stack.slice(0, Math.max(0, this.#stack.indexOf(layer))).entries()) {
+      if (below.owner === owner && (at >= writtenBefore || !below.deed)) below.isBlank = true
     }
   }
 

@@ -42,6 +42,8 @@ const cursorHold = 0x20
 export const isFleeting = (leaving: Leaving): boolean =>
   leaving.kind === 'table' ? leaving.untilCommit : leaving.kind === 'cursor' && !leaving.hold
 
+export const isCursor = ({ kind }: Leaving): boolean => kind === 'cursor'
+
 /** Closing what does not exist is not an error. */
 export const close = ({ kind, name }: Leaving): Request =>
   kind === 'table'

@@ -1,9 +1,11 @@
 import type { Layer, Layers, Owner } from './layers'
-import { close, dropTable } from './leavings'
+import { close, dropTable, isCursor, type Leaving } from './leavings'
+import { locksRows, looksLikeRead } from './looks'
 import { afterwards, checkDeferredConstraints, join, literal, statement } from './request'
 import type { Savepoints } from './savepoints'
-import { type Survey, survey, surveyOfChanges } from './survey'
-import { copyOf, idle, type Transaction, TransactionViews } from './transaction'
+import type { Values } from './settings'
+import { type Survey, surveyOfChanges, surveyOfWritten } from './survey'
+import { type Before, copyOf, idle, type Transaction, TransactionViews } from './transaction'
 import type { Understood } from './understand'
 import type { Finish, Unit } from './unit'
 import type { Request } from './upstream'
@@ -23,11 +25,13 @@ export interface Nest {
   begins(before: Survey): void
   /** It has ended, with nothing left to be undone. */
   ended(): void
+  /** Sets the client's settings to what they were. */
+  restore(values: Values): Request
+  /** That cursor or portal is gone. */
+  closed(cursor: string): void
   /** It is to be rolled back, and cannot without what another has written: nothing more may be run, or committed. */
   cannotUndo(layer: Layer): void
 }
-
-const locksRows = /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b|^\s*lock\b/i
 
 export const aborted = 'current transaction is aborted, commands ignored until end of transaction block'
 
@@ -61,9 +65,9 @@ export class NestedTransaction {
   /** What the client is about to do, for people, should it stand in another's way. */
   note({ text: sql }: Understood): void {
     const layer = this.views.ahead.layers.at(-1)
-    if (layer) layer.locks ||= locksRows.test(sql)
+    if (layer) layer.locks ||= locksRows(sql)
     if (!layer || layer.deed?.writes) return
-    const writes = !/^\s*(select|fetch|declare|show|set|with)\b/i.test(sql)
+    const writes = !looksLikeRead(sql)
     if (!layer.deed || writes) layer.deed = { sql, writes }
   }
 
@@ -72,6 +76,8 @@ export class NestedTransaction {
     const { layers, savepoints } = this.views.ahead
     const top = layers.at(-1)
     if (!top || top.carries || top.isBlank || !this.nest.layers.isUncovered(top)) return false
+    // What fails is undone in the layer on top, and nothing of another's with it.
+    if (this.nest.layers.bearsCursor(top)) return false
     return savepoints.every(({ at }) => at < layers.length)
   }
 
@@ -83,7 +89,7 @@ export class NestedTransaction {
     const ask = (found: Survey) => {
       layer.writtenBefore = found.written
     }
-    if (asksBefore) this.unit.send(survey(ask, this.unit.deliver))
+    if (asksBefore) this.unit.send(surveyOfWritten(ask, this.unit.deliver))
     this.views.ahead.layers.push(layer)
     const done = () => {
       this.views.now.layers.push(layer)
@@ -92,9 +98,9 @@ export class NestedTransaction {
     this.unit.send(statement(`SAVEPOINT ${savepoint}`, { error: this.unit.deliver, done }))
   }
 
-  begin(tag: string, finish: Finish): void {
+  begin(tag: string, level: string | undefined, finish: Finish): void {
     this.complete(tag, finish, transaction => {
-      transaction.status = 'T'
+      Object.assign(transaction, { status: 'T', level })
     })
   }
 
@@ -108,10 +114,8 @@ export class NestedTransaction {
   }
 
   rollBack(chain: boolean, finish: Finish): void {
-    const { layers, fleeting } = this.views.ahead
-    if (this.#canUndo(layers) && layers[0]) this.unit.send(this.#toAndAway(layers[0]))
-    // Those of a time when it had only read, and its savepoint was released.
-    for (const cursor of fleeting.filter(({ kind }) => kind === 'cursor')) this.unit.send(close(cursor))
+    const { layers, fleeting, before } = this.views.ahead
+    this.#undo(layers, lowest => this.#toAndAway(lowest), fleeting.filter(isCursor), before)
     this.complete('ROLLBACK', finish, transaction => {
       if (transaction === this.views.now) this.#undone(transaction.layers)
       leave(transaction, chain)
@@ -122,27 +126,30 @@ export class NestedTransaction {
     this.enter(finish)
     if (this.unit.failed) return
     const at = this.views.ahead.layers.length
-    this.#push({ asksBefore: this.nest.isShared() })
+    // Alone, it matters only where what has run so far may have written or not; others may come later.
+    const isUncertain = this.views.ahead.layers.at(-1)?.deed?.writes === false
+    this.#push({ asksBefore: isUncertain || this.nest.isShared() })
     this.complete('SAVEPOINT', finish, transaction => {
       const { covered, fleeting } = copyOf(transaction)
-      transaction.savepoints.push({ name, at, covered, fleeting })
+      transaction.savepoints.push({ name, at, covered, fleeting, before: undefined })
     })
   }
 
   toSavepoint(kind: 'release' | 'rollback-to', which: number, finish: Finish): void {
     const { layers, savepoints } = this.views.ahead
-    const { at } = savepoints[which]!
+    const { at, fleeting, before } = savepoints[which]!
     const inside = layers.slice(at)
     if (kind === 'release') return this.#release(which, inside, finish)
     const [lowest] = inside
-    if (this.#canUndo(inside) && lowest) {
-      this.unit.send(statement(`ROLLBACK TO SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }))
-    }
+    const gone = this.views.ahead.fleeting.slice(fleeting.length).filter(isCursor)
+    const to = ({ savepoint }: Layer) => statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error: this.unit.deliver })
+    this.#undo(inside, to, gone, before)
     this.complete('ROLLBACK', finish, transaction => {
       const { covered, fleeting } = transaction.savepoints[which]!
       if (transaction === this.views.now) {
         this.nest.layers.remove(transaction.layers.slice(at + 1))
         if (lowest) this.nest.layers.rolledBackTo(lowest)
+        for (const { name } of gone) this.nest.closed(name)
       }
       transaction.layers.length = Math.min(transaction.layers.length, at + 1)
       Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting], status: 'T' })
@@ -156,13 +163,18 @@ export class NestedTransaction {
     const { at } = savepoints[which]!
     const [lowest] = inside
     const isAlone = savepoints.slice(0, which).every(other => other.at < at)
-    const goes = isAlone && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer))
     const into = this.views.ahead.layers[at - 1]
+    const fits = isAlone && into !== undefined && (!lowest || this.nest.layers.areAdjacent(into, lowest))
+    const goes = fits && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer))
+    if (into && goes) {
+      into.locks ||= inside.some(({ locks }) => locks)
+      into.deed = [into, ...inside].find(({ deed }) => deed?.writes)?.deed ?? into.deed ?? inside[0]?.deed
+    }
     // Whether it has written matters only where what it is released into has not.
     let wrote = true
     if (lowest && goes) {
       const height = this.#heightOf(lowest)
-      const look = survey(({ written }) => {
+      const look = surveyOfWritten(({ written }) => {
         wrote = written > height
       }, this.unit.deliver)
       if (into && this.nest.isShared()) this.unit.send(look)
@@ -259,6 +271,15 @@ export class NestedTransaction {
     return { commit: join(request, afterwards(committed)) }
   }
 
+  /** Undoes the layers; and by hand what is from a time when nothing was written, and a savepoint released for that. */
+  #undo(layers: Layer[], back: (lowest: Layer) => Request, cursors: Leaving[], before: Before | undefined): void {
+    if (!this.#canUndo(layers)) return
+    const [lowest] = layers
+    if (lowest) this.unit.send(back(lowest))
+    for (const cursor of cursors) this.unit.send(close(cursor))
+    if (before?.values) this.unit.send(this.nest.restore(before.values))
+  }
+
   #canUndo(layers: Layer[]): boolean {
     const obstructed = layers.find(layer => this.nest.layers.obstacle(layer))
     if (obstructed) this.nest.cannotUndo(obstructed)
@@ -278,7 +299,7 @@ export class NestedTransaction {
     // Whether it has written matters only to who is below.
     const floor = layers.floorOf(owner)
     let wrote = false
-    const look = survey(({ written }) => {
+    const look = surveyOfWritten(({ written }) => {
       wrote = written > floor
     })
     const request = join(
@@ -308,7 +329,7 @@ export class NestedTransaction {
       afterwards(() => {
         this.#committing = true
       }),
-      ...fleeting.filter(({ kind }) => kind === 'cursor').map(close),
+      ...fleeting.filter(isCursor).map(close),
       ...sql.map(text => statement(text, { error: this.unit.deliver })),
     )
   }
@@ -332,6 +353,6 @@ export class NestedTransaction {
 }
 
 function leave(transaction: Transaction, chain: boolean): void {
-  const { prepared } = transaction
-  Object.assign(transaction, idle(), { status: chain ? 'T' : 'I', prepared })
+  const { prepared, level } = transaction
+  Object.assign(transaction, idle(), chain ? { status: 'T', level, prepared } : { prepared })
 }

@@ -29,6 +29,8 @@ export interface Participant extends Owner {
   readonly standsAlone: string | undefined
   /** Whether what waits for the turn neither writes nor sees what others have written: BEGIN and its ends, a FETCH. */
   readonly isHarmless: boolean
+  /** The statements by which its open transaction has taken advisory locks until its end. */
+  readonly transactionLocks: string[]
   /** The names of its temporary tables, which others must not meet. */
   readonly temporaryTables: string[]
   /** Whether it has carried out anything that may have written, however long ago. */

@@ -7,8 +7,8 @@ import { CopyIn, isCopyData } from './copy'
 import { CoveredSettings } from './covered'
 import { Execution } from './execution'
 import { ExtendedProtocol } from './extended'
-import { bareName } from './isolation'
 import type { Deed, Layer } from './layers'
+import { asksForTransactionLock, bareName, locksRows, looksLikeDefinition, looksLikeRead } from './looks'
 import { statementOf, withSql } from './messages'
 import { NestedTransaction } from './nested'
 import type { Participant, Start } from './participant'
@@ -19,7 +19,7 @@ import type { Settings, Values } from './settings'
 import { Sight, type View } from './sight'
 import { SimpleProtocol } from './simple'
 import type { Speakers } from './speakers'
-import { type Survey, survey } from './survey'
+import { ask, type Survey, survey, surveyOfLocks } from './survey'
 import type { TransactionViews } from './transaction'
 import type { Turns } from './turns'
 import type { Understood } from './understand'
@@ -34,6 +34,8 @@ export interface Shared extends View {
   readonly speakers: Speakers
   readonly savepoints: Savepoints
   readonly settings: Settings
+  /** What default_transaction_isolation says where a client has not set it. */
+  readonly usualLevel: string
   /** The check is a DO block, for which some databases have no language. */
   readonly canCheckConstraints: boolean
 }
@@ -71,10 +73,6 @@ interface Running {
 /** How many statements of a transaction are remembered, to say which one is in the way. */
 const mostDeeds = 200
 
-/** By its looks. */
-const isRead = ({ text }: Understood): boolean =>
-  /^\s*(select|fetch|move|close|declare|show|set|reset|with)\b/i.test(text)
-
 /**
  * One client connection inside the gate, past its startup.
  *
@@ -85,8 +83,11 @@ export class Session implements Participant {
   readonly changed = new Map<string, string>()
   definition = ''
   hasWritten = false
-  /** What its open transaction has done, the first words of it. */
-  #deeds: string[] = []
+  /** The first words of each. */
+  deeds: string[] = []
+  /** Its open transaction has taken a snapshot, were it one of its own. */
+  #hasSpoken = false
+  transactionLocks: string[] = []
   quietSince = performance.now()
   saved: Values
   /** Who knows it may cancel the session's statement. */
@@ -109,7 +110,7 @@ export class Session implements Participant {
     readonly number: number | undefined,
     private readonly shared: Shared,
   ) {
-    const { upstream, tape, layers, isolation, savepoints, canCheckConstraints } = shared
+    const { upstream, tape, layers, isolation, advisory, savepoints, canCheckConstraints } = shared
     const nest = {
       owner: this,
       layers,
@@ -118,11 +119,16 @@ export class Session implements Participant {
       isOutside: () => this.#state.name === 'running' && this.#state.isOutside,
       begins: (before: Survey) => isolation.begins(before),
       ended: () => {
-        this.changed.clear()
-        this.#deeds = []
+        this.deeds = []
         this.definition = ''
+        this.#hasSpoken = false
+        this.transactionLocks = []
+        isolation.ended(this)
+        advisory.ended(this)
         layers.ended(this)
       },
+      restore: (values: Values) => shared.settings.restore(values, this.#unit.deliver),
+      closed: (cursor: string) => this.#sight.forget(cursor),
       cannotUndo: (layer: Layer) => {
         const undone = layers.deedOf(this)
         upstream.doom ??= cannotUndo(undone, layers.obstacle(layer) ?? undone, tape.revision)
@@ -162,8 +168,14 @@ export class Session implements Participant {
 
   deedOn(table: string): Deed {
     const { who, place } = this
-    const sql = this.#deeds.find(each => each.includes(bareName(table)))
+    const sql = this.deeds.find(each => each.includes(bareName(table)))
     return sql === undefined ? this.shared.layers.deedOf(this) : { who, place, sql }
+  }
+
+  get keepsSnapshot(): boolean {
+    const { status, level } = this.transaction.now
+    const wanted = level ?? this.saved.default_transaction_isolation ?? this.shared.usualLevel
+    return status !== 'I' && this.#hasSpoken && /^(repeatable read|serializable)$/i.test(wanted)
   }
 
   dropped(layers: Layer[]): void {
@@ -267,7 +279,13 @@ export class Session implements Participant {
   }
 
   get #held(): Understood | undefined {
-    return this.#state.name === 'waiting' ? statementOf(this.#state.message, this.statements) : undefined
+    if (this.#state.name !== 'waiting') return undefined
+    try {
+      return statementOf(this.#state.message, this.statements)
+    } catch {
+      // A message that is broken is refused when it is carried out.
+      return undefined
+    }
   }
 
   get standsAlone(): string | undefined {
@@ -324,15 +342,28 @@ export class Session implements Participant {
 
   // ── The unit ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #watch(statement: Understood, portal: string | undefined): void {
+  #watch(statement: Understood, portal: string | undefined): () => void {
     const { upstream } = this.shared
-    if (upstream.doom) return upstream.abandon(upstream.doom)
-    if (!isRead(statement)) {
-      this.hasWritten = true
-      if (this.#deeds.length < mostDeeds) this.#deeds.push(statement.text.slice(0, 500))
+    if (upstream.doom) {
+      upstream.abandon(upstream.doom)
+      return () => {}
     }
-    this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : ''
-    this.#sight.watch(statement, portal)
+    const { text } = statement
+    const isRead = looksLikeRead(text)
+    this.hasWritten ||= !isRead
+    if ((!isRead || locksRows(text)) && this.deeds.length < mostDeeds) this.deeds.push(text.slice(0, 500))
+    this.definition ||= looksLikeDefinition(text) ? text : ''
+    this.#hasSpoken ||= this.transaction.ahead.status === 'T'
+    if (statement.advisory) this.#asksForLock(statement, portal)
+    return this.#sight.watch(statement, portal)
+  }
+
+  #asksForLock(statement: Understood, portal = ''): void {
+    if (asksForTransactionLock(statement.text)) this.transactionLocks.push(statement.text)
+    const parameters = this.statements.portals.get(portal)?.parameters() ?? []
+    const held = this.#sight.asksForLock([statement.text, ...parameters].join(' '))
+    this.#client.hold()
+    this.#unit.send(surveyOfLocks(({ advisory }) => held(advisory), this.#unit.deliver))
   }
 
   #failed(): void {
@@ -363,31 +394,16 @@ export class Session implements Participant {
   /** The unit is answered; what it has read is looked at before the client gets to know. */
   #answered(status: string): void {
     const failed = status === 'E' || this.#unit.failed
-    if (!this.#sight.isClouded) return this.#ended(failed)
-    const { upstream, layers, savepoints } = this.shared
-    let found: Survey | undefined
-    const look = () => {
-      const seen = (survey: Survey) => {
-        found = survey
-      }
-      upstream.send(join(survey(seen), syncPoint(judge)))
-    }
-    const judge = (status: string) => {
-      // A cancellation or a statement_timeout may have hit it.
-      if (!found) return status === 'E' ? back() : look()
-      if (!this.#isClean(found)) return
-      this.#sight.clear()
+    const goOn = () => {
       this.#client.release()
       this.#ended(failed)
     }
-    const back = () => {
-      const { top } = layers
-      if (top?.owner !== this) return upstream.abandon(new Error('the transaction failed where no savepoint was set'))
-      layers.rolledBackTo(top)
-      savepoints.backTo(top.savepoint, look)
-    }
-    if (status === 'E') back()
-    else look()
+    if (!this.#sight.isClouded) return goOn()
+    ask(this.shared, this, status, found => {
+      if (!this.#isClean(found)) return
+      this.#sight.clear()
+      goOn()
+    })
   }
 
   #isClean(found: Survey): boolean {
@@ -428,7 +444,8 @@ export class Session implements Participant {
       this.statements.portals.clear()
       this.#sight.forget()
     }
-    if (layers.top?.owner === this) layers.isSurveyed = false
+    // What is another's was looked at before this one got the turn.
+    layers.isSurveyed = layers.top?.owner !== this
     this.quietSince = performance.now()
     this.#state = next
     this.#client.takenIn()

@@ -45,9 +45,9 @@ export class Settings {
   }
 
   /** Reads what the client at hand has set. */
-  save(saved: (values: Values) => void): Request {
+  save(saved: (values: Values) => void, error?: (message: wire.Message) => void): Request {
     const row = ([json]: (string | null)[]) => saved(JSON.parse(json ?? '{}'))
-    return statement(sessionSettings([...this.#custom]), { row })
+    return statement(sessionSettings([...this.#custom]), { row, ...(error && { error }) })
   }
 
   restore(values: Values, error: (message: wire.Message) => void): Request {

@@ -1,20 +1,30 @@
 import type { Layer } from './layers'
 import type { Leaving } from './leavings'
+import type { Values } from './settings'
 
 /** A client's transaction, as it stands for the client and as it stands upstream. */
 export interface Transaction {
   /** What ReadyForQuery says: idle, in a transaction, in a failed one. */
   status: 'I' | 'T' | 'E'
+  /** The isolation level that its BEGIN has named. */
+  level: string | undefined
   /** The savepoints upstream that are this transaction, the lowest first; none where it has only begun, or only read. */
   layers: Layer[]
   /** The client's own savepoints, innermost last: how many layers there were before, and what else. */
-  savepoints: { name: string; at: number; covered: Covered[]; fleeting: Leaving[] }[]
+  savepoints: { name: string; at: number; covered: Covered[]; fleeting: Leaving[]; before: Before | undefined }[]
   /** Settings that a SET LOCAL covered, whose values a real COMMIT would bring back. */
   covered: Covered[]
+  /** The client's settings at the start, where it has set one since. */
+  before: Before | undefined
   /** Cursors and tables that a real COMMIT would close and drop. */
   fleeting: Leaving[]
   /** What PREPARE TRANSACTION has left, for its COMMIT PREPARED or ROLLBACK PREPARED. */
   prepared: { gid: string; layers: Layer[] }[]
+}
+
+/** The settings before one of them was set; empty until PostgreSQL has told them. */
+export interface Before {
+  values?: Values
 }
 
 /** The setting's old value is kept upstream, in a setting named `key`. */
@@ -25,9 +35,11 @@ interface Covered {
 
 export const idle = (): Transaction => ({
   status: 'I',
+  level: undefined,
   layers: [],
   savepoints: [],
   covered: [],
+  before: undefined,
   fleeting: [],
   prepared: [],
 })

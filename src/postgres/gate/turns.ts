@@ -4,10 +4,9 @@ import type { Handover } from './handover'
 import type { Isolation } from './isolation'
 import type { Layers } from './layers'
 import type { Participant } from './participant'
-import { join, syncPoint } from './request'
 import type { Savepoints } from './savepoints'
 import type { Speakers } from './speakers'
-import { type Survey, survey } from './survey'
+import { ask } from './survey'
 import type { Tape } from './tape'
 import type { Upstream } from './upstream'
 
@@ -27,6 +26,10 @@ export interface Places {
   /** Cancels the statement that runs upstream. */
   cancelStatement(): Promise<void>
 }
+
+/** Which lock a statement means PostgreSQL alone knows; threads that keep one another out say the same. */
+const takesTheSameLock = (session: Participant, { transactionLocks }: Participant): boolean =>
+  transactionLocks.length > 0 && transactionLocks.includes(session.heldStatement)
 
 /** Whose turn it is with the one connection upstream, for a unit at a time. */
 export class Turns {
@@ -143,34 +146,17 @@ export class Turns {
 
   /** Asks PostgreSQL; a failed statement is undone first, as its client will have to do. */
   #survey(): void {
-    const { upstream, layers, isolation, savepoints } = this.places
+    const { upstream, layers, isolation } = this.places
     const top = layers.top!
     const hasFailed = upstream.status === 'E'
     this.#isSurveying = true
-    let found: Survey | undefined
-    const look = () =>
-      upstream.send(
-        join(
-          survey(seen => {
-            found = seen
-          }),
-          syncPoint(status => {
-            // A cancellation or a statement_timeout may have hit it.
-            if (!found) return status === 'E' ? back() : look()
-            if (hasFailed && layers.floorOf(top.owner) === layers.height - 1) isolation.forget(found)
-            else isolation.attribute(top.owner, found)
-            upstream.send(layers.keep(found.written))
-            this.#isSurveying = false
-            this.#next()
-          }),
-        ),
-      )
-    const back = () => {
-      layers.rolledBackTo(top)
-      savepoints.backTo(top.savepoint, look)
-    }
-    if (hasFailed) back()
-    else look()
+    ask(this.places, top.owner, upstream.status, found => {
+      if (hasFailed && layers.floorOf(top.owner) === layers.height - 1) isolation.forget(found)
+      else isolation.attribute(top.owner, found)
+      upstream.send(layers.keep(found.written))
+      this.#isSurveying = false
+      this.#next()
+    })
   }
 
   // ── Threads ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,9 +164,11 @@ export class Turns {
   /** The session of another thread that has written, and whose transaction has to end before this one may go on. */
   #blockerOf(session: Participant): Participant | undefined {
     const { layers, speakers, sessions } = this.places
+    if (layers.owners.includes(session)) return undefined
     const others = layers.othersOpen(session)
-    if (others.length === 0 || layers.owners.includes(session)) return undefined
-    const blocker = [...sessions].find(other => others.includes(other) && speakers.areConcurrent(session, other))
+    const isInTheWay = (other: Participant) =>
+      speakers.areConcurrent(session, other) && (others.includes(other) || takesTheSameLock(session, other))
+    const blocker = [...sessions].find(isInTheWay)
     return blocker && !session.isHarmless ? blocker : undefined
   }
 

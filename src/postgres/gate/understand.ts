@@ -1,8 +1,10 @@
 import { isUtf8 } from 'node:buffer'
+import type { Node } from 'libpg-query'
 import { standsAlone } from '../../plan/segments'
 import { type Effect, effectOf, type Statement, splitStatements } from '../../plan/statements'
 import { forbiddenForm } from '../../plan/transactional'
 import { type Leaving, leavingOf } from './leavings'
+import { asksForAdvisoryLock } from './looks'
 
 /** One statement of a client's message, and what the gate has to do about it. */
 export interface Understood {
@@ -20,11 +22,13 @@ export interface Understood {
   fetches: string | undefined
   /** The cursor that it closes. */
   closes: string | undefined
+  /** Whether it takes advisory locks, asks for them or gives them back. */
+  advisory: boolean
 }
 
 export type GateEffect =
   | Exclude<Effect, { kind: 'begin' | 'reset' | 'other' }>
-  | { kind: 'begin'; tag: 'BEGIN' | 'START TRANSACTION' }
+  | { kind: 'begin'; tag: 'BEGIN' | 'START TRANSACTION'; level: string | undefined }
   /** Of one setting, or of all of them. */
   | { kind: 'reset'; name: string | null }
   | { kind: 'set'; name: string }
@@ -41,6 +45,7 @@ export const unknown: Understood = {
   alone: false,
   fetches: undefined,
   closes: undefined,
+  advisory: false,
 }
 
 /**
@@ -69,7 +74,7 @@ export function understand(bytes: Buffer): Understood[] {
 const isPlain = (text: string): boolean =>
   !text.includes(';') && /^(insert|update|delete)$/i.test(firstWord(text)[0]) && !setsSomething.test(text)
 
-const setsSomething = /set_config/i
+const setsSomething = /set_config|pg_\w*advisory/i
 
 /** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
 export const isControl = ({ effect }: Understood): boolean => controls.has(effect.kind)
@@ -97,7 +102,8 @@ function read(bytes: Buffer, text: string, tree: Statement['tree']): Understood 
   const fetches = 'FetchStmt' in tree ? tree.FetchStmt.portalname : undefined
   const closes = 'ClosePortalStmt' in tree ? tree.ClosePortalStmt.portalname : undefined
   const effect = gateEffectOf(tree)
-  return guarded({ bytes, text, effect, leaves: leavingOf(tree), configured, alone, fetches, closes })
+  const advisory = asksForAdvisoryLock(text)
+  return guarded({ bytes, text, effect, leaves: leavingOf(tree), configured, alone, fetches, closes, advisory })
 }
 
 const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis
@@ -112,10 +118,21 @@ function gateEffectOf(tree: Statement['tree']): GateEffect {
   }
   const effect = effectOf(tree)
   if (effect.kind === 'begin') {
-    const starts = 'TransactionStmt' in tree && tree.TransactionStmt.kind === 'TRANS_STMT_START'
-    return { kind: 'begin', tag: starts ? 'START TRANSACTION' : 'BEGIN' }
+    const { kind = 'TRANS_STMT_BEGIN', options = [] } = 'TransactionStmt' in tree ? tree.TransactionStmt : {}
+    return { kind: 'begin', tag: kind === 'TRANS_STMT_START' ? 'START TRANSACTION' : 'BEGIN', level: levelOf(options) }
   }
   return effect.kind === 'reset' ? { kind: 'other' } : effect
+}
+
+/** The isolation level among the options of a BEGIN, as the setting has it. */
+function levelOf(options: Node[]): string | undefined {
+  for (const option of options) {
+    const { defname, arg } = 'DefElem' in option ? option.DefElem : {}
+    if (defname === 'transaction_isolation' && arg && 'A_Const' in arg) {
+      return arg.A_Const.sval?.sval
+    }
+  }
+  return undefined
 }
 
 /** The second lock, which does not need the parser: transaction control that was not understood is refused. */
