@@ -22349,6 +22349,127 @@ class LockWatch {
 // EXTERNAL MODULE: external "node:net"
 var external_node_net_ = __nccwpck_require__(7030);
 var external_node_net_default = /*#__PURE__*/__nccwpck_require__.n(external_node_net_);
+;// CONCATENATED MODULE: ./src/postgres/gate/looks.ts
+/**
+ * What a statement looks like, by its words: to tell people, and where PostgreSQL cannot be asked. Whether something was
+ * written or read is never told by these.
+ */
+/** By its first word it does nothing but read. */
+const looksLikeRead = (sql) => /^\s*(select|fetch|move|close|declare|show|set|reset|with)\b/i.test(sql);
+/** By its first word it changes the catalog. */
+const looksLikeDefinition = (sql) => /^\s*(create|alter|drop)\b/i.test(sql);
+const looksLikeCreation = (sql) => /^\s*create\b/i.test(sql);
+/** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
+const looksIntoCatalog = (sql) => /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i.test(sql);
+/** It asks for what its session has drawn last from a sequence. */
+const asksForLastValue = (sql) => /\b(currval|lastval)\s*\(/i.test(sql);
+const resolvesConflicts = (sql) => /\bon\s+conflict\b/i.test(sql);
+/** It takes, asks for, or gives back a lock of the session's, or of its transaction. */
+const asksForAdvisoryLock = (sql) => /\bpg_(try_)?advisory_(xact_)?(un)?lock/i.test(sql);
+/** The same, of the transaction only. */
+const asksForTransactionLock = (sql) => /\bpg_(try_)?advisory_xact_lock/i.test(sql);
+const locksRows = (sql) => /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b|^\s*lock\b/i.test(sql);
+/** It goes on, or fails, where it would have to wait for rows that are locked. */
+const passesLocks = (sql) => locksRows(sql) && /\b(nowait|skip\s+locked)\b/i.test(sql);
+/** Without its counters nothing tells who reads what. */
+const setsCounting = (sql) => /\btrack_counts\b/i.test(sql);
+/** Whether that name stands where SQL has the name of a table, without a schema. */
+const namesTable = (sql, name) => new RegExp(`\\b(from|join|into|update|table|only|using|copy|truncate|exists)\\s+"?${escaped(name)}\\b(?!\\s*\\.)`, 'i').test(sql);
+/** The words behind FROM and JOIN, and in lists of them. */
+function tablesRead(sql) {
+    const lists = [...sql.matchAll(/\b(?:from|join|of)\s+((?:[\w."]+(?:\s+(?:as\s+)?\w+)?\s*,\s*)*[\w."]+)/gi)];
+    return lists.flatMap(([, list = '']) => list.split(',').map(each => bareName(each.trim().split(/\s/)[0] ?? '')));
+}
+/** A table's name as regclass writes it, without its schema and quotes. */
+const bareName = (table) => table.replace(/^.*\./, '').replaceAll('"', '');
+const escaped = (text) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
+
+;// CONCATENATED MODULE: ./src/postgres/gate/advisory.ts
+
+/** The mode in which many may hold an advisory lock. */
+const shared = 'ShareLock';
+const advisory_keyOf = (lock) => lock.replace(/ \S+$/, '');
+/**
+ * Who of the clients holds which advisory locks. To PostgreSQL they are all one session's, which gets a lock that it has
+ * once more, and may give back what another client has taken.
+ */
+class AdvisoryLocks {
+    /** By the lock, as a survey names it. */
+    #holders = new Map();
+    /** Those whose holders have ended their transactions, or gone. PostgreSQL keeps them for us, and gives them once more. */
+    #free = new Set();
+    /** The keys of what a statement took when it was first carried out, by its text and parameters. */
+    #keys = new Map();
+    /**
+     * Takes note of what the owner's statement has done, and returns who has what it took, asked for, or gave back. `sql` has
+     * its parameters behind it, as they were sent. Where nothing is seen to have changed, it has asked for a lock that is
+     * held already: by another one, if any holds one.
+     */
+    note(owner, sql, before, after) {
+        // A rollback to a savepoint has given back what was taken behind it.
+        for (const locks of [this.#holders, this.#free])
+            for (const lock of locks.keys())
+                if (!before.includes(lock))
+                    locks.delete(lock);
+        const others = [...this.#holders].filter(([, holder]) => holder.owner !== owner);
+        const taken = after.filter(lock => !before.includes(lock));
+        const lost = before.filter(lock => !after.includes(lock));
+        const isSame = taken.length + lost.length === 0 && !/unlock/i.test(sql);
+        const meant = others.find(([lock]) => lost.includes(lock) || taken.some(each => areAtOdds(each, lock))) ??
+            (isSame ? this.#asked(owner, sql, others) : undefined);
+        const keys = this.#keysOf(sql);
+        const given = isSame && !meant ? [...this.#free].filter(lock => !keys || keys.includes(advisory_keyOf(lock))) : [];
+        if (taken.length > 0)
+            this.#keys.set(sql, taken.map(advisory_keyOf));
+        for (const lock of lost)
+            this.#holders.delete(lock);
+        const isTransactions = asksForTransactionLock(sql);
+        const isOver = isTransactions && owner.transaction.now.status === 'I';
+        for (const lock of [...taken, ...given]) {
+            if (isOver)
+                this.#free.add(lock);
+            else
+                this.#free.delete(lock);
+            if (!isOver)
+                this.#holders.set(lock, { owner, isTransactions });
+        }
+        return meant?.[1].owner;
+    }
+    /** Which of the locks of others the statement may have asked for in vain. */
+    #asked(owner, sql, others) {
+        const keys = this.#keysOf(sql);
+        const own = [...this.#holders].filter(([, holder]) => holder.owner === owner).map(([lock]) => advisory_keyOf(lock));
+        const isShared = /_shared\s*\(/i.test(sql);
+        return others.find(([lock]) => {
+            if (isShared && lock.endsWith(shared))
+                return false;
+            return !keys || (keys.includes(advisory_keyOf(lock)) && !own.includes(advisory_keyOf(lock)));
+        });
+    }
+    /** The keys that the statement means, where it says so, or has taken them before. */
+    #keysOf(sql) {
+        const written = keysIn(sql);
+        return this.#keys.get(sql) ?? (written.length > 0 ? written : undefined);
+    }
+    /** The owner's transaction has ended; or it has gone, and `all` of its locks with it. */
+    ended(owner, { all = false } = {}) {
+        for (const [lock, holder] of this.#holders) {
+            if (holder.owner !== owner || !(all || holder.isTransactions))
+                continue;
+            this.#holders.delete(lock);
+            this.#free.add(lock);
+        }
+    }
+}
+const areAtOdds = (one, other) => advisory_keyOf(one) === advisory_keyOf(other) && !(one.endsWith(shared) && other.endsWith(shared));
+/** As pg_locks splits a key of 64 bits. */
+const advisory_lockOf = (key) => {
+    const bits = BigInt.asUintN(64, key);
+    return `${bits >> 32n} ${bits & 0xffffffffn} 1`;
+};
+/** The locks of the keys that are written in SQL as numbers. */
+const keysIn = (sql) => [...sql.matchAll(/lock(?:_shared)?\s*\(\s*(-?\d+)\s*\)/gi)].map(([, key = '']) => advisory_lockOf(BigInt(key)));
+
 ;// CONCATENATED MODULE: ./src/postgres/gate/wire.ts
 /**
  * The frames of PostgreSQL's wire protocol 3, as far as the gate reads and writes them.
@@ -22770,9 +22891,9 @@ class Settings {
         return ['RESET SESSION AUTHORIZATION', 'RESET ALL', ...this.#before, ...own, ...setting(Object.entries(values))];
     }
     /** Reads what the client at hand has set. */
-    save(saved) {
+    save(saved, error) {
         const row = ([json]) => saved(JSON.parse(json ?? '{}'));
-        return statement(sessionSettings([...this.#custom]), { row });
+        return statement(sessionSettings([...this.#custom]), { row, ...(error && { error }) });
     }
     restore(values, error) {
         return join(...[...this.reset, ...setting(Object.entries(values))].map(sql => statement(sql, { error })));
@@ -22919,6 +23040,7 @@ function temporaryTable(relation = {}, onCommit) {
 const cursorHold = 0x20;
 /** Whether a COMMIT closes or drops it. */
 const isFleeting = (leaving) => leaving.kind === 'table' ? leaving.untilCommit : leaving.kind === 'cursor' && !leaving.hold;
+const isCursor = ({ kind }) => kind === 'cursor';
 /** Closing what does not exist is not an error. */
 const leavings_close = ({ kind, name }) => kind === 'table'
     ? join()
@@ -22934,40 +23056,70 @@ const changes = `pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog
 /** The counters of pg_stat_xact_user_tables, those of the indexes among them. */
 const readsOf = (oid) => `pg_catalog.pg_stat_get_xact_numscans(${oid})
   + pg_catalog.pg_stat_get_xact_tuples_returned(${oid}) + pg_catalog.pg_stat_get_xact_tuples_fetched(${oid})`;
-const tables = (reads) => `SELECT pg_catalog.json_agg(pg_catalog.json_build_array(oid, name, changes, reads))
-  FROM (SELECT c.oid, c.oid::pg_catalog.regclass::text AS name, ${changes} AS changes, ${reads} AS reads
+const tables = (reads, blocks) => `SELECT pg_catalog.json_agg(pg_catalog.json_build_array(oid, name, changes, reads, blocks))
+  FROM (SELECT c.oid, c.oid::pg_catalog.regclass::text AS name, ${changes} AS changes, ${reads} AS reads, ${blocks} AS blocks
         FROM pg_catalog.pg_class c WHERE c.oid >= ${firstOfUsers} AND c.relkind IN ('r', 'm')) AS counted
-  WHERE changes + reads > 0`;
-const written = `SELECT pg_catalog.count(*) - 1 FROM pg_catalog.pg_locks
-  WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted`;
-const everything = `SELECT pg_catalog.json_build_object('written', (${written}), 'tables', (${tables(`${readsOf('c.oid')} + (SELECT coalesce(pg_catalog.sum(${readsOf('i.indexrelid')}), 0)::bigint
-                          FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)`)}))::text`;
-const changesOnly = `SELECT pg_catalog.json_build_object('written', 0, 'tables', (${tables('0')}))::text`;
+  WHERE changes + reads + blocks > 0`;
+const counts = `pg_catalog.current_setting('track_counts') = 'on'`;
+const ownLocks = `FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND granted`;
+const advisory = `SELECT pg_catalog.json_agg(pg_catalog.concat_ws(' ', classid, objid, objsubid, mode))
+  ${ownLocks} AND locktype = 'advisory'`;
+const written = `SELECT pg_catalog.count(*) - 1 ${ownLocks} AND locktype = 'transactionid' AND mode = 'ExclusiveLock'`;
+const everything = `SELECT pg_catalog.json_build_object('written', (${written}), 'counts', ${counts}, 'advisory', (${advisory}),
+  'tables', (${tables(`${readsOf('c.oid')} + (SELECT coalesce(pg_catalog.sum(${readsOf('i.indexrelid')}), 0)::bigint
+                            FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)`, 'pg_catalog.pg_stat_get_xact_blocks_fetched(c.oid)')}))::text`;
 const asking = (sql) => (seen, error) => statement(sql, { row: ([json]) => seen(read(json ?? '{}')), ...(error && { error }) });
 /** Asks who has written and read what; the transaction itself has an id already. */
 const survey = asking(everything);
 /** Asks for the tables that were changed, and for nothing else. */
-const surveyOfChanges = asking(changesOnly);
+const surveyOfChanges = asking(`SELECT pg_catalog.json_build_object('tables', (${tables('0', '0')}))::text`);
+/** Asks how many savepoints have written, and for nothing else. */
+const surveyOfWritten = asking(`SELECT pg_catalog.json_build_object('written', (${written}))::text`);
+/** Asks for the advisory locks, and for nothing else. */
+const surveyOfLocks = asking(`SELECT pg_catalog.json_build_object('advisory', (${advisory}))::text`);
 function read(json) {
-    const { written, tables } = JSON.parse(json);
-    const counted = (tables ?? []).map(([oid, name, changes, reads]) => {
-        return [String(oid), { name, changes, reads }];
+    const found = JSON.parse(json);
+    const counted = (found.tables ?? []).map(([oid, name, changes, reads, blocks]) => {
+        return [String(oid), { name, changes, reads, blocks }];
     });
-    return { written, tables: new Map(counted) };
+    const { written = 0, counts = true, advisory } = found;
+    return { written, counts, advisory: advisory ?? [], tables: new Map(counted) };
 }
-const nothing = { written: 0, tables: new Map() };
-/**
- * What differs between two surveys, by oid with the tables' names: of reads what has grown, of changes also what has
- * shrunk, for a TRUNCATE begins to count anew.
- */
-function difference(before, after, what) {
+const nothing = { written: 0, counts: true, advisory: [], tables: new Map() };
+/** By oid with their names, the tables that were changed between two surveys; a TRUNCATE begins to count anew. */
+const changedBetween = (before, after) => between(before, after, (was, is) => is.changes !== was.changes);
+/** By oid with their names, the tables of which rows were read between two surveys: by a scan, or by their places. */
+const readBetween = (before, after) => between(before, after, (was, is) => is.reads > was.reads || (is.blocks > was.blocks && is.changes === was.changes));
+const uncounted = { changes: 0, reads: 0, blocks: 0 };
+function between(before, after, differ) {
     const found = new Map();
     for (const [oid, { name }] of [...before.tables, ...after.tables]) {
-        const [was, is] = [before, after].map(({ tables }) => tables.get(oid)?.[what] ?? 0);
-        if (is > was || (what === 'changes' && is < was))
+        if (differ(before.tables.get(oid) ?? uncounted, after.tables.get(oid) ?? uncounted))
             found.set(oid, name);
     }
     return found;
+}
+/**
+ * Asks between two units, as often as it takes: a cancellation or a statement_timeout may hit the question. `status` is
+ * the server's; what failed in the owner's layer on top is undone first, as its client will have to do.
+ */
+function survey_ask(surveyed, owner, status, judge) {
+    const { upstream, layers, savepoints } = surveyed;
+    let found;
+    const seen = (survey) => {
+        found = survey;
+    };
+    const look = () => upstream.send(join(survey(seen), syncPoint(status => (found ? judge(found) : goOn(status)))));
+    const goOn = (status) => {
+        if (status !== 'E')
+            return look();
+        const { top } = layers;
+        if (top?.owner !== owner)
+            return upstream.abandon(new Error('the transaction failed where no savepoint was set'));
+        layers.rolledBackTo(top);
+        savepoints.backTo(top.savepoint, look);
+    };
+    goOn(status);
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/handover.ts
@@ -22982,16 +23134,18 @@ class Handover {
     settings;
     layers;
     isolation;
+    advisory;
     /** Whose settings the connection has now; nobody's after a session has gone. */
     #current;
     /** Whether a session has left settings, cursors or temporary tables behind. */
     #littered = false;
-    constructor(upstream, savepoints, settings, layers, isolation) {
+    constructor(upstream, savepoints, settings, layers, isolation, advisory) {
         this.upstream = upstream;
         this.savepoints = savepoints;
         this.settings = settings;
         this.layers = layers;
         this.isolation = isolation;
+        this.advisory = advisory;
     }
     /** Gives the connection to the session; `begin` gets the reason why it cannot be used, if so. */
     give(session, begin) {
@@ -23016,7 +23170,12 @@ class Handover {
         const error = (message) => {
             refused = readFields(message.body).M ?? refused;
         };
-        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), surveyOfChanges(before => this.isolation.begins(before), error), statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
+        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), surveyOfChanges(found => {
+            if (leaving)
+                this.isolation.leaves(leaving, found);
+            this.isolation.returns(session, found);
+            this.isolation.begins(found);
+        }, error), statements(`RELEASE SAVEPOINT ${savepoint}`), syncPoint(status => {
             if (status === 'T')
                 return begin();
             this.#current = undefined;
@@ -23046,6 +23205,8 @@ class Handover {
         const failed = this.upstream.status === 'E';
         const farewell = session.nested.farewell();
         this.layers.ended(session, { all: true });
+        this.advisory.ended(session, { all: true });
+        this.isolation.ended(session);
         if (this.upstream.doom)
             return done();
         const staying = this.#current && others.has(this.#current) ? this.#current : undefined;
@@ -23061,7 +23222,9 @@ class Handover {
             else
                 this.savepoints.attempt(tables.length > 0 ? [reset, tables] : [], done);
         };
-        this.upstream.send(join(staying && !failed ? this.#save(staying) : join(), farewell?.request ?? join(), ...session.statements.farewell(), syncPoint(status => {
+        this.upstream.send(join(staying && !failed
+            ? join(this.#save(staying), surveyOfChanges(found => this.isolation.leaves(staying, found)))
+            : join(), farewell?.request ?? join(), ...session.statements.farewell(), syncPoint(status => {
             if (status === 'T')
                 tidy();
             else if (farewell)
@@ -23077,8 +23240,6 @@ const discard = ['CLOSE ALL', 'DEALLOCATE ALL', 'UNLISTEN *', 'SELECT pg_catalog
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/isolation.ts
 
-/** A table's name as regclass writes it, without its schema and quotes. */
-const bareName = (table) => table.replace(/^.*\./, '').replaceAll('"', '');
 /**
  * Which tables each client's open transaction has changed, and who reads of them. One transaction cannot keep a client
  * from seeing what another has not committed; but PostgreSQL counts what is read, functions and triggers included.
@@ -23087,6 +23248,9 @@ class Isolation {
     layers;
     #changes = nothing;
     #reads = nothing;
+    #snapshots = new Map();
+    /** Those whose open transactions nothing was counted of. */
+    #uncounted = new Set();
     constructor(layers) {
         this.layers = layers;
     }
@@ -23096,7 +23260,9 @@ class Isolation {
     }
     /** What has been changed since the survey before is the owner's. */
     attribute(owner, survey) {
-        for (const [oid, name] of difference(this.#changes, survey, 'changes'))
+        if (!survey.counts)
+            this.uncounted(owner);
+        for (const [oid, name] of changedBetween(this.#changes, survey))
             owner.changed.set(oid, name);
         this.#changes = this.#reads = survey;
     }
@@ -23104,14 +23270,42 @@ class Isolation {
     forget(survey) {
         this.#changes = this.#reads = survey;
     }
+    /** What the owner's open transaction has done is not counted, or not all of it. */
+    uncounted(owner) {
+        this.#uncounted.add(owner);
+    }
+    /** Another one whose open transaction has written, and of which nobody can say what. */
+    uncountedFor(owner) {
+        return this.layers.othersOpen(owner).find(other => this.#uncounted.has(other));
+    }
+    /** The owner's transaction has ended. */
+    ended(owner) {
+        owner.changed.clear();
+        this.#uncounted.delete(owner);
+        this.#snapshots.delete(owner);
+    }
+    /** Another one gets the turn, or the owner has gone. */
+    leaves(owner, survey) {
+        if (owner.keepsSnapshot)
+            this.#snapshots.set(owner, { since: new Map(), ...this.#snapshots.get(owner), left: survey });
+    }
+    /** The owner gets the turn again. */
+    returns(owner, survey) {
+        const snapshot = this.#snapshots.get(owner);
+        if (!snapshot)
+            return;
+        for (const [oid, table] of changedBetween(snapshot.left, survey)) {
+            snapshot.since.set(oid, { table, changedBy: undefined });
+        }
+    }
     /** What has been read since the survey before, and is `dirty`. */
     firstOf(dirty, survey) {
-        const read = difference(this.#reads, survey, 'reads');
+        const read = readBetween(this.#reads, survey);
         return [...dirty].find(([oid]) => read.has(oid))?.[1];
     }
     /** What the owner must not read now, by oid. */
     dirtyFor(owner) {
-        const dirty = new Map();
+        const dirty = new Map(this.#snapshots.get(owner)?.since);
         for (const changedBy of this.layers.othersOpen(owner)) {
             for (const [oid, table] of changedBy.changed)
                 dirty.set(oid, { table, changedBy });
@@ -23155,6 +23349,12 @@ class Layers {
         const at = this.#stack.indexOf(layer);
         return (at < 0 || this.#stack.slice(at).every(({ owner, status }) => owner === layer.owner && status === layer.status));
     }
+    /** Whether nothing lies between the two, of which the upper one may be only about to be there. */
+    areAdjacent(lower, upper) {
+        const at = this.#stack.indexOf(upper);
+        const below = at < 0 ? this.top : this.#stack[at - 1];
+        return below === lower || (at < 0 && !this.#stack.includes(lower));
+    }
     /** What keeps it from being rolled back: what another transaction has written since; undefined where nothing does. */
     obstacle(layer) {
         const at = this.#stack.indexOf(layer);
@@ -23166,8 +23366,15 @@ class Layers {
             if (other.owner !== layer.owner || other.status !== layer.status)
                 return deedOf([other]);
         }
-        const cursor = this.#cursors.find(({ owner, below }) => owner !== layer.owner && below.includes(layer));
+        const cursor = this.#cursorOn(layer);
         return cursor && { who: cursor.owner.who, place: cursor.owner.place, sql: cursor.sql };
+    }
+    /** Whether another's cursor or portal would go with it. */
+    bearsCursor(layer) {
+        return this.#cursorOn(layer) !== undefined;
+    }
+    #cursorOn(layer) {
+        return this.#cursors.find(({ owner, below }) => owner !== layer.owner && below.includes(layer));
     }
     /** A cursor, or a portal, is there until it is closed or its transaction ends. */
     opened(owner, name, sql, hold) {
@@ -23215,11 +23422,12 @@ class Layers {
         if (wrote)
             this.#load(released);
     }
-    /** Everything behind the setting of that layer is undone: its owner's layers that had not written before are blank again. */
+    /** Everything behind the setting of that layer is undone, cursors too: its owner's layers that had not written before are blank again. */
     rolledBackTo(layer) {
         const { owner, writtenBefore = Number.POSITIVE_INFINITY } = layer;
-        for (const below of this.#stack.slice(writtenBefore, Math.max(0, this.#stack.indexOf(layer)))) {
-            if (below.owner === owner)
+        this.#removeCursors(({ below }) => below.includes(layer));
+        for (const [at, below] of this.#stack.slice(0, Math.max(0, this.#stack.indexOf(layer))).entries()) {
+            if (below.owner === owner && (at >= writtenBefore || !below.deed))
                 below.isBlank = true;
         }
     }
@@ -23594,6 +23802,14 @@ const oneConnection = 'Let the script do both on one connection, such as op.get_
 const cannotUndo = (undone, written, revision) => conflict(`${phrase(undone)} was rolled back after ${phrase(written)} in a transaction of its own. Both are part of the one transaction of the batch, where the first cannot be undone without the second.`, [undone, written], revision);
 /** A transaction reads rows that another one has changed and not committed. */
 const readsUncommitted = (reader, writer, table, revision) => conflict(`${phrase(reader)} has to do with rows of ${table} that ${phrase(writer)} has changed and not committed. Two connections of their own would not see that of each other; in the one transaction of the batch they do.`, [reader, writer], revision);
+/** The same where nothing tells what was read. */
+const readsUncounted = (reader, writer, revision) => conflict(`${phrase(reader)} runs while ${phrase(writer)} is not committed. Two connections of their own would not see each other's rows; in the one transaction of the batch they do, and since the setting track_counts is off, PostgreSQL does not tell who reads what.`, [reader, writer], revision, 'Set track_counts to on for the database or the role, as it is by default, and take it out of scripts; or let the script do both on one connection.');
+/** A transaction with a snapshot reads what has been changed since then. */
+const readsSinceSnapshot = (reader, table, revision) => conflict(`${phrase(reader)} has to do with rows of ${table}, which another connection has changed since the first statement of this one's transaction. At REPEATABLE READ and SERIALIZABLE it would see them as they were, by its snapshot; the one transaction of the batch is at READ COMMITTED and sees the change.`, [reader], revision, 'Read what is needed before the other connection writes, or let the transaction be at READ COMMITTED.');
+/** Rows are asked for unless they are locked, and another connection has locked some of them. */
+const meetsLockedRows = (reader, locker, revision) => conflict(`${phrase(reader)} passes rows by that are locked, and ${phrase(locker)} may have locked some of them. Locks of the one transaction of the batch are not in its own way.`, [reader, locker], revision);
+/** An advisory lock is asked for, or given back, that another connection has taken. */
+const sharesAdvisoryLock = (reader, holder, revision) => conflict(`${phrase(reader)} asks for an advisory lock, or gives one back, that ${holder.who} holds. To the one session of the batch it is its own.`, [reader, holder], revision);
 /** A thread has waited for the open transaction of another one. */
 const waitedInVain = (waiting, open, milliseconds, revision) => conflict(`${phrase(waiting)} waited for the transaction of another thread, ${phrase(open)}, which is still open and has sent nothing for ${milliseconds / 1_000} s. In the one transaction of the batch, threads that write take turns.`, [waiting, open], revision, 'Let each thread end its transaction before it waits for another one, or raise lock-timeout.');
 /** A COPY waits for data that will not come before another connection has its answer. */
@@ -23697,6 +23913,8 @@ class CoveredSettings {
     }
     /** Before a statement is carried out. */
     prepare({ effect, configured }) {
+        if (['set', 'set-local', 'reset'].includes(effect.kind) || configured.length > 0)
+            this.#keep();
         if (effect.kind === 'set-local')
             this.#cover(effect.name);
         else if (effect.kind === 'set')
@@ -23717,6 +23935,24 @@ class CoveredSettings {
         const wanted = Object.entries(this.startup).filter(([other]) => name === null || other.toLowerCase() === name.toLowerCase());
         const error = this.unit.deliver;
         this.unit.send(join(this.settings.ownOf(name), ...wanted.map(([other, value]) => statement(`SELECT pg_catalog.set_config(${literal(other)}, ${literal(value)}, false)`, { error }))));
+    }
+    /** A ROLLBACK brings back what was set before, also where nothing was written and no savepoint is there to go back to. */
+    #keep() {
+        const { status, before, savepoints } = this.transaction.ahead;
+        if (status !== 'T' || (savepoints.at(-1) ?? { before }).before)
+            return;
+        const kept = {};
+        const note = (transaction) => {
+            transaction.before ??= kept;
+            for (const savepoint of transaction.savepoints)
+                savepoint.before ??= kept;
+        };
+        note(this.transaction.ahead);
+        const saved = (values) => {
+            kept.values = values;
+            note(this.transaction.now);
+        };
+        this.unit.send(this.settings.save(saved, this.unit.deliver));
     }
     /** Remembers the value that a SET LOCAL is about to cover. */
     #cover(name) {
@@ -23747,9 +23983,11 @@ class CoveredSettings {
 ;// CONCATENATED MODULE: ./src/postgres/gate/transaction.ts
 const idle = () => ({
     status: 'I',
+    level: undefined,
     layers: [],
     savepoints: [],
     covered: [],
+    before: undefined,
     fleeting: [],
     prepared: [],
 });
@@ -23799,7 +24037,7 @@ class TransactionViews {
 
 
 
-const locksRows = /\bfor\s+(no\s+key\s+update|update|key\s+share|share)\b|^\s*lock\b/i;
+
 const aborted = 'current transaction is aborted, commands ignored until end of transaction block';
 /** The client's transaction as savepoints upstream: BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO. */
 class NestedTransaction {
@@ -23834,10 +24072,10 @@ class NestedTransaction {
     note({ text: sql }) {
         const layer = this.views.ahead.layers.at(-1);
         if (layer)
-            layer.locks ||= locksRows.test(sql);
+            layer.locks ||= locksRows(sql);
         if (!layer || layer.deed?.writes)
             return;
-        const writes = !/^\s*(select|fetch|declare|show|set|with)\b/i.test(sql);
+        const writes = !looksLikeRead(sql);
         if (!layer.deed || writes)
             layer.deed = { sql, writes };
     }
@@ -23846,6 +24084,9 @@ class NestedTransaction {
         const { layers, savepoints } = this.views.ahead;
         const top = layers.at(-1);
         if (!top || top.carries || top.isBlank || !this.nest.layers.isUncovered(top))
+            return false;
+        // What fails is undone in the layer on top, and nothing of another's with it.
+        if (this.nest.layers.bearsCursor(top))
             return false;
         return savepoints.every(({ at }) => at < layers.length);
     }
@@ -23858,7 +24099,7 @@ class NestedTransaction {
             layer.writtenBefore = found.written;
         };
         if (asksBefore)
-            this.unit.send(survey(ask, this.unit.deliver));
+            this.unit.send(surveyOfWritten(ask, this.unit.deliver));
         this.views.ahead.layers.push(layer);
         const done = () => {
             this.views.now.layers.push(layer);
@@ -23866,9 +24107,9 @@ class NestedTransaction {
         };
         this.unit.send(statement(`SAVEPOINT ${savepoint}`, { error: this.unit.deliver, done }));
     }
-    begin(tag, finish) {
+    begin(tag, level, finish) {
         this.complete(tag, finish, transaction => {
-            transaction.status = 'T';
+            Object.assign(transaction, { status: 'T', level });
         });
     }
     commit(chain, finish) {
@@ -23881,12 +24122,8 @@ class NestedTransaction {
         });
     }
     rollBack(chain, finish) {
-        const { layers, fleeting } = this.views.ahead;
-        if (this.#canUndo(layers) && layers[0])
-            this.unit.send(this.#toAndAway(layers[0]));
-        // Those of a time when it had only read, and its savepoint was released.
-        for (const cursor of fleeting.filter(({ kind }) => kind === 'cursor'))
-            this.unit.send(leavings_close(cursor));
+        const { layers, fleeting, before } = this.views.ahead;
+        this.#undo(layers, lowest => this.#toAndAway(lowest), fleeting.filter(isCursor), before);
         this.complete('ROLLBACK', finish, transaction => {
             if (transaction === this.views.now)
                 this.#undone(transaction.layers);
@@ -23898,28 +24135,32 @@ class NestedTransaction {
         if (this.unit.failed)
             return;
         const at = this.views.ahead.layers.length;
-        this.#push({ asksBefore: this.nest.isShared() });
+        // Alone, it matters only where what has run so far may have written or not; others may come later.
+        const isUncertain = this.views.ahead.layers.at(-1)?.deed?.writes === false;
+        this.#push({ asksBefore: isUncertain || this.nest.isShared() });
         this.complete('SAVEPOINT', finish, transaction => {
             const { covered, fleeting } = copyOf(transaction);
-            transaction.savepoints.push({ name, at, covered, fleeting });
+            transaction.savepoints.push({ name, at, covered, fleeting, before: undefined });
         });
     }
     toSavepoint(kind, which, finish) {
         const { layers, savepoints } = this.views.ahead;
-        const { at } = savepoints[which];
+        const { at, fleeting, before } = savepoints[which];
         const inside = layers.slice(at);
         if (kind === 'release')
             return this.#release(which, inside, finish);
         const [lowest] = inside;
-        if (this.#canUndo(inside) && lowest) {
-            this.unit.send(statement(`ROLLBACK TO SAVEPOINT ${lowest.savepoint}`, { error: this.unit.deliver }));
-        }
+        const gone = this.views.ahead.fleeting.slice(fleeting.length).filter(isCursor);
+        const to = ({ savepoint }) => statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error: this.unit.deliver });
+        this.#undo(inside, to, gone, before);
         this.complete('ROLLBACK', finish, transaction => {
             const { covered, fleeting } = transaction.savepoints[which];
             if (transaction === this.views.now) {
                 this.nest.layers.remove(transaction.layers.slice(at + 1));
                 if (lowest)
                     this.nest.layers.rolledBackTo(lowest);
+                for (const { name } of gone)
+                    this.nest.closed(name);
             }
             transaction.layers.length = Math.min(transaction.layers.length, at + 1);
             Object.assign(transaction, { covered: [...covered], fleeting: [...fleeting], status: 'T' });
@@ -23932,13 +24173,18 @@ class NestedTransaction {
         const { at } = savepoints[which];
         const [lowest] = inside;
         const isAlone = savepoints.slice(0, which).every(other => other.at < at);
-        const goes = isAlone && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer));
         const into = this.views.ahead.layers[at - 1];
+        const fits = isAlone && into !== undefined && (!lowest || this.nest.layers.areAdjacent(into, lowest));
+        const goes = fits && inside.every(layer => !layer.carries && this.nest.layers.isUncovered(layer));
+        if (into && goes) {
+            into.locks ||= inside.some(({ locks }) => locks);
+            into.deed = [into, ...inside].find(({ deed }) => deed?.writes)?.deed ?? into.deed ?? inside[0]?.deed;
+        }
         // Whether it has written matters only where what it is released into has not.
         let wrote = true;
         if (lowest && goes) {
             const height = this.#heightOf(lowest);
-            const look = survey(({ written }) => {
+            const look = surveyOfWritten(({ written }) => {
                 wrote = written > height;
             }, this.unit.deliver);
             if (into && this.nest.isShared())
@@ -24042,6 +24288,18 @@ class NestedTransaction {
         };
         return { commit: join(request, afterwards(committed)) };
     }
+    /** Undoes the layers; and by hand what is from a time when nothing was written, and a savepoint released for that. */
+    #undo(layers, back, cursors, before) {
+        if (!this.#canUndo(layers))
+            return;
+        const [lowest] = layers;
+        if (lowest)
+            this.unit.send(back(lowest));
+        for (const cursor of cursors)
+            this.unit.send(leavings_close(cursor));
+        if (before?.values)
+            this.unit.send(this.nest.restore(before.values));
+    }
     #canUndo(layers) {
         const obstructed = layers.find(layer => this.nest.layers.obstacle(layer));
         if (obstructed)
@@ -24060,7 +24318,7 @@ class NestedTransaction {
         // Whether it has written matters only to who is below.
         const floor = layers.floorOf(owner);
         let wrote = false;
-        const look = survey(({ written }) => {
+        const look = surveyOfWritten(({ written }) => {
             wrote = written > floor;
         });
         const request = join(this.#asACommitDoes(transaction), released && layers.isAboveOthers(owner) ? look : join(), released ? statement(`RELEASE SAVEPOINT ${released.savepoint}`, { error }) : join(), this.#uncovered(transaction));
@@ -24082,7 +24340,7 @@ class NestedTransaction {
         ];
         return join(afterwards(() => {
             this.#committing = true;
-        }), ...fleeting.filter(({ kind }) => kind === 'cursor').map(leavings_close), ...sql.map(text => statement(text, { error: this.unit.deliver })));
+        }), ...fleeting.filter(isCursor).map(leavings_close), ...sql.map(text => statement(text, { error: this.unit.deliver })));
     }
     /** Settings that a SET LOCAL has covered are what they were. */
     #uncovered({ covered }) {
@@ -24099,8 +24357,8 @@ class NestedTransaction {
     }
 }
 function leave(transaction, chain) {
-    const { prepared } = transaction;
-    Object.assign(transaction, idle(), { status: chain ? 'T' : 'I', prepared });
+    const { prepared, level } = transaction;
+    Object.assign(transaction, idle(), chain ? { status: 'T', level, prepared } : { prepared });
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/control.ts
@@ -24126,7 +24384,7 @@ class TransactionControl {
                 if (status === 'E')
                     refuse('25P02', aborted);
                 else
-                    transaction.begin(effect.tag, finish);
+                    transaction.begin(effect.tag, effect.level, finish);
                 return true;
             case 'commit':
                 if (effect.chain && status === 'I')
@@ -24233,7 +24491,7 @@ class Execution {
     watch;
     #control;
     constructor(unit, upstream, transaction, statements, settings, copy, 
-    /** Told of each statement before it is carried out upstream. */
+    /** Told of each statement before it is carried out upstream; what it returns is called when that has succeeded. */
     watch) {
         this.unit = unit;
         this.upstream = upstream;
@@ -24248,13 +24506,9 @@ class Execution {
     run(statement, ahead, execute, finish, portal) {
         if (this.#control.carryOut(statement, finish))
             return;
-        this.enter(statement, finish, portal);
+        const done = this.enter(statement, finish, portal);
         this.unit.send(ahead);
-        const answer = {
-            ends: 'CIs',
-            deliver: this.unit.deliverTo(finish),
-            done: () => this.statements.leaveBehind(statement),
-        };
+        const answer = { ends: 'CIs', deliver: this.unit.deliverTo(finish), done };
         if (statement.effect.kind === 'copy-in')
             return this.copy.start(execute, answer);
         this.unit.send({ bytes: execute, expected: [answer] });
@@ -24264,34 +24518,41 @@ class Execution {
      * Whether a Query message can go upstream as it came: without a semicolon it can only be one statement, and nothing
      * has to be sent before it whose failure would make the server skip it, for then it would not be answered.
      */
-    canPass({ bytes, effect, configured }) {
+    canPass({ bytes, effect, configured, advisory }) {
         const { status } = this.transaction.views.ahead;
-        const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0;
+        const isOrdinary = (effect.kind === 'other' || effect.kind === 'read') && configured.length === 0 && !advisory;
         const isInside = status === 'T' && this.transaction.isInside && !this.unit.failed;
         return isOrdinary && isInside && this.upstream.idle && !bytes.includes(semicolon);
     }
     /** The server answers with a ReadyForQuery of its own. */
     pass(statement, query, finish) {
-        this.enter(statement, finish);
-        const done = () => this.statements.leaveBehind(statement);
+        const done = this.enter(statement, finish);
         this.unit.send({ bytes: query, expected: [{ ends: 'CI', deliver: this.unit.deliverTo(finish), done }] });
     }
-    /** Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done. */
+    /**
+     * Makes sure that a statement is inside the transaction's savepoint, and notes what it will have done; what it returns
+     * is to be called when it has.
+     */
     enter(statement, finish, portal) {
         this.transaction.enter(finish);
         if (this.unit.failed)
-            return;
+            return () => { };
         this.transaction.note(statement);
-        this.watch(statement, portal);
+        const succeeded = this.watch(statement, portal);
         this.settings.prepare(statement);
         if (statement.leaves && isFleeting(statement.leaves))
             this.transaction.views.ahead.fleeting.push(statement.leaves);
+        return () => {
+            this.statements.leaveBehind(statement);
+            succeeded();
+        };
     }
 }
 
 // EXTERNAL MODULE: external "node:buffer"
 var external_node_buffer_ = __nccwpck_require__(4573);
 ;// CONCATENATED MODULE: ./src/postgres/gate/understand.ts
+
 
 
 
@@ -24307,6 +24568,7 @@ const unknown = {
     alone: false,
     fetches: undefined,
     closes: undefined,
+    advisory: false,
 };
 /**
  * Reads the SQL of a Query or Parse message. What we misread cannot end the transaction: each piece goes upstream as
@@ -24334,7 +24596,7 @@ function understand(bytes) {
 }
 /** Most of what a migration does to rows: it can only be one statement, and one that the gate has nothing to do about. */
 const isPlain = (text) => !text.includes(';') && /^(insert|update|delete)$/i.test(firstWord(text)[0]) && !setsSomething.test(text);
-const setsSomething = /set_config/i;
+const setsSomething = /set_config|pg_\w*advisory/i;
 /** The statements that the gate carries out in the server's place: nothing of them goes upstream as the client wrote it. */
 const isControl = ({ effect }) => understand_controls.has(effect.kind);
 const understand_controls = new Set([
@@ -24359,7 +24621,8 @@ function understand_read(bytes, text, tree) {
     const fetches = 'FetchStmt' in tree ? tree.FetchStmt.portalname : undefined;
     const closes = 'ClosePortalStmt' in tree ? tree.ClosePortalStmt.portalname : undefined;
     const effect = gateEffectOf(tree);
-    return guarded({ bytes, text, effect, leaves: leavingOf(tree), configured, alone, fetches, closes });
+    const advisory = asksForAdvisoryLock(text);
+    return guarded({ bytes, text, effect, leaves: leavingOf(tree), configured, alone, fetches, closes, advisory });
 }
 const setConfig = /\bset_config\s*\(\s*'([\w.]+)'\s*,.{0,1000}?,\s*(true|false)\s*\)/gis;
 function gateEffectOf(tree) {
@@ -24375,10 +24638,20 @@ function gateEffectOf(tree) {
     }
     const effect = effectOf(tree);
     if (effect.kind === 'begin') {
-        const starts = 'TransactionStmt' in tree && tree.TransactionStmt.kind === 'TRANS_STMT_START';
-        return { kind: 'begin', tag: starts ? 'START TRANSACTION' : 'BEGIN' };
+        const { kind = 'TRANS_STMT_BEGIN', options = [] } = 'TransactionStmt' in tree ? tree.TransactionStmt : {};
+        return { kind: 'begin', tag: kind === 'TRANS_STMT_START' ? 'START TRANSACTION' : 'BEGIN', level: levelOf(options) };
     }
     return effect.kind === 'reset' ? { kind: 'other' } : effect;
+}
+/** The isolation level among the options of a BEGIN, as the setting has it. */
+function levelOf(options) {
+    for (const option of options) {
+        const { defname, arg } = 'DefElem' in option ? option.DefElem : {};
+        if (defname === 'transaction_isolation' && arg && 'A_Const' in arg) {
+            return arg.A_Const.sval?.sval;
+        }
+    }
+    return undefined;
 }
 /** The second lock, which does not need the parser: transaction control that was not understood is refused. */
 function guarded(understood) {
@@ -24441,7 +24714,7 @@ class ExtendedProtocol {
     /** The Parse message of the client's unnamed statement. */
     #unnamed;
     constructor(unit, execution, transaction, statements, 
-    /** Told of each portal that the client closes. */
+    /** Told of each portal that the client closes, by its name upstream. */
     closed) {
         this.unit = unit;
         this.execution = execution;
@@ -24556,18 +24829,19 @@ class ExtendedProtocol {
         const name = readCString(body);
         const { statement = unknown, parameters } = this.statements.portals.get(name.text) ?? {};
         const finish = this.unit.record(statement.text, parameters);
-        const upstreamPortal = cstring(this.statements.upstreamPortal(name.text));
-        this.execution.run(statement, join(), wire_frame('E', upstreamPortal, body.subarray(name.next)), finish, name.text);
+        const portal = this.statements.upstreamPortal(name.text);
+        const execute = wire_frame('E', cstring(portal), body.subarray(name.next));
+        this.execution.run(statement, join(), execute, finish, portal);
     }
     #close({ body }) {
         const { unit, statements } = this;
         const { text: name } = readCString(body, 1);
         const { deliver } = unit;
         if (body[0] !== 0x53) {
-            const bytes = closePortal(statements.upstreamPortal(name));
+            const portal = statements.upstreamPortal(name);
             statements.portals.delete(name);
-            this.closed(name);
-            return unit.send({ bytes, expected: [{ ends: '3', deliver }] });
+            this.closed(portal);
+            return unit.send({ bytes: closePortal(portal), expected: [{ ends: '3', deliver }] });
         }
         const { bytes } = statements.close(name);
         unit.send({ bytes, expected: [{ ends: '3', deliver, done: statements.forget(name) }] });
@@ -24702,11 +24976,7 @@ class PreparedStatements {
 ;// CONCATENATED MODULE: ./src/postgres/gate/sight.ts
 
 
-/** As SQLAlchemy's has_table() and get_columns() do, and what people write by hand; not what drivers ask for types. */
-const looksIntoCatalog = /\b(pg_class|pg_attribute|information_schema|to_regclass|pg_tables)\b/i;
-/** Where SQL has the name of a table, without a schema. */
-const namesTable = (name) => new RegExp(`\\b(from|join|into|update|table|only|using|copy|truncate|exists)\\s+"?${escaped(name)}\\b(?!\\s*\\.)`, 'i');
-const escaped = (text) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
+const silent = ({ who, place }) => ({ who, place, sql: '' });
 const portalNamed = (name) => ({ name, hold: false });
 /** What a session sees of what others have changed and not committed. */
 class Sight {
@@ -24720,18 +24990,21 @@ class Sight {
     #cursors = new Map();
     /** The last statement, for people. */
     #statement = '';
+    /** Statements about advisory locks, and which ones were held before the first of them. */
+    #asked;
     constructor(owner, view) {
         this.owner = owner;
         this.view = view;
     }
     /** Whether there is anything that must not be seen, so that answers have to be looked at before they are handed on. */
     get isClouded() {
-        return this.#dirty.size > 0;
+        return this.#dirty.size > 0 || this.#asked !== undefined;
     }
     /** A unit begins. */
     begin() {
         this.#dirty = this.view.isolation.dirtyFor(this.owner);
         this.#visible.clear();
+        this.#asked = undefined;
     }
     /** Its answers were looked at. */
     clear() {
@@ -24746,62 +25019,100 @@ class Sight {
         if (name !== undefined)
             this.view.layers.closed(this.owner, name);
     }
-    /** A statement is about to be carried out. */
+    /** A statement is about to be carried out; what it returns is called when that has succeeded. */
     watch({ text, leaves, fetches, closes }, portal) {
         const { layers } = this.view;
         this.#statement = text;
         if (closes !== undefined)
             layers.closed(this.owner, closes);
-        if (looksIntoCatalog.test(text))
+        if (looksIntoCatalog(text))
             this.#tellOfCatalog();
-        // Of two temporary tables of one name PostgreSQL refuses the second.
-        if (!/^\s*create\b/i.test(text))
-            this.#refuseWhatIsOneSessions(text);
+        this.#refuseWhatIsOneSessions(text);
+        if (setsCounting(text))
+            this.view.isolation.uncounted(this.owner);
         const cursor = fetches ?? portal;
         const seen = (cursor && this.#cursors.get(cursor)) || this.#dirty;
         for (const [oid, dirty] of seen)
             this.#visible.set(oid, dirty);
         const opened = leaves?.kind === 'cursor' ? leaves : portal && !this.#cursors.has(portal) ? portalNamed(portal) : undefined;
-        if (!opened)
-            return;
-        this.#cursors.set(opened.name, new Map(this.#dirty));
-        layers.opened(this.owner, opened.name, text, opened.hold);
+        const before = new Map(this.#dirty);
+        return () => {
+            if (!opened)
+                return;
+            this.#cursors.set(opened.name, before);
+            layers.opened(this.owner, opened.name, text, opened.hold);
+        };
+    }
+    /** A statement about advisory locks is about to be carried out; what it returns is told which ones are held before. */
+    asksForLock(sql) {
+        const asked = { sql: `${this.#asked?.sql ?? ''} ${sql}`, before: this.#asked?.before };
+        this.#asked = asked;
+        return before => {
+            asked.before ??= before;
+        };
     }
     /** Whether nothing was seen that another has not committed; otherwise the batch has failed. `refusal`: the unit's error. */
     isClean(found, refusal) {
-        const { isolation, tape, upstream } = this.view;
+        const { isolation, layers, tape, upstream } = this.view;
         const seen = isolation.firstOf(this.#visible, found) ?? this.#stumbledOver(refusal);
         isolation.attribute(this.owner, found);
-        if (!seen)
-            return true;
-        const { table, changedBy } = seen;
-        upstream.abandon(readsUncommitted(this.#deed, changedBy.deedOn(table), table, tape.revision));
-        return false;
+        const [uncounted] = found.counts ? [] : layers.othersOpen(this.owner);
+        const { sql = '', before } = this.#asked ?? {};
+        this.#asked = undefined;
+        const holder = before && this.view.advisory.note(this.owner, sql, before, found.advisory);
+        if (holder)
+            upstream.abandon(sharesAdvisoryLock(this.#deed, silent(holder), tape.revision));
+        else if (uncounted)
+            upstream.abandon(readsUncounted(this.#deed, layers.deedOf(uncounted), tape.revision));
+        else if (seen?.changedBy) {
+            upstream.abandon(readsUncommitted(this.#deed, seen.changedBy.deedOn(seen.table), seen.table, tape.revision));
+        }
+        else if (seen)
+            upstream.abandon(readsSinceSnapshot(this.#deed, seen.table, tape.revision));
+        return !holder && !uncounted && !seen;
     }
     /** A row that is not committed was in the way of one to be inserted: no counter tells, and PostgreSQL would have waited. */
     #stumbledOver({ code, table } = {}) {
         const isDuplicate = code === '23505' || code === '23P01';
-        const resolves = /\bon\s+conflict\b/i.test(this.#statement);
+        const resolves = resolvesConflicts(this.#statement);
         return [...this.#visible.values()].find(dirty => {
             const name = bareName(dirty.table);
-            return (isDuplicate && table === name) || (resolves && this.#statement.includes(name));
+            return (isDuplicate && dirty.changedBy && table === name) || (resolves && this.#statement.includes(name));
         });
     }
-    /** Temporary tables and the last value of a sequence are one session's; here all of them are one. */
+    /** Temporary tables, the last value of a sequence, and locks are one session's; here all of them are one. */
     #refuseWhatIsOneSessions(text) {
-        const { sessions, tape, upstream } = this.view;
+        const { sessions, layers, isolation, tape, upstream } = this.view;
         if (sessions.size < 2)
             return;
+        const { revision } = tape;
+        const uncounted = isolation.uncountedFor(this.owner);
+        if (uncounted)
+            return upstream.abandon(readsUncounted(this.#deed, layers.deedOf(uncounted), revision));
+        const locked = passesLocks(text) ? this.#lockedBefore(text) : undefined;
+        if (locked)
+            return upstream.abandon(meetsLockedRows(this.#deed, locked, revision));
         for (const other of sessions) {
             if (other === this.owner)
                 continue;
-            const table = other.temporaryTables.find(name => namesTable(name).test(text));
+            // Of two temporary tables of one name PostgreSQL refuses the second.
+            const table = !looksLikeCreation(text) && other.temporaryTables.find(name => namesTable(text, name));
             if (table)
-                return upstream.abandon(meetsTemporaryTable(this.#deed, other.deedOn(table), table, tape.revision));
-            if (other.hasWritten && /\b(currval|lastval)\s*\(/i.test(text)) {
-                return upstream.abandon(sharesSequence(this.#deed, { who: other.who, place: other.place, sql: '' }, tape.revision));
+                return upstream.abandon(meetsTemporaryTable(this.#deed, other.deedOn(table), table, revision));
+            if (other.hasWritten && asksForLastValue(text)) {
+                return upstream.abandon(sharesSequence(this.#deed, silent(other), revision));
             }
         }
+    }
+    /** What another one has locked in a table that the statement wants rows of, where they are not in its way. */
+    #lockedBefore(text) {
+        const tables = tablesRead(text);
+        const isCommon = (sql) => locksRows(sql) && tablesRead(sql).some(table => tables.includes(table));
+        const found = this.view.layers.othersOpen(this.owner).flatMap(({ who, place, deeds }) => {
+            const sql = deeds.find(isCommon);
+            return sql === undefined ? [] : [{ who, place, sql }];
+        });
+        return found[0];
     }
     #tellOfCatalog() {
         const { layers, onCatalogRead } = this.view;
@@ -25117,8 +25428,6 @@ class Unit {
 
 /** How many statements of a transaction are remembered, to say which one is in the way. */
 const mostDeeds = 200;
-/** By its looks. */
-const session_isRead = ({ text }) => /^\s*(select|fetch|move|close|declare|show|set|reset|with)\b/i.test(text);
 /**
  * One client connection inside the gate, past its startup.
  *
@@ -25131,8 +25440,11 @@ class Session {
     changed = new Map();
     definition = '';
     hasWritten = false;
-    /** What its open transaction has done, the first words of it. */
-    #deeds = [];
+    /** The first words of each. */
+    deeds = [];
+    /** Its open transaction has taken a snapshot, were it one of its own. */
+    #hasSpoken = false;
+    transactionLocks = [];
     quietSince = performance.now();
     saved;
     /** Who knows it may cancel the session's statement. */
@@ -25149,7 +25461,7 @@ class Session {
     constructor(socket, reader, id, startup, number, shared) {
         this.number = number;
         this.shared = shared;
-        const { upstream, tape, layers, isolation, savepoints, canCheckConstraints } = shared;
+        const { upstream, tape, layers, isolation, advisory, savepoints, canCheckConstraints } = shared;
         const nest = {
             owner: this,
             layers,
@@ -25158,11 +25470,16 @@ class Session {
             isOutside: () => this.#state.name === 'running' && this.#state.isOutside,
             begins: (before) => isolation.begins(before),
             ended: () => {
-                this.changed.clear();
-                this.#deeds = [];
+                this.deeds = [];
                 this.definition = '';
+                this.#hasSpoken = false;
+                this.transactionLocks = [];
+                isolation.ended(this);
+                advisory.ended(this);
                 layers.ended(this);
             },
+            restore: (values) => shared.settings.restore(values, this.#unit.deliver),
+            closed: (cursor) => this.#sight.forget(cursor),
             cannotUndo: (layer) => {
                 const undone = layers.deedOf(this);
                 upstream.doom ??= cannotUndo(undone, layers.obstacle(layer) ?? undone, tape.revision);
@@ -25193,8 +25510,13 @@ class Session {
     }
     deedOn(table) {
         const { who, place } = this;
-        const sql = this.#deeds.find(each => each.includes(bareName(table)));
+        const sql = this.deeds.find(each => each.includes(bareName(table)));
         return sql === undefined ? this.shared.layers.deedOf(this) : { who, place, sql };
+    }
+    get keepsSnapshot() {
+        const { status, level } = this.transaction.now;
+        const wanted = level ?? this.saved.default_transaction_isolation ?? this.shared.usualLevel;
+        return status !== 'I' && this.#hasSpoken && /^(repeatable read|serializable)$/i.test(wanted);
     }
     dropped(layers) {
         this.transaction.dropped(layers);
@@ -25302,7 +25624,15 @@ class Session {
         this.#client.work(alone === undefined ? message : withSql(message, alone));
     }
     get #held() {
-        return this.#state.name === 'waiting' ? statementOf(this.#state.message, this.statements) : undefined;
+        if (this.#state.name !== 'waiting')
+            return undefined;
+        try {
+            return statementOf(this.#state.message, this.statements);
+        }
+        catch {
+            // A message that is broken is refused when it is carried out.
+            return undefined;
+        }
     }
     get standsAlone() {
         const statement = this.transaction.now.status === 'I' ? this.#held : undefined;
@@ -25356,15 +25686,28 @@ class Session {
     // ── The unit ──────────────────────────────────────────────────────────────────────────────────────────────────────
     #watch(statement, portal) {
         const { upstream } = this.shared;
-        if (upstream.doom)
-            return upstream.abandon(upstream.doom);
-        if (!session_isRead(statement)) {
-            this.hasWritten = true;
-            if (this.#deeds.length < mostDeeds)
-                this.#deeds.push(statement.text.slice(0, 500));
+        if (upstream.doom) {
+            upstream.abandon(upstream.doom);
+            return () => { };
         }
-        this.definition ||= /^\s*(create|alter|drop)\b/i.test(statement.text) ? statement.text : '';
-        this.#sight.watch(statement, portal);
+        const { text } = statement;
+        const isRead = looksLikeRead(text);
+        this.hasWritten ||= !isRead;
+        if ((!isRead || locksRows(text)) && this.deeds.length < mostDeeds)
+            this.deeds.push(text.slice(0, 500));
+        this.definition ||= looksLikeDefinition(text) ? text : '';
+        this.#hasSpoken ||= this.transaction.ahead.status === 'T';
+        if (statement.advisory)
+            this.#asksForLock(statement, portal);
+        return this.#sight.watch(statement, portal);
+    }
+    #asksForLock(statement, portal = '') {
+        if (asksForTransactionLock(statement.text))
+            this.transactionLocks.push(statement.text);
+        const parameters = this.statements.portals.get(portal)?.parameters() ?? [];
+        const held = this.#sight.asksForLock([statement.text, ...parameters].join(' '));
+        this.#client.hold();
+        this.#unit.send(surveyOfLocks(({ advisory }) => held(advisory), this.#unit.deliver));
     }
     #failed() {
         this.#copy.end();
@@ -25395,37 +25738,18 @@ class Session {
     /** The unit is answered; what it has read is looked at before the client gets to know. */
     #answered(status) {
         const failed = status === 'E' || this.#unit.failed;
-        if (!this.#sight.isClouded)
-            return this.#ended(failed);
-        const { upstream, layers, savepoints } = this.shared;
-        let found;
-        const look = () => {
-            const seen = (survey) => {
-                found = survey;
-            };
-            upstream.send(join(survey(seen), syncPoint(judge)));
-        };
-        const judge = (status) => {
-            // A cancellation or a statement_timeout may have hit it.
-            if (!found)
-                return status === 'E' ? back() : look();
-            if (!this.#isClean(found))
-                return;
-            this.#sight.clear();
+        const goOn = () => {
             this.#client.release();
             this.#ended(failed);
         };
-        const back = () => {
-            const { top } = layers;
-            if (top?.owner !== this)
-                return upstream.abandon(new Error('the transaction failed where no savepoint was set'));
-            layers.rolledBackTo(top);
-            savepoints.backTo(top.savepoint, look);
-        };
-        if (status === 'E')
-            back();
-        else
-            look();
+        if (!this.#sight.isClouded)
+            return goOn();
+        survey_ask(this.shared, this, status, found => {
+            if (!this.#isClean(found))
+                return;
+            this.#sight.clear();
+            goOn();
+        });
     }
     #isClean(found) {
         return this.#sight.isClean(found, this.#unit.refusal);
@@ -25463,8 +25787,8 @@ class Session {
             this.statements.portals.clear();
             this.#sight.forget();
         }
-        if (layers.top?.owner === this)
-            layers.isSurveyed = false;
+        // What is another's was looked at before this one got the turn.
+        layers.isSurveyed = layers.top?.owner !== this;
         this.quietSince = performance.now();
         this.#state = next;
         this.#client.takenIn();
@@ -25517,7 +25841,8 @@ class Speakers {
 ;// CONCATENATED MODULE: ./src/postgres/gate/turns.ts
 
 
-
+/** Which lock a statement means PostgreSQL alone knows; threads that keep one another out say the same. */
+const takesTheSameLock = (session, { transactionLocks }) => transactionLocks.length > 0 && transactionLocks.includes(session.heldStatement);
 /** Whose turn it is with the one connection upstream, for a unit at a time. */
 class Turns {
     places;
@@ -25632,17 +25957,11 @@ class Turns {
     }
     /** Asks PostgreSQL; a failed statement is undone first, as its client will have to do. */
     #survey() {
-        const { upstream, layers, isolation, savepoints } = this.places;
+        const { upstream, layers, isolation } = this.places;
         const top = layers.top;
         const hasFailed = upstream.status === 'E';
         this.#isSurveying = true;
-        let found;
-        const look = () => upstream.send(join(survey(seen => {
-            found = seen;
-        }), syncPoint(status => {
-            // A cancellation or a statement_timeout may have hit it.
-            if (!found)
-                return status === 'E' ? back() : look();
+        survey_ask(this.places, top.owner, upstream.status, found => {
             if (hasFailed && layers.floorOf(top.owner) === layers.height - 1)
                 isolation.forget(found);
             else
@@ -25650,24 +25969,17 @@ class Turns {
             upstream.send(layers.keep(found.written));
             this.#isSurveying = false;
             this.#next();
-        })));
-        const back = () => {
-            layers.rolledBackTo(top);
-            savepoints.backTo(top.savepoint, look);
-        };
-        if (hasFailed)
-            back();
-        else
-            look();
+        });
     }
     // ── Threads ───────────────────────────────────────────────────────────────────────────────────────────────────────
     /** The session of another thread that has written, and whose transaction has to end before this one may go on. */
     #blockerOf(session) {
         const { layers, speakers, sessions } = this.places;
-        const others = layers.othersOpen(session);
-        if (others.length === 0 || layers.owners.includes(session))
+        if (layers.owners.includes(session))
             return undefined;
-        const blocker = [...sessions].find(other => others.includes(other) && speakers.areConcurrent(session, other));
+        const others = layers.othersOpen(session);
+        const isInTheWay = (other) => speakers.areConcurrent(session, other) && (others.includes(other) || takesTheSameLock(session, other));
+        const blocker = [...sessions].find(isInTheWay);
         return blocker && !session.isHarmless ? blocker : undefined;
     }
     /** A COPY may wait for what its client wants to read on the connection that waits for the COPY. */
@@ -25722,8 +26034,12 @@ class Turns {
 
 
 
+
 /** How many may be connected that have not said the password. */
 const strangersAllowed = 50;
+/** Without the counters, nothing tells what a connection reads of another's; a superuser may set them on. */
+const counting = 'SET LOCAL track_counts = on';
+const mayCount = (known) => known.get('atomic_upgrade.counts') === 'off' && known.get('is_superuser') === 'on';
 /**
  * A PostgreSQL server on loopback in front of one upstream connection, which is inside a transaction.
  *
@@ -25754,15 +26070,21 @@ class Gate {
        UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser')
        UNION ALL SELECT 'atomic_upgrade.pid', pg_catalog.pg_backend_pid()::text
        UNION ALL SELECT 'atomic_upgrade.settings', (${sessionSettings()})
+       UNION ALL SELECT 'atomic_upgrade.level', pg_catalog.current_setting('default_transaction_isolation')
+       UNION ALL SELECT 'atomic_upgrade.counts', pg_catalog.current_setting('track_counts')
        UNION ALL SELECT 'atomic_upgrade.plpgsql', 'usable' FROM pg_catalog.pg_language
          WHERE lanname = 'plpgsql' AND pg_catalog.has_language_privilege(oid, 'USAGE')`, [reported]);
+        const known = new Map(rows.map(row => [row.name, row.setting]));
+        const ours = [...options.settings, ...(mayCount(known) ? [counting] : [])];
+        if (ours.includes(counting))
+            await options.client.query(counting);
         const server = external_node_net_default().createServer({ noDelay: true });
         await new Promise((resolve, reject) => {
             server.once('error', reject);
             server.listen(0, '127.0.0.1', resolve);
         });
         try {
-            return new Gate(options, server, new Map(rows.map(row => [row.name, row.setting])));
+            return new Gate({ ...options, settings: ours }, server, known);
         }
         catch (error) {
             server.close();
@@ -25787,9 +26109,10 @@ class Gate {
         const layers = new Layers();
         const isolation = new Isolation(layers);
         const speakers = new Speakers();
-        const handover = new Handover(upstream, savepoints, settings, layers, isolation);
+        const advisory = new AdvisoryLocks();
+        const handover = new Handover(upstream, savepoints, settings, layers, isolation, advisory);
         const boundary = new Boundary(upstream, handover, layers, this.#sessions, settings, segmenting);
-        const shared = { upstream, tape, layers, isolation, savepoints, speakers, sessions: this.#sessions };
+        const shared = { upstream, tape, layers, isolation, advisory, savepoints, speakers, sessions: this.#sessions };
         this.#turns = new Turns({
             ...shared,
             handover,
@@ -25806,6 +26129,7 @@ class Gate {
             turns: this.#turns,
             settings,
             onCatalogRead,
+            usualLevel: known.get('atomic_upgrade.level') ?? '',
             canCheckConstraints: known.has('atomic_upgrade.plpgsql'),
         };
         server.on('connection', socket => this.#accept(socket));
