@@ -16287,6 +16287,12 @@ function messageOf(error) {
         return error.message || error.name;
     return String(error);
 }
+/** What has to be there by now. Throws where it is not, which is a fault of ours. */
+function required(value, what) {
+    if (value === undefined)
+        throw new Error(`There is no ${what}`);
+    return value;
+}
 
 // EXTERNAL MODULE: external "node:fs"
 var external_node_fs_ = __nccwpck_require__(3024);
@@ -18441,7 +18447,16 @@ async function checkWritable(client, versionTable, found) {
     });
 }
 
+;// CONCATENATED MODULE: ./src/postgres/rows.ts
+/** The first row of an answer that always has one. Throws where it has none. */
+function firstOf({ rows: [row] }) {
+    if (row === undefined)
+        throw new Error('PostgreSQL answered without a row');
+    return row;
+}
+
 ;// CONCATENATED MODULE: ./src/postgres/transaction.ts
+
 
 
 
@@ -18471,18 +18486,17 @@ class Transaction {
     #over = false;
     /** The transaction's id (xid8), after `identify`. */
     get id() {
-        return this.#id;
+        return required(this.#id, 'id of the transaction');
     }
     /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
     static async begin(client, { lockTimeout, statementTimeout }) {
         // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
         await client.query('BEGIN ISOLATION LEVEL READ COMMITTED');
-        const { rows } = await client.query(`SELECT
+        const { read_only, standby, synchronous_commit, pid } = firstOf(await client.query(`SELECT
       pg_catalog.current_setting('transaction_read_only') AS read_only,
       pg_catalog.pg_is_in_recovery()::text AS standby,
       pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
-      pg_catalog.pg_backend_pid()::text AS pid`);
-        const { read_only, standby, synchronous_commit, pid } = rows[0];
+      pg_catalog.pg_backend_pid()::text AS pid`));
         if (read_only === 'on') {
             throw new Failure('not-permitted', standby === 'true'
                 ? 'The server is a standby: nothing can be written to it.'
@@ -18514,8 +18528,8 @@ class Transaction {
         for (const setting of whereKnown)
             if (await isAccepted(client, setting))
                 settings.push(setting);
-        const { rows: timeouts } = await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'");
-        return new Transaction(client, Number(pid), settings, Number(timeouts[0].setting));
+        const { setting } = firstOf(await client.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'"));
+        return new Transaction(client, Number(pid), settings, Number(setting));
     }
     /** Gives the transaction its id. */
     async identify() {
@@ -18536,9 +18550,8 @@ class Transaction {
      * are open: PostgreSQL runs what is left of their queries inside the COMMIT.
      */
     async checkIdentity() {
-        const { rows } = await this.client.query(`SELECT ${currentId},
-      ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`);
-        const { id, cursors } = rows[0];
+        const { id, cursors } = firstOf(await this.client.query(`SELECT ${currentId},
+        ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`));
         if (id === this.id)
             return cursors;
         throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
@@ -18761,14 +18774,6 @@ function describe({ pid, application, since, role, address, prepared }) {
     const who = [`pid ${pid}`, `since ${since ?? 'unknown'}`, role && `role ${role}`, address && `from ${address}`];
     const name = application?.replace(/^lock of /, '');
     return `${name || 'a session without a name'} (${who.filter(Boolean).join(', ')})`;
-}
-
-;// CONCATENATED MODULE: ./src/postgres/rows.ts
-/** The first row of an answer that always has one. Throws where it has none. */
-function firstOf({ rows: [row] }) {
-    if (row === undefined)
-        throw new Error('PostgreSQL answered without a row');
-    return row;
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/identity.ts
@@ -22503,7 +22508,7 @@ class MessageReader {
         const head = this.#peek(5);
         if (!head)
             return undefined;
-        const type = String.fromCharCode(head[0]);
+        const type = String.fromCharCode(head.readUInt8(0));
         const size = head.readInt32BE(1);
         if (size < 4 || size > limitOf(type))
             throw new Error(`a ${type} message of ${size} bytes`);
@@ -22513,16 +22518,13 @@ class MessageReader {
     #peek(size) {
         if (this.#length < size)
             return undefined;
-        if (this.#chunks[0].length < size)
-            this.#join();
-        return this.#chunks[0];
+        const [first] = this.#chunks;
+        return first && first.length >= size ? first : this.#join();
     }
     #take(size) {
-        if (this.#length < size)
+        const first = this.#peek(size);
+        if (!first)
             return undefined;
-        if (this.#chunks[0].length < size)
-            this.#join();
-        const first = this.#chunks[0];
         this.#length -= size;
         if (first.length === size)
             this.#chunks.shift();
@@ -22531,7 +22533,9 @@ class MessageReader {
         return first.subarray(0, size);
     }
     #join() {
-        this.#chunks = [Buffer.concat(this.#chunks)];
+        const all = Buffer.concat(this.#chunks);
+        this.#chunks = [all];
+        return all;
     }
 }
 /**
@@ -22619,7 +22623,7 @@ function readFields(body) {
     const fields = {};
     for (let offset = 0; offset < body.length && body[offset] !== 0;) {
         const { text, next } = readCString(body, offset + 1);
-        fields[String.fromCharCode(body[offset])] = text;
+        fields[String.fromCharCode(body.readUInt8(offset))] = text;
         offset = next;
     }
     return fields;
@@ -22665,6 +22669,8 @@ function readParameters(rest) {
 }
 
 ;// CONCATENATED MODULE: ./src/postgres/gate/request.ts
+/** What the gate itself says to PostgreSQL, each statement in an extended-protocol message of its own. */
+
 
 /** The name of the gate's own prepared statement and portal: clients may have unnamed ones open. */
 const own = 'atomic_upgrade';
@@ -22700,7 +22706,12 @@ function statement(sql, { row, done, error } = {}) {
 const statements = (...sql) => join(...sql.map(text => statement(text)));
 /** A Sync; `ready` gets the server's transaction status, `T` or `E`. */
 function syncPoint(ready) {
-    return { bytes: sync, expected: [{ ends: 'Z', done: last => ready(String.fromCharCode(last.body[0])) }] };
+    return {
+        bytes: sync,
+        expected: [
+            { ends: 'Z', done: last => ready(String.fromCharCode(required(last, 'answer to a Sync').body.readUInt8(0))) },
+        ],
+    };
 }
 /** Something to do when the answers before it have come, with nothing sent. */
 const afterwards = (done) => ({ bytes: Buffer.alloc(0), expected: [{ ends: '', done }] });
@@ -22792,7 +22803,7 @@ class Boundary {
     }
     /** Sees to it that the statement of the session, which is idle, runs outside of any transaction. */
     outside(session, sql, then) {
-        const segmenting = this.segmenting;
+        const segmenting = required(this.segmenting, 'segment to leave');
         const goOn = () => this.#setUp(session, segmenting, sql, then);
         if (!this.#isInside)
             return goOn();
@@ -22918,7 +22929,7 @@ function startupSettings({ options = '', ...parameters }) {
     if (parameters.replication)
         throw new Error('replication connections are not possible');
     const settings = {};
-    for (const [, name, value] of options.matchAll(/(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\s\\])*)/g))
+    for (const [, name = '', value = ''] of options.matchAll(/(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\s\\])*)/g))
         settings[name.replaceAll('-', '_')] = value.replace(/\\(.)/g, '$1');
     for (const [name, value] of Object.entries(parameters))
         if (!['user', 'database', 'application_name', 'client_encoding', 'replication'].includes(name) &&
@@ -22990,7 +23001,9 @@ function greet(socket, reception) {
     const read = () => {
         for (let body = settings ? undefined : reader.startup(); body; body = settings ? undefined : reader.startup())
             start(body);
-        const message = settings && reader.message(() => 10_000);
+        if (!settings)
+            return;
+        const message = reader.message(() => 10_000);
         if (message)
             authenticate(message, settings);
     };
@@ -23661,13 +23674,13 @@ class Upstream {
             return;
         }
         if (type === 'Z')
-            this.status = String.fromCharCode(message.body[0]);
+            this.status = String.fromCharCode(message.body.readUInt8(0));
         const asksForData = type === 'G' || type === 'W';
         if (asksForData && !head.copyIn)
             throw new Error('PostgreSQL waits for COPY data that nobody was going to send');
         head.deliver?.(message);
         if (asksForData)
-            head.copyIn();
+            head.copyIn?.();
         if (head.ends.includes(type)) {
             this.#queue.shift();
             head.done?.(message);
@@ -23675,8 +23688,10 @@ class Upstream {
         }
     }
     #settle() {
-        while (this.#queue[0]?.ends === '')
-            this.#queue.shift().done?.();
+        for (let head = this.#queue[0]; head?.ends === ''; head = this.#queue[0]) {
+            this.#queue.shift();
+            head.done?.();
+        }
     }
 }
 
@@ -23693,14 +23708,16 @@ class ClientSocket {
     reader;
     upstream;
     hearer;
+    /** Nothing more is written to it, or taken from it. */
     ended = false;
-    /** The client does not read, or PostgreSQL does not. */
+    /** The client does not read. */
     #clogged = false;
-    #congested = false;
+    /** What goes on as soon as PostgreSQL reads again; undefined while it reads. */
+    #whenDrained;
     /** What the client may not have yet. */
     #held;
-    /** Whoever waits for the turn waits for the end of this answer: it is taken in though the client does not read it. */
-    #takesIn = false;
+    /** Bytes of an answer that are taken in though the client does not read them, where somebody waits for its end. */
+    #room = 0;
     constructor(socket, reader, upstream, hearer) {
         this.socket = socket;
         this.reader = reader;
@@ -23733,14 +23750,16 @@ class ClientSocket {
         }
     }
     get #isCongested() {
-        if (this.#congested || !this.upstream.congested)
-            return this.#congested;
-        this.#congested = true;
-        this.socket.pause();
-        this.upstream.drained(() => {
-            this.#congested = false;
+        if (this.#whenDrained)
+            return true;
+        if (!this.upstream.congested)
+            return false;
+        this.#whenDrained = () => {
+            this.#whenDrained = undefined;
             this.work();
-        });
+        };
+        this.socket.pause();
+        this.upstream.drained(this.#whenDrained);
         return true;
     }
     /** Keeps back what is written from now on, until `release`. */
@@ -23765,7 +23784,7 @@ class ClientSocket {
             return;
         if (writeTogether(this.socket, bytes) || this.#clogged)
             return;
-        if (this.#takesIn && this.socket.writableLength < mostTakenIn)
+        if (this.socket.writableLength < this.#room)
             return;
         this.#clogged = true;
         this.upstream.pause();
@@ -23773,12 +23792,12 @@ class ClientSocket {
     }
     /** From now on, until the end of the answer, PostgreSQL is not held back for a client that does not read. */
     takeIn() {
-        this.#takesIn = true;
+        this.#room = mostTakenIn;
         this.#unclog();
     }
     /** The answer has ended. */
     takenIn() {
-        this.#takesIn = false;
+        this.#room = 0;
     }
     #unclog = () => {
         if (!this.#clogged)
@@ -24038,6 +24057,7 @@ class TransactionViews {
 
 
 
+
 const aborted = 'current transaction is aborted, commands ignored until end of transaction block';
 /** The client's transaction as savepoints upstream: BEGIN, COMMIT and ROLLBACK become SAVEPOINT, RELEASE and ROLLBACK TO. */
 class NestedTransaction {
@@ -24145,7 +24165,7 @@ class NestedTransaction {
     }
     toSavepoint(kind, which, finish) {
         const { layers, savepoints } = this.views.ahead;
-        const { at, fleeting, before } = savepoints[which];
+        const { at, fleeting, before } = required(savepoints[which], 'such savepoint');
         const inside = layers.slice(at);
         if (kind === 'release')
             return this.#release(which, inside, finish);
@@ -24154,7 +24174,7 @@ class NestedTransaction {
         const to = ({ savepoint }) => statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error: this.unit.deliver });
         this.#undo(inside, to, gone, before);
         this.complete('ROLLBACK', finish, transaction => {
-            const { covered, fleeting } = transaction.savepoints[which];
+            const { covered, fleeting } = required(transaction.savepoints[which], 'such savepoint');
             if (transaction === this.views.now) {
                 this.nest.layers.remove(transaction.layers.slice(at + 1));
                 if (lowest)
@@ -24170,7 +24190,7 @@ class NestedTransaction {
     /** What stays is part of the layer below, or stands in a savepoint of its own where another has written since. */
     #release(which, inside, finish) {
         const { savepoints } = this.views.ahead;
-        const { at } = savepoints[which];
+        const { at } = required(savepoints[which], 'such savepoint');
         const [lowest] = inside;
         const isAlone = savepoints.slice(0, which).every(other => other.at < at);
         const into = this.views.ahead.layers[at - 1];
@@ -24218,11 +24238,14 @@ class NestedTransaction {
             Object.assign(transaction, idle(), { prepared: [...prepared, { gid, layers }] });
         });
     }
+    #preparedAt(at) {
+        return required(this.views.ahead.prepared[at], 'such prepared transaction').layers;
+    }
     canUndoPrepared(at) {
-        return this.views.ahead.prepared[at].layers.every(layer => !this.nest.layers.obstacle(layer));
+        return this.#preparedAt(at).every(layer => !this.nest.layers.obstacle(layer));
     }
     finishPrepared(words, at, finish) {
-        const { layers } = this.views.ahead.prepared[at];
+        const layers = this.#preparedAt(at);
         const undoes = words === 'ROLLBACK PREPARED';
         if (undoes && layers[0])
             this.unit.send(this.#toAndAway(layers[0]));
@@ -24584,8 +24607,9 @@ function understand(bytes) {
         return [{ ...unknown, bytes, text }];
     try {
         const statements = splitStatements(text);
-        if (statements.length === 1)
-            return [understand_read(bytes, text, statements[0].tree)];
+        const [first, ...more] = statements;
+        if (first && more.length === 0)
+            return [understand_read(bytes, text, first.tree)];
         return statements.map(({ sql, tree }) => understand_read(Buffer.from(sql, encoding), sql, tree));
     }
     catch {
@@ -24613,8 +24637,8 @@ const understand_controls = new Set([
     'refuse',
 ]);
 function understand_read(bytes, text, tree) {
-    const configured = [...text.slice(0, 100_000).matchAll(setConfig)].map(([, name, local]) => ({
-        name: name,
+    const configured = [...text.slice(0, 100_000).matchAll(setConfig)].map(([, name = '', local = '']) => ({
+        name,
         local: /^t/i.test(local),
     }));
     const alone = standsAlone(forbiddenForm(tree));
@@ -24744,9 +24768,11 @@ class ExtendedProtocol {
         const sql = readCString(body, name.next);
         const pieces = understand(sql.bytes);
         // Several in one Parse are for the server to refuse, unless it might read them as one.
-        const understood = pieces.length === 1 ? pieces[0] : { ...unknown, bytes: sql.bytes, text: sql.text };
+        const [piece, ...more] = pieces;
+        const isOne = piece && more.length === 0;
+        const understood = isOne ? piece : { ...unknown, bytes: sql.bytes, text: sql.text };
         const finish = unit.record(understood.text);
-        if (pieces.length > 1 && isControl(pieces[0]))
+        if (piece && !isOne && isControl(piece))
             return unit.refuse('42601', 'cannot insert multiple commands into a prepared statement', finish);
         if (understood.effect.kind === 'refuse')
             return unit.refuse('42601', understood.effect.why, finish);
@@ -25841,6 +25867,7 @@ class Speakers {
 ;// CONCATENATED MODULE: ./src/postgres/gate/turns.ts
 
 
+
 /** Which lock a statement means PostgreSQL alone knows; threads that keep one another out say the same. */
 const takesTheSameLock = (session, { transactionLocks }) => transactionLocks.length > 0 && transactionLocks.includes(session.heldStatement);
 /** Whose turn it is with the one connection upstream, for a unit at a time. */
@@ -25958,7 +25985,7 @@ class Turns {
     /** Asks PostgreSQL; a failed statement is undone first, as its client will have to do. */
     #survey() {
         const { upstream, layers, isolation } = this.places;
-        const top = layers.top;
+        const top = required(layers.top, 'layer to ask about');
         const hasFailed = upstream.status === 'E';
         this.#isSurveying = true;
         survey_ask(this.places, top.owner, upstream.status, found => {
@@ -28751,6 +28778,7 @@ function isProgram(path) {
 
 
 
+
 let environment = {
     GIT_NO_REPLACE_OBJECTS: '1',
     GIT_GRAFT_FILE: '/dev/null',
@@ -28806,22 +28834,22 @@ async function readObjects(root, names) {
 async function readCommits(root, names) {
     const commits = await readObjects(root, names);
     return new Map([...commits].map(([name, { type, bytes }]) => {
-        const header = bytes.toString('latin1').split('\n\n')[0];
+        const [header = ''] = bytes.toString('latin1').split('\n\n');
         const tree = /^tree (\w+)$/m.exec(header)?.[1];
         if (type !== 'commit' || !tree)
             throw new Error(`the object ${name} is no commit`);
-        return [name, { tree, parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent) }];
+        return [name, { tree, parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent = '']) => parent) }];
     }));
 }
 /** Everything that a commit has. Throws where an object is missing, or is not what its name says. */
 async function readTree(root, commit) {
     const whole = { files: new Map(), links: new Map(), submodules: new Map() };
-    const { tree } = (await readCommits(root, [commit])).get(commit);
+    const { tree } = required((await readCommits(root, [commit])).get(commit), 'such commit');
     for (let level = [['', tree]]; level.length > 0;) {
         const trees = await readObjects(root, [...new Set(level.map(([, name]) => name))]);
         const below = [];
         for (const [folder, name] of level) {
-            const { type, bytes } = trees.get(name);
+            const { type, bytes } = required(trees.get(name), 'such tree');
             if (type !== 'tree')
                 throw new Error(`the object ${name} is no tree`);
             for (const entry of entriesOf(bytes, commit.length / 2)) {

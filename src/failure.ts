@@ -91,3 +91,9 @@ export function messageOf(error: unknown): string {
   if (error instanceof Error) return error.message || error.name
   return String(error)
 }
+
+/** What has to be there by now. Throws where it is not, which is a fault of ours. */
+export function required<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw new Error(`There is no ${what}`)
+  return value
+}

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
+import { required } from '../failure'
 
 /**
  * Git's objects, of a repository that may be a stranger's: its pack files, configuration, grafts and replacements may
@@ -82,10 +83,10 @@ export async function readCommits(
   const commits = await readObjects(root, names)
   return new Map(
     [...commits].map(([name, { type, bytes }]) => {
-      const header = bytes.toString('latin1').split('\n\n')[0]!
+      const [header = ''] = bytes.toString('latin1').split('\n\n')
       const tree = /^tree (\w+)$/m.exec(header)?.[1]
       if (type !== 'commit' || !tree) throw new Error(`the object ${name} is no commit`)
-      return [name, { tree, parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent]) => parent!) }]
+      return [name, { tree, parents: [...header.matchAll(/^parent (\w+)$/gm)].map(([, parent = '']) => parent) }]
     }),
   )
 }
@@ -93,12 +94,12 @@ export async function readCommits(
 /** Everything that a commit has. Throws where an object is missing, or is not what its name says. */
 export async function readTree(root: string, commit: string): Promise<Tree> {
   const whole: Tree = { files: new Map(), links: new Map(), submodules: new Map() }
-  const { tree } = (await readCommits(root, [commit])).get(commit)!
+  const { tree } = required((await readCommits(root, [commit])).get(commit), 'such commit')
   for (let level: [string, string][] = [['', tree]]; level.length > 0; ) {
     const trees = await readObjects(root, [...new Set(level.map(([, name]) => name))])
     const below: [string, string][] = []
     for (const [folder, name] of level) {
-      const { type, bytes } = trees.get(name)!
+      const { type, bytes } = required(trees.get(name), 'such tree')
       if (type !== 'tree') throw new Error(`the object ${name} is no tree`)
       for (const entry of entriesOf(bytes, commit.length / 2)) {
         const path = folder + entry.name

@@ -1,13 +1,17 @@
 import type { Client, DatabaseError } from 'pg'
-import { Failure, messageOf } from '../failure'
+import { Failure, messageOf, required } from '../failure'
 import { disconnect, isServerError } from './connection'
 import { identifier } from './heads'
+import { firstOf } from './rows'
 
 export interface Timeouts {
   /** In PostgreSQL's syntax, such as `5s`. */
   lockTimeout: string
   statementTimeout: string
 }
+
+/** What a transaction is told of the server as it begins. */
+type Begun = Record<'read_only' | 'standby' | 'synchronous_commit' | 'pid', string>
 
 /**
  * The one transaction that the batch becomes part of, on a client that is used for nothing else.
@@ -30,19 +34,20 @@ export class Transaction {
 
   /** The transaction's id (xid8), after `identify`. */
   get id(): string {
-    return this.#id!
+    return required(this.#id, 'id of the transaction')
   }
 
   /** Throws a Failure: `not-permitted` on a read-only server or role, `invalid-input` for a timeout that is none. */
   static async begin(client: Client, { lockTimeout, statementTimeout }: Timeouts): Promise<Transaction> {
     // Under a default of repeatable read, the heads that are read again behind the lock would be stale.
     await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
-    const { rows } = await client.query<Record<string, string>>(`SELECT
+    const { read_only, standby, synchronous_commit, pid } = firstOf(
+      await client.query<Begun>(`SELECT
       pg_catalog.current_setting('transaction_read_only') AS read_only,
       pg_catalog.pg_is_in_recovery()::text AS standby,
       pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
-      pg_catalog.pg_backend_pid()::text AS pid`)
-    const { read_only, standby, synchronous_commit, pid } = rows[0]!
+      pg_catalog.pg_backend_pid()::text AS pid`),
+    )
     if (read_only === 'on') {
       throw new Failure(
         'not-permitted',
@@ -77,10 +82,10 @@ export class Transaction {
       'SET LOCAL transaction_timeout = 0',
     ]
     for (const setting of whereKnown) if (await isAccepted(client, setting)) settings.push(setting)
-    const { rows: timeouts } = await client.query<{ setting: string }>(
-      "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'",
+    const { setting } = firstOf(
+      await client.query<{ setting: string }>("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'"),
     )
-    return new Transaction(client, Number(pid), settings, Number(timeouts[0]!.setting))
+    return new Transaction(client, Number(pid), settings, Number(setting))
   }
 
   /** Gives the transaction its id. */
@@ -105,9 +110,10 @@ export class Transaction {
    * are open: PostgreSQL runs what is left of their queries inside the COMMIT.
    */
   async checkIdentity(): Promise<string[]> {
-    const { rows } = await this.client.query<{ id: string; cursors: string[] }>(`SELECT ${currentId},
-      ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`)
-    const { id, cursors } = rows[0]!
+    const { id, cursors } = firstOf(
+      await this.client.query<{ id: string; cursors: string[] }>(`SELECT ${currentId},
+        ARRAY(SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable)::text[] AS cursors`),
+    )
     if (id === this.id) return cursors
     throw new Failure('internal', `The transaction ${this.id} was ended behind our back; now ${id} is open.`, {
       advice: 'Please report this with the script that ran.',

@@ -1,4 +1,4 @@
-import { Failure } from '../../failure'
+import { Failure, required } from '../../failure'
 import type { Handover } from './handover'
 import type { Layers } from './layers'
 import type { Participant, Start } from './participant'
@@ -58,7 +58,7 @@ export class Boundary {
 
   /** Sees to it that the statement of the session, which is idle, runs outside of any transaction. */
   outside(session: Participant, sql: string, then: (start: Start) => void): void {
-    const segmenting = this.segmenting!
+    const segmenting = required(this.segmenting, 'segment to leave')
     const goOn = () => this.#setUp(session, segmenting, sql, then)
     if (!this.#isInside) return goOn()
     const obstacle = this.#obstacleToCommit({ everything: true })

@@ -19,14 +19,16 @@ const mostTakenIn = 256_000_000
 
 /** A client's socket. Who writes faster than the other side reads is held back, client and server alike. */
 export class ClientSocket {
+  /** Nothing more is written to it, or taken from it. */
   ended = false
-  /** The client does not read, or PostgreSQL does not. */
+  /** The client does not read. */
   #clogged = false
-  #congested = false
+  /** What goes on as soon as PostgreSQL reads again; undefined while it reads. */
+  #whenDrained: (() => void) | undefined
   /** What the client may not have yet. */
   #held: Buffer[] | undefined
-  /** Whoever waits for the turn waits for the end of this answer: it is taken in though the client does not read it. */
-  #takesIn = false
+  /** Bytes of an answer that are taken in though the client does not read them, where somebody waits for its end. */
+  #room = 0
 
   constructor(
     private readonly socket: Socket,
@@ -56,13 +58,14 @@ export class ClientSocket {
   }
 
   get #isCongested(): boolean {
-    if (this.#congested || !this.upstream.congested) return this.#congested
-    this.#congested = true
-    this.socket.pause()
-    this.upstream.drained(() => {
-      this.#congested = false
+    if (this.#whenDrained) return true
+    if (!this.upstream.congested) return false
+    this.#whenDrained = () => {
+      this.#whenDrained = undefined
       this.work()
-    })
+    }
+    this.socket.pause()
+    this.upstream.drained(this.#whenDrained)
     return true
   }
 
@@ -87,7 +90,7 @@ export class ClientSocket {
     if (this.#held) return void this.#held.push(bytes)
     if (this.ended || this.socket.destroyed) return
     if (writeTogether(this.socket, bytes) || this.#clogged) return
-    if (this.#takesIn && this.socket.writableLength < mostTakenIn) return
+    if (this.socket.writableLength < this.#room) return
     this.#clogged = true
     this.upstream.pause()
     this.socket.once('drain', this.#unclog)
@@ -95,13 +98,13 @@ export class ClientSocket {
 
   /** From now on, until the end of the answer, PostgreSQL is not held back for a client that does not read. */
   takeIn(): void {
-    this.#takesIn = true
+    this.#room = mostTakenIn
     this.#unclog()
   }
 
   /** The answer has ended. */
   takenIn(): void {
-    this.#takesIn = false
+    this.#room = 0
   }
 
   #unclog = (): void => {

@@ -47,9 +47,11 @@ export class ExtendedProtocol {
     const sql = wire.readCString(body, name.next)
     const pieces = understand(sql.bytes)
     // Several in one Parse are for the server to refuse, unless it might read them as one.
-    const understood: Understood = pieces.length === 1 ? pieces[0]! : { ...unknown, bytes: sql.bytes, text: sql.text }
+    const [piece, ...more] = pieces
+    const isOne = piece && more.length === 0
+    const understood: Understood = isOne ? piece : { ...unknown, bytes: sql.bytes, text: sql.text }
     const finish = unit.record(understood.text)
-    if (pieces.length > 1 && isControl(pieces[0]!))
+    if (piece && !isOne && isControl(piece))
       return unit.refuse('42601', 'cannot insert multiple commands into a prepared statement', finish)
     if (understood.effect.kind === 'refuse') return unit.refuse('42601', understood.effect.why, finish)
     const taken = name.text ? statements.get(name.text) : undefined

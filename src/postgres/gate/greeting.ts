@@ -60,8 +60,9 @@ export function greet(socket: Socket, reception: Reception): void {
   const read = (): void => {
     for (let body = settings ? undefined : reader.startup(); body; body = settings ? undefined : reader.startup())
       start(body)
-    const message = settings && reader.message(() => 10_000)
-    if (message) authenticate(message, settings!)
+    if (!settings) return
+    const message = reader.message(() => 10_000)
+    if (message) authenticate(message, settings)
   }
 
   const receive = (chunk: Buffer): void => {

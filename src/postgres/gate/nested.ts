@@ -1,3 +1,4 @@
+import { required } from '../../failure'
 import type { Layer, Layers, Owner } from './layers'
 import { close, dropTable, isCursor, type Leaving } from './leavings'
 import { locksRows, looksLikeRead } from './looks'
@@ -137,7 +138,7 @@ export class NestedTransaction {
 
   toSavepoint(kind: 'release' | 'rollback-to', which: number, finish: Finish): void {
     const { layers, savepoints } = this.views.ahead
-    const { at, fleeting, before } = savepoints[which]!
+    const { at, fleeting, before } = required(savepoints[which], 'such savepoint')
     const inside = layers.slice(at)
     if (kind === 'release') return this.#release(which, inside, finish)
     const [lowest] = inside
@@ -145,7 +146,7 @@ export class NestedTransaction {
     const to = ({ savepoint }: Layer) => statement(`ROLLBACK TO SAVEPOINT ${savepoint}`, { error: this.unit.deliver })
     this.#undo(inside, to, gone, before)
     this.complete('ROLLBACK', finish, transaction => {
-      const { covered, fleeting } = transaction.savepoints[which]!
+      const { covered, fleeting } = required(transaction.savepoints[which], 'such savepoint')
       if (transaction === this.views.now) {
         this.nest.layers.remove(transaction.layers.slice(at + 1))
         if (lowest) this.nest.layers.rolledBackTo(lowest)
@@ -160,7 +161,7 @@ export class NestedTransaction {
   /** What stays is part of the layer below, or stands in a savepoint of its own where another has written since. */
   #release(which: number, inside: Layer[], finish: Finish): void {
     const { savepoints } = this.views.ahead
-    const { at } = savepoints[which]!
+    const { at } = required(savepoints[which], 'such savepoint')
     const [lowest] = inside
     const isAlone = savepoints.slice(0, which).every(other => other.at < at)
     const into = this.views.ahead.layers[at - 1]
@@ -206,12 +207,16 @@ export class NestedTransaction {
     })
   }
 
+  #preparedAt(at: number): Layer[] {
+    return required(this.views.ahead.prepared[at], 'such prepared transaction').layers
+  }
+
   canUndoPrepared(at: number): boolean {
-    return this.views.ahead.prepared[at]!.layers.every(layer => !this.nest.layers.obstacle(layer))
+    return this.#preparedAt(at).every(layer => !this.nest.layers.obstacle(layer))
   }
 
   finishPrepared(words: 'COMMIT PREPARED' | 'ROLLBACK PREPARED', at: number, finish: Finish): void {
-    const { layers } = this.views.ahead.prepared[at]!
+    const layers = this.#preparedAt(at)
     const undoes = words === 'ROLLBACK PREPARED'
     if (undoes && layers[0]) this.unit.send(this.#toAndAway(layers[0]))
     this.complete(words, finish, transaction => {

@@ -1,4 +1,5 @@
 /** What the gate itself says to PostgreSQL, each statement in an extended-protocol message of its own. */
+import { required } from '../../failure'
 import type { Request } from './upstream'
 import * as wire from './wire'
 
@@ -43,7 +44,12 @@ export const statements = (...sql: string[]): Request => join(...sql.map(text =>
 
 /** A Sync; `ready` gets the server's transaction status, `T` or `E`. */
 export function syncPoint(ready: (status: string) => void): Request {
-  return { bytes: wire.sync, expected: [{ ends: 'Z', done: last => ready(String.fromCharCode(last!.body[0]!)) }] }
+  return {
+    bytes: wire.sync,
+    expected: [
+      { ends: 'Z', done: last => ready(String.fromCharCode(required(last, 'answer to a Sync').body.readUInt8(0))) },
+    ],
+  }
 }
 
 /** Something to do when the answers before it have come, with nothing sent. */

@@ -77,8 +77,8 @@ export const sessionSettings = (
 export function startupSettings({ options = '', ...parameters }: Values): Values {
   if (parameters.replication) throw new Error('replication connections are not possible')
   const settings: Values = {}
-  for (const [, name, value] of options.matchAll(/(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\s\\])*)/g))
-    settings[name!.replaceAll('-', '_')] = value!.replace(/\\(.)/g, '$1')
+  for (const [, name = '', value = ''] of options.matchAll(/(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\s\\])*)/g))
+    settings[name.replaceAll('-', '_')] = value.replace(/\\(.)/g, '$1')
   for (const [name, value] of Object.entries(parameters))
     if (
       !['user', 'database', 'application_name', 'client_encoding', 'replication'].includes(name) &&

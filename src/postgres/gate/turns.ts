@@ -1,3 +1,4 @@
+import { required } from '../../failure'
 import type { Boundary } from './boundary'
 import { waitedForCopy, waitedInVain } from './conflict'
 import type { Handover } from './handover'
@@ -147,7 +148,7 @@ export class Turns {
   /** Asks PostgreSQL; a failed statement is undone first, as its client will have to do. */
   #survey(): void {
     const { upstream, layers, isolation } = this.places
-    const top = layers.top!
+    const top = required(layers.top, 'layer to ask about')
     const hasFailed = upstream.status === 'E'
     this.#isSurveying = true
     ask(this.places, top.owner, upstream.status, found => {

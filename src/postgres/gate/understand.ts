@@ -61,7 +61,8 @@ export function understand(bytes: Buffer): Understood[] {
   if (isPlain(text)) return [{ ...unknown, bytes, text }]
   try {
     const statements = splitStatements(text)
-    if (statements.length === 1) return [read(bytes, text, statements[0]!.tree)]
+    const [first, ...more] = statements
+    if (first && more.length === 0) return [read(bytes, text, first.tree)]
     return statements.map(({ sql, tree }) => read(Buffer.from(sql, encoding), sql, tree))
   } catch {
     // Not in our parser's grammar, or too big for it: the server decides, unless it might be transaction control.
@@ -94,9 +95,9 @@ const controls = new Set<GateEffect['kind']>([
 ])
 
 function read(bytes: Buffer, text: string, tree: Statement['tree']): Understood {
-  const configured = [...text.slice(0, 100_000).matchAll(setConfig)].map(([, name, local]) => ({
-    name: name!,
-    local: /^t/i.test(local!),
+  const configured = [...text.slice(0, 100_000).matchAll(setConfig)].map(([, name = '', local = '']) => ({
+    name,
+    local: /^t/i.test(local),
   }))
   const alone = standsAlone(forbiddenForm(tree))
   const fetches = 'FetchStmt' in tree ? tree.FetchStmt.portalname : undefined

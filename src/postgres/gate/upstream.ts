@@ -159,11 +159,11 @@ export class Upstream {
       head.deliver?.(message)
       return
     }
-    if (type === 'Z') this.status = String.fromCharCode(message.body[0]!)
+    if (type === 'Z') this.status = String.fromCharCode(message.body.readUInt8(0))
     const asksForData = type === 'G' || type === 'W'
     if (asksForData && !head.copyIn) throw new Error('PostgreSQL waits for COPY data that nobody was going to send')
     head.deliver?.(message)
-    if (asksForData) head.copyIn!()
+    if (asksForData) head.copyIn?.()
     if (head.ends.includes(type)) {
       this.#queue.shift()
       head.done?.(message)
@@ -172,6 +172,9 @@ export class Upstream {
   }
 
   #settle(): void {
-    while (this.#queue[0]?.ends === '') this.#queue.shift()!.done?.()
+    for (let head = this.#queue[0]; head?.ends === ''; head = this.#queue[0]) {
+      this.#queue.shift()
+      head.done?.()
+    }
   }
 }

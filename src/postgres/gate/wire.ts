@@ -40,7 +40,7 @@ export class MessageReader {
   message(limitOf: (type: string) => number = () => Number.POSITIVE_INFINITY): Message | undefined {
     const head = this.#peek(5)
     if (!head) return undefined
-    const type = String.fromCharCode(head[0]!)
+    const type = String.fromCharCode(head.readUInt8(0))
     const size = head.readInt32BE(1)
     if (size < 4 || size > limitOf(type)) throw new Error(`a ${type} message of ${size} bytes`)
     const frame = this.#take(size + 1)
@@ -49,22 +49,23 @@ export class MessageReader {
 
   #peek(size: number): Buffer | undefined {
     if (this.#length < size) return undefined
-    if (this.#chunks[0]!.length < size) this.#join()
-    return this.#chunks[0]
+    const [first] = this.#chunks
+    return first && first.length >= size ? first : this.#join()
   }
 
   #take(size: number): Buffer | undefined {
-    if (this.#length < size) return undefined
-    if (this.#chunks[0]!.length < size) this.#join()
-    const first = this.#chunks[0]!
+    const first = this.#peek(size)
+    if (!first) return undefined
     this.#length -= size
     if (first.length === size) this.#chunks.shift()
     else this.#chunks[0] = first.subarray(size)
     return first.subarray(0, size)
   }
 
-  #join(): void {
-    this.#chunks = [Buffer.concat(this.#chunks)]
+  #join(): Buffer {
+    const all = Buffer.concat(this.#chunks)
+    this.#chunks = [all]
+    return all
   }
 }
 
@@ -165,7 +166,7 @@ export function readFields(body: Buffer): Record<string, string> {
   const fields: Record<string, string> = {}
   for (let offset = 0; offset < body.length && body[offset] !== 0; ) {
     const { text, next } = readCString(body, offset + 1)
-    fields[String.fromCharCode(body[offset]!)] = text
+    fields[String.fromCharCode(body.readUInt8(offset))] = text
     offset = next
   }
   return fields
