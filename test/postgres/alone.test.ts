@@ -169,7 +169,7 @@ describe('a snapshot', () => {
       // It is taken by the first statement.
       await two.query('INSERT INTO t VALUES (2)')
       expect(await one.query('SELECT count(*) FROM t')).toContain('D 2')
-      await two.query('INSERT INTO u VALUES (1)')
+      await two.query('INSERT INTO u VALUES (1); SELECT count(*) FROM u')
       expect(await one.query('SELECT count(*) FROM t')).toContain('D 2')
       expect(await one.query('INSERT INTO t VALUES (3); SELECT count(*) FROM t')).toContain('D 3')
       await two.query('INSERT INTO u VALUES (2)')

@@ -6,7 +6,7 @@ import type { Participant } from './participant'
 import { join, statements, syncPoint } from './request'
 import type { Savepoints } from './savepoints'
 import type { Settings } from './settings'
-import { surveyOfChanges } from './survey'
+import { survey, surveyOfChanges } from './survey'
 import type { Request, Upstream } from './upstream'
 import * as wire from './wire'
 
@@ -42,6 +42,8 @@ export class Handover {
     if (!leaving && !this.#littered && Object.keys(session.saved).length === 0) return begin()
     this.#littered = false
     const savepoint = this.savepoints.newName()
+    // Of one with a snapshot it matters what it reads from now on, and not what others have read.
+    const look = session.keepsSnapshot ? survey : surveyOfChanges
     let refused = 'the connection cannot be set up'
     const error = (message: wire.Message) => {
       refused = wire.readFields(message.body).M ?? refused
@@ -51,7 +53,7 @@ export class Handover {
         statements(`SAVEPOINT ${savepoint}`),
         leaving ? this.#save(leaving) : join(),
         this.settings.restore(session.saved, error),
-        surveyOfChanges(found => {
+        look(found => {
           if (leaving) this.isolation.leaves(leaving, found)
           this.isolation.returns(session, found)
           this.isolation.begins(found)

@@ -69,10 +69,11 @@ export class Isolation {
       this.#snapshots.set(owner, { since: new Map(), ...this.#snapshots.get(owner), left: survey })
   }
 
-  /** The owner gets the turn again. */
+  /** The owner gets the turn again; the survey is a whole one where it keeps a snapshot. */
   returns(owner: Owner, survey: Survey): void {
     const snapshot = this.#snapshots.get(owner)
     if (!snapshot) return
+    this.#reads = survey
     for (const [oid, table] of changedBetween(snapshot.left, survey)) {
       snapshot.since.set(oid, { table, changedBy: undefined })
     }
