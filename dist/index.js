@@ -23179,11 +23179,13 @@ class Handover {
             return begin();
         this.#littered = false;
         const savepoint = this.savepoints.newName();
+        // Of one with a snapshot it matters what it reads from now on, and not what others have read.
+        const look = session.keepsSnapshot ? survey : surveyOfChanges;
         let refused = 'the connection cannot be set up';
         const error = (message) => {
             refused = readFields(message.body).M ?? refused;
         };
-        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), surveyOfChanges(found => {
+        this.upstream.send(join(statements(`SAVEPOINT ${savepoint}`), leaving ? this.#save(leaving) : join(), this.settings.restore(session.saved, error), look(found => {
             if (leaving)
                 this.isolation.leaves(leaving, found);
             this.isolation.returns(session, found);
@@ -23302,11 +23304,12 @@ class Isolation {
         if (owner.keepsSnapshot)
             this.#snapshots.set(owner, { since: new Map(), ...this.#snapshots.get(owner), left: survey });
     }
-    /** The owner gets the turn again. */
+    /** The owner gets the turn again; the survey is a whole one where it keeps a snapshot. */
     returns(owner, survey) {
         const snapshot = this.#snapshots.get(owner);
         if (!snapshot)
             return;
+        this.#reads = survey;
         for (const [oid, table] of changedBetween(snapshot.left, survey)) {
             snapshot.since.set(oid, { table, changedBy: undefined });
         }
