@@ -24,7 +24,7 @@ const makers: Record<string, { argument: number; reason?: string }> = {
 /** The messages of failures in src/, from the source itself. */
 export function messages(): Message[] {
   const files = (pattern: string) => globSync(pattern, { cwd: root }).sort()
-  return [...files('src/**/*.ts').flatMap(inTypeScript), ...inPython(files('src/alembic/driver/*.py'))].filter(
+  return [...files('src/**/*.ts').flatMap(inTypeScript), ...inPython(files('src/alembic/atomic_upgrade/*.py'))].filter(
     ({ text }) => /\w{3,}/.test(text),
   )
 }
