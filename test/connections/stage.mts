@@ -44,7 +44,7 @@ class Player {
   #fail: (error: Error) => void = () => {}
 
   constructor(gate: boolean) {
-    const source = (name: string) => readFileSync(join(root, 'src/alembic/driver', `${name}.py`), 'utf8')
+    const source = (name: string) => readFileSync(join(root, 'src/alembic/atomic_upgrade', `${name}.py`), 'utf8')
     const player = readFileSync(join(import.meta.dirname, 'play.py'), 'utf8')
     const sources = JSON.stringify({ ...Object.fromEntries(modules.map(name => [name, source(name)])), main: player })
     const bytes = Buffer.from(sources)

@@ -24,7 +24,7 @@ const makers: Record<string, { argument: number; reason?: string }> = {
 /** The messages of failures in src/, from the source itself. */
 export function messages(): Message[] {
   const files = (pattern: string) => globSync(pattern, { cwd: root }).sort()
-  return [...files('src/**/*.ts').flatMap(inTypeScript), ...inPython(files('src/alembic/driver/*.py'))].filter(
+  return [...files('src/**/*.ts').flatMap(inTypeScript), ...inPython(files('src/alembic/atomic_upgrade/*.py'))].filter(
     ({ text }) => /\w{3,}/.test(text),
   )
 }
@@ -78,7 +78,7 @@ def constants(body):
         and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     }
 
-makers = {"Failed": 1, "RuntimeError": 0, "refuse": 0, "watch": 1}
+makers = {"Failed": 1, "RuntimeError": 0, "refuse": 0, "watch": 1, "say_why": 1}
 found, trees = [], {file: ast.parse(open(file, encoding="utf-8").read()) for file in sys.argv[1:]}
 shared = {name: text for tree in trees.values() for name, text in constants(tree.body).items()}
 for file, tree in trees.items():
@@ -88,10 +88,9 @@ for file, tree in trees.items():
             if not isinstance(node, ast.Call):
                 continue
             maker = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            told = [each.value for each in node.keywords if maker == "update" and each.arg == "reason"]
-            if maker in makers:
-                told = node.args[makers[maker] : makers[maker] + 1]
-            for text in [text_of(each, names) for each in told]:
+            if maker not in makers:
+                continue
+            for text in [text_of(each, names) for each in node.args[makers[maker] : makers[maker] + 1]]:
                 if text:
                     reason = {"Failed": text_of(node.args[0], names), "RuntimeError": maker} if node.args else {}
                     found.append([reason.get(maker, "NotRenderable"), re.sub("%[sr]", "…", text), file])

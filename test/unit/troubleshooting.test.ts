@@ -24,7 +24,7 @@ test('messages are found in both languages', () => {
     'src/inputs.ts',
     'src/committing/transact.ts',
     'src/report/blame.ts',
-    'src/alembic/driver/project.py',
+    'src/alembic/atomic_upgrade/project.py',
   ])
     expect(files).toContain(file)
   expect(printed.length).toBeGreaterThan(60)
