@@ -28033,11 +28033,13 @@ const modules = [
     'clock',
     'connections',
     'reader',
+    'alembic_patches',
     'scripts',
     'graph',
     'environment',
     'forbidden',
     'literals',
+    'sqlalchemy_patches',
     'varying',
     'dry_run',
     'online_run',
@@ -28062,7 +28064,7 @@ for name, source in json.loads(sources).items():
 module.main(here)`;
 /** The modules as JSON, behind its length in ten digits. */
 function sources() {
-    const read = (name) => (0,external_node_fs_.readFileSync)(__nccwpck_require__.ab + "driver/" + name + '.py', 'utf8');
+    const read = (name) => (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', `${name}.py`), 'utf8');
     const bytes = Buffer.from(JSON.stringify(Object.fromEntries(modules.map(name => [name, read(name)]))));
     return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes]);
 }
@@ -28186,10 +28188,7 @@ class ForkingPython {
             if (this.#gone)
                 leave(this.#gone);
         });
-        this.#listening.then(port => this.#ask({ fork: { run, port, token, nonce } }), error => {
-            const told = `No port could be opened for Python: ${messageOf(error)}.`;
-            this.#leave(() => new Failure('render-failed', told));
-        });
+        this.#listening.then(port => this.#ask({ fork: { run, port, token, nonce } }), error => this.#leave(() => new Failure('render-failed', `No port could be opened for Python: ${messageOf(error)}.`)));
         return { nonce, requests, answers, prints: [prints], gone, kill: () => this.#kill(run) };
     }
     /** Ends the interpreter and all that was forked from it. */

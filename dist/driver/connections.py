@@ -1,5 +1,7 @@
 """Connections of the app: to the gate or not at all."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib.util
 import itertools
@@ -10,6 +12,21 @@ from atomic_upgrade.asked import asked, connects
 from atomic_upgrade.channel import channel
 from atomic_upgrade.failures import Failed, is_users
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Task
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+    from typing import Any
+
+    from sqlalchemy.engine import Connection, Dialect
+
+    from atomic_upgrade.messages import Address, Place
+
+    BindOf = Callable[[Dialect, Mapping[str, object]], "str | None"]
+    # The thread, the task of an event loop, and the place in the user's code.
+    Who = tuple[str, "str | None", "Place | None"]
+
 # Where SQLAlchemy keeps the number of a connection, which the gate knows as well, and who was told to use it.
 numbered, told = "atomic_upgrade.number", "atomic_upgrade.told"
 
@@ -17,27 +34,27 @@ numbered, told = "atomic_upgrade.number", "atomic_upgrade.told"
 class Gates:
     """Where PostgreSQL connections may go now; nowhere outside of a run."""
 
-    def __init__(self):
-        self.addresses = {}
-        self.bind_of = None
+    def __init__(self) -> None:
+        self.addresses: Mapping[str, Address] = {}
+        self.bind_of: BindOf | None = None
         self.loading = False
         self.opening = False
         # The numbers of connections that were just made, by their id().
-        self.approved = {}
+        self.approved: dict[int, int] = {}
         self.numbers = itertools.count(1)
 
-    def open(self, addresses, bind_of):
+    def open(self, addresses: Mapping[str, Address], bind_of: BindOf | None) -> None:
         """`addresses` by bind; `bind_of` tells the bind of a dialect and its arguments, or None."""
         self.addresses, self.bind_of = addresses, bind_of
 
-    def close(self):
+    def close(self) -> None:
         self.addresses = {}
 
-    def address_for(self, dialect, arguments):
+    def address_for(self, dialect: Dialect, arguments: Mapping[str, object]) -> Address:
         if len(self.addresses) == 1:
             return next(iter(self.addresses.values()))
-        bind = self.bind_of(dialect, arguments)
-        if bind not in self.addresses:
+        bind = self.bind_of(dialect, arguments) if self.bind_of else None
+        if bind is None or bind not in self.addresses:
             raise Failed(
                 "migration-failed",
                 "A connection to the database %s was asked for, and it is none of this step's: %s."
@@ -45,7 +62,7 @@ class Gates:
             )
         return self.addresses[bind]
 
-    def reroute(self, dialect, record, cargs, cparams):
+    def reroute(self, dialect: Dialect, record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
         """SQLAlchemy's do_connect event: https://docs.sqlalchemy.org/en/20/core/events.html"""
         if dialect.name != "postgresql":
             return None
@@ -58,9 +75,23 @@ class Gates:
         if not self.addresses:
             raise asked.refuse(connects)
         address = self.address_for(dialect, cparams)
-        for name in ("service", "dsn", "hostaddr", "passfile", "require_auth", "channel_binding", "krbsrvname",
-                     "target_session_attrs", "load_balance_hosts", "unix_sock", "direct_tls", "source_address",
-                     "requirepeer", "dbname", "database"):
+        for name in (
+            "service",
+            "dsn",
+            "hostaddr",
+            "passfile",
+            "require_auth",
+            "channel_binding",
+            "krbsrvname",
+            "target_session_attrs",
+            "load_balance_hosts",
+            "unix_sock",
+            "direct_tls",
+            "source_address",
+            "requirepeer",
+            "dbname",
+            "database",
+        ):
             cparams.pop(name, None)
         for name in [name for name in cparams if name.startswith(("ssl", "gss"))]:
             del cparams[name]
@@ -87,7 +118,7 @@ class Gates:
         self.approved[id(connection)] = number
         return connection
 
-    def check(self, connection, record):
+    def check(self, connection: Any, record: Any) -> None:
         """SQLAlchemy's pool connect event: a connection that `reroute` did not make fails closed."""
         if id(connection) in self.approved:
             record.info[numbered] = self.approved.pop(id(connection))
@@ -105,14 +136,16 @@ class Gates:
                 "Let SQLAlchemy connect by a URL when it runs migrations."
             )
 
-    def taken(self, connection, record, proxy):
+    def taken(self, connection: Any, record: Any, proxy: Any) -> None:
         """SQLAlchemy's pool checkout event: a pooled connection may be another thread's now."""
         number, now = record.info.get(numbered), speaker()
         if number is not None and record.info.get(told) != now and self.addresses:
             record.info[told] = now
             tell(number, now)
 
-    def spoken(self, connection, cursor, statement, parameters, context, executemany):
+    def spoken(
+        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> None:
         """SQLAlchemy's before_cursor_execute event: who has taken a connection may hand it to another thread or task."""
         if not self.addresses:
             return
@@ -122,10 +155,10 @@ class Gates:
             info[told] = (*now, was and was[2])
             tell(number, info[told])
 
-    def guard(self, connect):
+    def guard(self, connect: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps a driver's own connect(), which a script may call past SQLAlchemy."""
 
-        def guarded(*args, **kwargs):
+        def guarded(*args: Any, **kwargs: Any) -> Any:
             if not self.opening:
                 if not self.addresses:
                     asked.refuse(connects)
@@ -141,41 +174,43 @@ class Gates:
 gates = Gates()
 
 
-def tell(number, now):
+def tell(number: int, now: Who) -> None:
     """The gate needs to know who speaks before it hears it."""
     thread, task, place = now
     channel.ask(speaker={"connection": number, "thread": thread, "task": task, "place": place})
 
 
-def current_task():
+def current_task() -> Task[Any] | None:
     # Not imported where nobody else did: it takes a twentieth of a second.
     with contextlib.suppress(KeyError, RuntimeError):
-        return sys.modules["asyncio"].current_task()
+        task: Task[Any] | None = sys.modules["asyncio"].current_task()
+        return task
+    return None
 
 
-def talker():
+def talker() -> tuple[str, str | None]:
     """The thread, and the task of an event loop."""
     task = current_task()
-    return str(threading.get_ident()), task and str(id(task))
+    return str(threading.get_ident()), str(id(task)) if task else None
 
 
-def speaker():
+def speaker() -> Who:
     """The same, and the place in the user's code."""
     task = current_task()
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
     if frame is None and task is not None:
         # SQLAlchemy's greenlet does not know who awaits it.
         frame = next((each for each in reversed(task.get_stack()) if is_users(each.f_code.co_filename)), None)
-    place = frame and {"file": frame.f_code.co_filename, "line": frame.f_lineno}
+    place: Place | None = {"file": frame.f_code.co_filename, "line": frame.f_lineno} if frame else None
     return (*talker(), place)
 
 
-def refused_in_dry_run(connect):
+def refused_in_dry_run(connect: Callable[..., Any]) -> Callable[..., Any]:
     """These two are caught when the pool gets their connection, which in a dry run must not be tried at all."""
 
-    def guarded(*args, **kwargs):
+    def guarded(*args: Any, **kwargs: Any) -> Any:
         if asked.path is not None and not gates.opening:
             raise asked.refuse(connects)
         return connect(*args, **kwargs)
@@ -183,7 +218,7 @@ def refused_in_dry_run(connect):
     return guarded
 
 
-def watch_connections():
+def watch_connections() -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import Pool
@@ -194,7 +229,8 @@ def watch_connections():
     event.listen(Engine, "before_cursor_execute", gates.spoken)
 
 
-def guard_drivers():
+def guard_drivers() -> None:
+    module: Any
     for name in ("psycopg2", "psycopg"):
         if importlib.util.find_spec(name) is None:
             continue

@@ -1,21 +1,36 @@
 """The dry run: each revision's SQL, faithful to what the online run does, or the reason why there is none."""
 
+from __future__ import annotations
+
 import functools
 import json
 import sys
 
-from atomic_upgrade.asked import Options, Unreadable, asked, offline, unconnected, watch, watch_dialect
+from atomic_upgrade.alembic_patches import hide_offline_mode, print_by, start_from, watch_bulk_insert
+from atomic_upgrade.asked import Unreadable, asked
 from atomic_upgrade.channel import channel
 from atomic_upgrade.clock import clock
 from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, NotRenderable, line_in, one_line
 from atomic_upgrade.forbidden import look_into
 from atomic_upgrade.graph import steps_to
-from atomic_upgrade.literals import with_literals
 from atomic_upgrade.scripts import scripts
-from atomic_upgrade.varying import digests_of, mark
+from atomic_upgrade.sqlalchemy_patches import keep_backslashes, only_render, watch_dialect, with_literals
+from atomic_upgrade.varying import digests_of, mark, say_why
 
-# The most bytes of one statement, and of all statements of a dry run, as they are told; driver.ts takes little more.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
+    from typing import Any
+
+    from alembic.runtime.migration import MigrationContext, RevisionStep
+    from alembic.script import ScriptDirectory
+
+    from atomic_upgrade.messages import Digests, Direction, LoadedDatabase, Plan, Rendered, RenderedBatch
+    from atomic_upgrade.project import Project
+
+# The most bytes of one statement, and of all statements of a dry run, as they are told; process.ts takes little more.
 most_of_one, most_in_all = 64_000_000, 128_000_000
 
 
@@ -25,104 +40,66 @@ class Renderer:
     # How long the statements of all databases are.
     held = 0
 
-    def __init__(self, context):
+    def __init__(self, context: MigrationContext) -> None:
         self.version_table_exists = True
-        self.revisions = []
+        self.revisions: list[Rendered] = []
         self.context = context
         self.dialect = context.dialect
-        # Offline the dialect does not know that the server has standard_conforming_strings on.
-        self.dialect._backslash_escapes = False
-        context.impl._exec = self.execute
-        context.impl.static_output = self.note
-        self.watch_bulk_insert(context.impl)
-        context.connection.execute = self.execute_on_connection
-        create = context.connection._run_ddl_visitor
-
-        def create_without_looking(visitor, element, **options):
-            if options.get("checkfirst") and self.path:
-                raise asked.refuse("it creates or drops what may be there already (checkfirst), which only the database knows")
-            return create(visitor, element, **options)
-
-        context.connection._run_ddl_visitor = create_without_looking
-        unconnected(context.connection)
+        keep_backslashes(self.dialect)
+        print_by(context, execute=self.execute, note=self.note)
+        watch_bulk_insert(context.impl)
+        only_render(context.connection, self.execute_on_connection)
         watch_dialect(self.dialect)
         # In DDL the online run writes values by SQLAlchemy's own way, too.
         self.literals = with_literals(self.dialect)
-        self.hide_offline_mode(context)
+        hide_offline_mode(context)
 
-    def hide_offline_mode(self, context):
-        """A script that asks whether it runs offline would show what the online run does not do."""
-
-        watch(context, offline, "as_sql")
-        watch(context.impl, offline, "as_sql")
-        context.opts = context.environment_context.context_opts = Options(context.opts)
-        heads = context.get_current_heads
-
-        def is_offline_mode():
-            if self.path:
-                raise asked.refuse(offline)
-            return True
-
-        def current_heads():
-            if self.path:
-                raise asked.refuse("it asks for the heads, which it would read from the database")
-            return heads()
-
-        context.environment_context.is_offline_mode = is_offline_mode
-        context.get_current_heads = current_heads
-
-    def watch_bulk_insert(self, impl):
-        bulk_insert = impl.bulk_insert
-
-        def alike(table, rows, multiinsert=True):
-            if multiinsert and isinstance(rows, list) and len({frozenset(row) for row in rows if isinstance(row, dict)}) > 1:
-                raise asked.refuse("it inserts rows of different columns at once, of which the online run takes those of the first")
-            return bulk_insert(table, rows, multiinsert=multiinsert)
-
-        impl.bulk_insert = alike
-
-    def execute(self, construct, execution_options=None, multiparams=None, params=None):
+    def execute(
+        self, construct: Any, execution_options: object = None, multiparams: object = None, params: object = None
+    ) -> None:
         if multiparams or params:
             raise asked.refuse("it executes a statement with parameters, which offline mode would drop")
         from sqlalchemy import schema, text
 
         if isinstance(construct, str):
             construct = text(construct)
-        if isinstance(construct, schema.CreateTable) and construct.element is self.context._version:
-            if self.version_table_exists:
-                return None
-        self.add(self.compile(construct))
-        return None
+        creates_version_table = isinstance(construct, schema.CreateTable) and construct.element is self.context._version
+        if not (creates_version_table and self.version_table_exists):
+            self.add(self.compile(construct))
 
-    def execute_on_connection(self, construct, *multiparams, **params):
+    def execute_on_connection(self, construct: Any, *multiparams: Any, **params: Any) -> Unreadable:
         params.pop("execution_options", None)
         if any(multiparams) or any(params.values()):
             raise asked.refuse("it executes a statement with parameters, which offline mode would drop")
         self.execute(construct)
         return Unreadable()
 
-    def compile(self, construct):
+    def compile(self, construct: Any) -> str:
         from sqlalchemy import schema
         from sqlalchemy.sql import elements, visitors
 
         if isinstance(construct, schema.DDLElement):
             return str(construct.compile(dialect=self.dialect)).strip()
         for part in visitors.iterate(construct):
-            if isinstance(part, elements.BindParameter) and part.required and part.value is None:
-                if part.callable is None:
-                    raise asked.refuse("the parameter :%s of a statement has no value" % part.key)
+            if (
+                isinstance(part, elements.BindParameter)
+                and part.required
+                and part.value is None
+                and part.callable is None
+            ):
+                raise asked.refuse("the parameter :%s of a statement has no value" % part.key)
         compiled = construct.compile(dialect=self.literals, compile_kwargs={"literal_binds": True})
         for column in getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ()):
             raise asked.refuse("the column %s has a default that Python computes as it runs" % column.name)
         return str(compiled).strip()
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         text = text.strip()
         # The transaction around the batch is ours; what a script begins or commits is its own.
         if not text.startswith("-- Running ") and (self.path or text not in ("BEGIN;", "COMMIT;")):
             self.add(text[:-1] if text.endswith(";") else text)
 
-    def add(self, sql):
+    def add(self, sql: str) -> None:
         if "\0" in sql:
             raise asked.refuse("it writes a null character, which PostgreSQL does not store")
         try:
@@ -138,26 +115,26 @@ class Renderer:
             Renderer.held += length
             self.revisions[-1]["statements"].append({"sql": sql, "line": self.line(), "own": self.path is None})
 
-    def line(self):
-        frame = sys._getframe()
+    def line(self) -> int | None:
+        frame: FrameType | None = sys._getframe()
         while frame is not None and frame.f_code.co_filename != self.path:
             frame = frame.f_back
         return frame.f_lineno if frame else None
 
-    def steps(self, steps):
+    def steps(self, steps: Iterable[RevisionStep]) -> Iterator[RevisionStep]:
         for step in steps:
             self.revisions.append({"id": step.revision.revision, "statements": [], "reason": None, "line": None})
             step.migration_fn = self.guarded(step.migration_fn, step.revision.path, self.revisions[-1])
             yield step
 
     @property
-    def path(self):
+    def path(self) -> str | None:
         """Of the script that is rendered; None outside of any."""
         return asked.path
 
-    def guarded(self, migrate, path, revision):
+    def guarded(self, migrate: Callable[..., None], path: str, revision: Rendered) -> Callable[..., None]:
         @functools.wraps(migrate)
-        def run(**kwargs):
+        def run(**kwargs: Any) -> None:
             asked.begins(path)
             before, held, failed = len(revision["statements"]), Renderer.held, None
             try:
@@ -175,16 +152,16 @@ class Renderer:
                 if told:
                     del revision["statements"][before:]
                     Renderer.held = held
-                    revision.update(reason=told[0], line=told[1])
+                    say_why(revision, *told)
 
         return run
 
 
-def reason_of(error):
-    cause = error
+def reason_of(error: BaseException) -> str:
+    cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, NotRenderable):
-            return cause.args[0]
+            return str(cause)
         cause = cause.__cause__ or cause.__context__
     return one_line(error)
 
@@ -194,22 +171,23 @@ class DryRun:
 
     as_sql = True
 
-    def __init__(self, script, request):
+    def __init__(self, script: ScriptDirectory, request: Plan) -> None:
         self.script = script
         self.request = request
-        self.renderers = {}
+        self.renderers: dict[str, Renderer] = {}
         self.prior = {bind: each["heads"] for bind, each in request["databases"].items()}
 
-    def configured(self, context):
+    def configured(self, context: MigrationContext) -> None:
         # Whose it is will be said when its migrations run; until then it prints nothing.
         self.renderer = Renderer(context)
 
-    def begins(self, bind, context):
+    def begins(self, bind: str, context: MigrationContext) -> None:
         self.renderers[bind] = self.renderer
-        self.renderer.version_table_exists = self.request["databases"].get(bind, {}).get("version_table_exists", False)
-        context._start_from_rev = tuple(self.prior.get(bind, ())) or None
+        asked_for = self.request["databases"].get(bind)
+        self.renderer.version_table_exists = asked_for is not None and asked_for["version_table_exists"]
+        start_from(context, self.prior.get(bind, ()))
 
-    def steps(self, bind, heads):
+    def steps(self, bind: str, heads: tuple[str, ...]) -> Iterable[RevisionStep]:
         if bind not in self.prior:
             return ()
         steps = steps_to(self.script, self.request["direction"], self.request["target"], heads)
@@ -217,36 +195,34 @@ class DryRun:
             raise Failed("plan-changed", "The scripts lead elsewhere when they are imported than before.")
         return self.renderers[bind].steps(steps)
 
-    def applied(self, bind, heads):
+    def applied(self, bind: str, heads: set[str]) -> None:
         pass
 
 
-def rendered(project, request):
+def rendered(project: Project, request: Plan) -> DryRun:
     Renderer.held = 0
     dry_run = DryRun(project.scripts(), request)
     run_env(project, dry_run.script, request["target"], dry_run)
     return dry_run
 
 
-def rendered_digests(project, request):
+def rendered_digests(project: Project, request: Plan) -> Digests:
     return digests_of(rendered(project, request).renderers)
 
 
-def plan(project, request, rendered_again):
+def plan(project: Project, request: Plan, rendered_again: Callable[[], Digests | None]) -> dict[str, RenderedBatch]:
     """`rendered_again` returns the digests of another rendering, or None where there is none."""
     dry_run = rendered(project, request)
     if any(renderer.revisions for renderer in dry_run.renderers.values()):
         mark(dry_run.renderers, rendered_again(), lambda name: dry_run.script.get_revision(name).path)
     return {
-        bind: {
-            "revisions": [look_at(each, bind, request["direction"]) for each in renderer.revisions],
-        }
+        bind: {"revisions": [look_at(each, bind, request["direction"]) for each in renderer.revisions]}
         for bind, renderer in dry_run.renderers.items()
         if bind in dry_run.prior
     }
 
 
-def look_at(revision, bind, direction):
+def look_at(revision: Rendered, bind: str, direction: Direction) -> Rendered:
     if revision["reason"] is None:
         return revision
     return {**revision, **look_into(scripts.source_of(revision["id"]), direction, bind)}
@@ -257,24 +233,24 @@ class Discovery:
 
     as_sql = True
 
-    def __init__(self):
-        self.databases = []
+    def __init__(self) -> None:
+        self.databases: list[LoadedDatabase] = []
 
-    def configured(self, context):
+    def configured(self, context: MigrationContext) -> None:
         Renderer(context)
 
-    def begins(self, bind, context):
+    def begins(self, bind: str, context: MigrationContext) -> None:
         table, schema = context.version_table, context.version_table_schema
         self.databases.append({"bind": bind, "version_table": table, "version_table_schema": schema})
 
-    def steps(self, bind, heads):
+    def steps(self, bind: str, heads: tuple[str, ...]) -> Iterable[RevisionStep]:
         return ()
 
-    def applied(self, bind, heads):
+    def applied(self, bind: str, heads: set[str]) -> None:
         pass
 
 
-def databases_of(project, script):
+def databases_of(project: Project, script: ScriptDirectory) -> list[LoadedDatabase]:
     """The databases that env.py migrates, in its order, with their version tables."""
     discovery = Discovery()
     run_env(project, script, "heads", discovery)

@@ -1,32 +1,60 @@
 """The environment that env.py sees: Alembic's own, with an eye on what env.py configures."""
 
+from __future__ import annotations
+
 import builtins
 import contextlib
 import os
 import sys
 
+from atomic_upgrade.alembic_patches import put_in_env
 from atomic_upgrade.failures import Failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Iterable, Iterator
+    from typing import Any, Protocol
+
+    from alembic.runtime.migration import MigrationContext, RevisionStep
+    from alembic.script import ScriptDirectory
+
+    from atomic_upgrade.project import Project
+
+    class Watch(Protocol):
+        """Of one run of env.py; where it migrates several databases, they come one after another."""
+
+        # Whether it renders, and has no database.
+        as_sql: bool
+
+        def configured(self, context: MigrationContext) -> None: ...
+
+        def begins(self, bind: str, context: MigrationContext) -> None:
+            """Its migrations are about to run."""
+
+        def steps(self, bind: str, heads: tuple[str, ...]) -> Iterable[RevisionStep]:
+            """What shall run."""
+
+        def applied(self, bind: str, heads: set[str]) -> None:
+            """A revision has been."""
+
 
 default = "default"
 
 
-def run_env(project, script, target, watch):
-    """Runs env.py like `alembic upgrade`, repairs what it configures, and tells `watch` of each database.
-
-    `watch` has `as_sql`, `configured(context)`, called for each database in turn, `begins(bind, context)` before its
-    migrations, `steps(bind, heads)` for what shall run, and `applied(bind, heads)` after each revision.
-    """
+def run_env(project: Project, script: ScriptDirectory, target: str, watch: Watch) -> None:
+    """Runs env.py like `alembic upgrade`, repairs what it configures, and tells `watch` of each database."""
     from alembic.runtime.environment import EnvironmentContext
 
-    seen = []
+    seen: list[str] = []
 
-    def fn(heads, context):
+    def fn(heads: tuple[str, ...], context: MigrationContext) -> Iterable[RevisionStep]:
         return watch.steps(seen[-1], heads)
 
     env = EnvironmentContext(project.config, script, fn=fn, as_sql=watch.as_sql, destination_rev=target, tag=None)
     configure_as_given, run_as_given = env.configure, env.run_migrations
 
-    def configure(*args, **options):
+    def configure(*args: Any, **options: Any) -> None:
         if watch.as_sql:
             options["dialect_opts"] = {**(options.get("dialect_opts") or {}), "paramstyle": "named"}
             options["transaction_per_migration"] = False
@@ -47,7 +75,7 @@ def run_env(project, script, target, watch):
             )
         watch.configured(context)
 
-    def run_migrations(**arguments):
+    def run_migrations(**arguments: Any) -> None:
         # Both multi-database templates name it so; Flask-Migrate's calls its default database ''.
         bind = arguments.get("engine_name") or default
         if bind in seen:
@@ -60,20 +88,19 @@ def run_env(project, script, target, watch):
         watch.begins(bind, env.get_context())
         run_as_given(**arguments)
 
-    # Not a subclass: Alembic hands env.py its `context` by the exact class. The proxy calls what the instance has.
-    env.configure, env.run_migrations = configure, run_migrations
+    put_in_env(env, configure=configure, run_migrations=run_migrations)
     silence = no_files(script) if watch.as_sql else contextlib.nullcontext()
     with project.context(), quiet() if watch.as_sql else contextlib.nullcontext(), silence, env:
         script.run_env()
 
 
 @contextlib.contextmanager
-def no_files(script):
+def no_files(script: ScriptDirectory) -> Iterator[None]:
     """The env.py of several databases would write a file of SQL for each into the working directory."""
     env_py = os.path.realpath(os.path.join(script.dir, "env.py"))
     opened = builtins.open
 
-    def open_elsewhere(file, mode="r", *args, **options):
+    def open_elsewhere(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
         if "w" in mode and os.path.realpath(sys._getframe(1).f_code.co_filename) == env_py:
             file = os.devnull
         return opened(file, mode, *args, **options)
@@ -86,14 +113,15 @@ def no_files(script):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Alembic logs a dry run as if it ran; our own log says it better."""
     import logging
 
-    def hide(record):
+    def hide(record: logging.LogRecord) -> bool:
         return record.levelno > logging.INFO
 
-    loggers = [logging.getLogger(name) for name in ("alembic.runtime.migration", "alembic.runtime.plugins", "alembic.env")]
+    names = ("alembic.runtime.migration", "alembic.runtime.plugins", "alembic.env")
+    loggers = [logging.getLogger(name) for name in names]
     for logger in loggers:
         logger.addFilter(hide)
     try:

@@ -1,17 +1,25 @@
 """What a script that cannot be rendered would do outside of a transaction, as far as its source tells."""
 
+from __future__ import annotations
+
 import ast
 import re
 
 from atomic_upgrade.environment import default
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from atomic_upgrade.messages import Direction, LookedInto, PlaceInScript
+
 words = re.compile(r"\b(CONCURRENTLY|VACUUM|ALTER\s+SYSTEM|ADD\s+VALUE|(CREATE|DROP)\s+(DATABASE|TABLESPACE))\b", re.I)
 
 
-def look_into(source, direction, bind):
+def look_into(source: bytes, direction: Direction, bind: str) -> LookedInto:
     """Alembic's own argument is sure; mere words in strings may be anything. Lines count from 1."""
-    names = {direction, direction + "_" + bind} | ({direction + "_"} if bind == default else set())
-    concurrently, mentions, strings = [], [], []
+    names = {direction, direction + "_" + bind, *([direction + "_"] if bind == default else [])}
+    concurrently: list[PlaceInScript] = []
+    mentions: list[PlaceInScript] = []
+    strings: list[PlaceInScript] = []
     for function in ast.parse(source).body:
         if not isinstance(function, ast.FunctionDef) or function.name in names:
             strings += strings_in(function)
@@ -28,15 +36,18 @@ def look_into(source, direction, bind):
     return {"concurrently": concurrently, "mentions": mentions, "strings": strings}
 
 
-def strings_in(part):
+def strings_in(part: ast.stmt) -> list[PlaceInScript]:
     """What may be SQL, or a value in it; a docstring is neither."""
     if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
         return []
-    found = [node for node in ast.walk(part) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return [{"line": node.lineno, "text": node.value} for node in found if len(node.value) < 10000]
+    return [
+        {"line": node.lineno, "text": node.value}
+        for node in ast.walk(part)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 10000
+    ]
 
 
-def is_set(keyword):
+def is_set(keyword: ast.keyword) -> bool:
     if keyword.arg != "postgresql_concurrently":
         return False
     return isinstance(keyword.value, ast.Constant) and keyword.value.value is True

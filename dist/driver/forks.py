@@ -4,6 +4,8 @@ So imports are waited for once, and each run is as fresh as the command would ha
 safe, and each run has an interpreter of its own.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import os
@@ -14,8 +16,13 @@ import socket
 from atomic_upgrade.channel import channel
 from atomic_upgrade.lifeline import end_with
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
-def preload(with_flask):
+
+def preload(with_flask: bool) -> None:
     """What the commands themselves import before any code of the project."""
     names = ["alembic.config", "alembic.script", "alembic.runtime.environment", "sqlalchemy.dialects.postgresql"]
     for name in [*names, *(["flask.cli", "flask_migrate"] if with_flask else [])]:
@@ -25,13 +32,11 @@ def preload(with_flask):
 
 
 class Forks:
-    def __init__(self, run):
-        # Called in each fork; what it returns is not looked at.
-        self.run = run
+    def __init__(self) -> None:
         # The number of each run that goes on, by its process.
-        self.runs = {}
+        self.runs: dict[int, int] = {}
 
-    def serve(self):
+    def serve(self) -> None:
         """Forks and ends runs as the action asks, and tells how each has ended; does not return but in a fork."""
         woken, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -58,7 +63,7 @@ class Forks:
                 else:
                     channel.read()
 
-    def fork(self, run, port, token, nonce):
+    def fork(self, run: int, port: int, token: str, nonce: str) -> bool:
         """True in the fork, which then talks to the action on its own."""
         pid = os.fork()
         with contextlib.suppress(OSError):
@@ -76,12 +81,12 @@ class Forks:
         channel.nonce = nonce
         return True
 
-    def kill(self, run):
+    def kill(self, run: int) -> None:
         for pid in [pid for pid, each in self.runs.items() if each == run]:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
 
-    def reap(self):
+    def reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -95,10 +100,10 @@ class Forks:
                     os.killpg(pid, signal.SIGKILL)
                 by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
                 code = None if by else os.WEXITSTATUS(status)
-                channel.send(ended={"run": run, "code": code, "signal": by and signal.Signals(by).name})
+                channel.send(ended={"run": run, "code": code, "signal": signal.Signals(by).name if by else None})
 
 
-def dial(port, greeting):
+def dial(port: int, greeting: str) -> int:
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(greeting.encode())
@@ -106,13 +111,13 @@ def dial(port, greeting):
     return connection.detach()
 
 
-def serve(with_flask, run):
-    """Never returns."""
+def serve(with_flask: bool, run: Callable[[], None]) -> NoReturn:
+    """`run` is called in each fork."""
     # Imports make much and leave next to nothing behind; what stays is shared with the forks.
     gc.disable()
     preload(with_flask)
     gc.freeze()
     gc.enable()
-    Forks(run).serve()
+    Forks().serve()
     run()
     os._exit(0)

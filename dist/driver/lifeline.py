@@ -1,5 +1,7 @@
 """Ends Python, and what it has started, when the action is gone without a word, as after a SIGKILL."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import select
@@ -7,7 +9,7 @@ import signal
 import time
 
 
-def end_with(request):
+def end_with(request: int) -> None:
     """`request` is where the action's requests come from: its other end is open for as long as the action lives.
 
     A process of its own waits for that, for a thread would wait for a script that computes without a break. Nobody's
@@ -28,7 +30,7 @@ def end_with(request):
             os._exit(0)
 
 
-def wait_for_the_end(request):
+def wait_for_the_end(request: int) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     lowest = os.dup2(request, 0)

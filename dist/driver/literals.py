@@ -1,6 +1,7 @@
 """Values as literals: each such that PostgreSQL stores what the online run stores by handing the value to the driver."""
 
-import copy
+from __future__ import annotations
+
 import datetime
 import decimal
 import enum
@@ -11,54 +12,34 @@ import uuid
 
 from atomic_upgrade.asked import asked
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def with_literals(dialect):
-    """A copy of the dialect that compiles values so; SQLAlchemy's own way is right for some types only."""
-    from alembic.util.sqla_compat import _literal_bindparam
+    from sqlalchemy.engine import Dialect
 
-    class Compiler(dialect.statement_compiler):
-        # Whether it renders what online is a parameter with its type, and not just the value of a column.
-        is_typed = False
+    from atomic_upgrade.failures import NotRenderable
 
-        def render_literal_bindparam(self, bindparam, *args, **options):
-            before = self.is_typed
-            self.is_typed = not (isinstance(bindparam, _literal_bindparam) or getattr(bindparam, "_is_crud", False))
-            try:
-                return super().render_literal_bindparam(bindparam, *args, **options)
-            finally:
-                self.is_typed = before
-
-        def render_literal_value(self, value, type_):
-            literal = literal_of(value, type_, dialect)
-            if literal is None:
-                try:
-                    literal = super().render_literal_value(value, type_)
-                except Exception:
-                    # SQLAlchemy's words name the value, and a cause that nobody sees.
-                    raise no_literal(value, type_)
-            return self.typed(literal, type_) if self.is_typed else literal
-
-        def typed(self, literal, type_):
-            """A quoted value alone is what PostgreSQL takes it for: a citext beside one, for example."""
-            impl = type_._unwrapped_dialect_impl(dialect)
-            is_cast = getattr(dialect, "_bind_typing_render_casts", False) and impl.render_bind_cast
-            return self.render_bind_cast(type_, impl, literal) if is_cast and literal[-1:] == "'" else literal
-
-    copied = copy.copy(dialect)
-    copied.statement_compiler = Compiler
-    return copied
+    # A value of whatever Python type a script has, and one of SQLAlchemy's types, of which most methods here are of one kind.
+    Value = Any
+    Type = Any
 
 
-def no_literal(value, type_):
+def no_literal(value: Value, type_: Type) -> NotRenderable:
     from sqlalchemy import types
 
     kind = type(value).__name__
     if isinstance(type_, types.NullType):
-        return asked.refuse("it writes a value of Python’s type %s to what has no type, which would tell how it is written: give it one" % kind)
-    return asked.refuse("it writes a value of Python’s type %s as %s, and there is no literal for that" % (kind, type(type_).__name__))
+        return asked.refuse(
+            "it writes a value of Python’s type %s to what has no type, which would tell how it is written: give it one"
+            % kind
+        )
+    return asked.refuse(
+        "it writes a value of Python’s type %s as %s, and there is no literal for that" % (kind, type(type_).__name__)
+    )
 
 
-def literal_of(value, type_, dialect):
+def literal_of(value: Value, type_: Type, dialect: Dialect) -> str | None:
     """None where only the type itself may know how."""
     from sqlalchemy import types
 
@@ -77,11 +58,11 @@ def literal_of(value, type_, dialect):
     return plain_literal(process(value) if process else value, impl, dialect)
 
 
-def as_bound(value, impl, dialect):
+def as_bound(value: Value, impl: Type, dialect: Dialect) -> tuple[Type, Value]:
     """What a type of the project's own makes of the value, and the type below it."""
     from sqlalchemy import types
 
-    base = types.TypeDecorator
+    base: Any = types.TypeDecorator
     while isinstance(impl, base):
         if type(impl).bind_processor is not base.bind_processor:
             process = impl.bind_processor(dialect)
@@ -92,7 +73,7 @@ def as_bound(value, impl, dialect):
     return impl, value
 
 
-def json_literal(value, impl, dialect):
+def json_literal(value: Value, impl: Type, dialect: Dialect) -> str:
     from sqlalchemy.sql import elements
 
     if value is impl.NULL:
@@ -102,14 +83,14 @@ def json_literal(value, impl, dialect):
     return quoted((dialect._json_serializer or json.dumps)(value))
 
 
-def array_literal(value, impl, dialect):
+def array_literal(value: Value, impl: Type, dialect: Dialect) -> str | None:
     if not isinstance(value, (list, tuple)):
         return None
     items = array_items(value, impl, dialect)
     return items and "%s::%s" % (items, type_name(impl, dialect))
 
 
-def array_items(value, impl, dialect):
+def array_items(value: Value, impl: Type, dialect: Dialect) -> str | None:
     from sqlalchemy import types
 
     literals = [
@@ -118,16 +99,17 @@ def array_items(value, impl, dialect):
         else literal_of(item, impl.item_type, dialect)
         for item in value
     ]
-    return None if None in literals else "ARRAY[%s]" % ", ".join(literals)
+    known = [each for each in literals if each is not None]
+    return "ARRAY[%s]" % ", ".join(known) if len(known) == len(literals) else None
 
 
-def is_range(value):
+def is_range(value: Value) -> bool:
     from sqlalchemy.dialects import postgresql
 
     return hasattr(postgresql, "Range") and isinstance(value, postgresql.Range)
 
 
-def range_literal(value, impl, dialect):
+def range_literal(value: Value, impl: Type, dialect: Dialect) -> str:
     if value.is_empty:
         return "'empty'::%s" % type_name(impl, dialect)
     bounds = ["" if bound is None else '"%s"' % bound for bound in (value.lower, value.upper)]
@@ -135,17 +117,17 @@ def range_literal(value, impl, dialect):
     return "%s::%s" % (quoted(text), type_name(impl, dialect))
 
 
-def type_name(impl, dialect):
+def type_name(impl: Type, dialect: Dialect) -> str:
     compiler = getattr(dialect, "type_compiler_instance", None) or dialect.type_compiler
-    return compiler.process(impl)
+    return str(compiler.process(impl))
 
 
-def quoted(text):
+def quoted(text: str) -> str:
     """With standard_conforming_strings on, a backslash is one."""
     return "'%s'" % text.replace("'", "''")
 
 
-def plain_literal(value, impl, dialect):
+def plain_literal(value: Value, impl: Type, dialect: Dialect) -> str | None:
     if isinstance(value, enum.Enum):
         if not isinstance(value, (int, str)):
             return None
@@ -161,9 +143,13 @@ def plain_literal(value, impl, dialect):
     if isinstance(value, decimal.Decimal):
         # Without a point or an exponent it would be an integer, which divides otherwise.
         text = str(value)
-        return text if value.is_finite() and ("." in text or "E" in text) else "'%s'::numeric" % text.replace("sNaN", "NaN")
+        return (
+            text
+            if value.is_finite() and ("." in text or "E" in text)
+            else "'%s'::numeric" % text.replace("sNaN", "NaN")
+        )
     # pg8000 stores how a memoryview is called.
-    if isinstance(value, (bytes, bytearray)) or isinstance(value, memoryview) and dialect.driver != "pg8000":
+    if isinstance(value, (bytes, bytearray)) or (isinstance(value, memoryview) and dialect.driver != "pg8000"):
         return "'\\x%s'::bytea" % bytes(value).hex()
     if isinstance(value, datetime.datetime):
         return "'%s'::timestamp%s" % (value.isoformat(" "), "" if value.tzinfo is None else "tz")
@@ -190,11 +176,13 @@ addresses = (
 )
 
 
-def float_literal(value, impl, dialect):
+def float_literal(value: float, impl: Type, dialect: Dialect) -> str:
     """psycopg2 writes a number, which is numeric to PostgreSQL; asyncpg and pg8000 send what the column is, psycopg a float8."""
     from sqlalchemy import types
 
     numeric = dialect.driver == "psycopg2" or (
-        dialect.driver in ("asyncpg", "pg8000") and isinstance(impl, types.Numeric) and not isinstance(impl, types.Float)
+        dialect.driver in ("asyncpg", "pg8000")
+        and isinstance(impl, types.Numeric)
+        and not isinstance(impl, types.Float)
     )
     return repr(value) if numeric and math.isfinite(value) else "'%r'::float8" % value

@@ -1,10 +1,22 @@
 """The online run, through the gates."""
 
+from __future__ import annotations
+
 from atomic_upgrade.channel import channel
 from atomic_upgrade.connections import gates, numbered
 from atomic_upgrade.environment import run_env
 from atomic_upgrade.failures import Failed, frames_of, is_database_error, line_in, one_line
 from atomic_upgrade.graph import steps_to
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from alembic.runtime.migration import MigrationContext, RevisionStep
+    from alembic.script import ScriptDirectory
+
+    from atomic_upgrade.messages import Answer, Run, Where
+    from atomic_upgrade.project import Project
 
 
 class OnlineRun:
@@ -12,24 +24,27 @@ class OnlineRun:
 
     as_sql = False
 
-    def __init__(self, script, request):
+    def __init__(self, script: ScriptDirectory, request: Run) -> None:
         self.script = script
         self.request = request
-        self.bind = self.path = self.id = None
+        self.bind: str | None = None
+        self.path: str | None = None
+        self.id: str | None = None
 
-    def configured(self, context):
+    def configured(self, context: MigrationContext) -> None:
         pass
 
-    def begins(self, bind, context):
+    def begins(self, bind: str, context: MigrationContext) -> None:
         self.bind = bind
+        assert context.connection is not None
         number = context.connection.info.get(numbered)
         if number is not None:
             channel.ask(own=number)
 
-    def applied(self, bind, heads):
+    def applied(self, bind: str, heads: set[str]) -> None:
         pass
 
-    def steps(self, bind, heads):
+    def steps(self, bind: str, heads: tuple[str, ...]) -> Iterator[RevisionStep]:
         if bind not in self.request["databases"]:
             raise Failed("invalid-input", "The project has the database %s, and database-url does not." % bind)
         steps = steps_to(self.script, self.request["direction"], self.request["target"], heads)
@@ -41,11 +56,11 @@ class OnlineRun:
             channel.ask(revision={"bind": bind, "id": self.id})
             yield step
 
-    def where(self, error):
+    def where(self, error: BaseException) -> Where:
         return {"bind": self.bind, "revision": self.id, "line": line_in(error, self.path), "frames": frames_of(error)}
 
 
-def run(project, request):
+def run(project: Project, request: Run) -> Answer:
     # Fresh modules: a script may have changed its own globals in the dry run.
     online = OnlineRun(project.scripts(), request)
     gates.open({bind: each["gate"] for bind, each in request["databases"].items()}, project.bind_of)

@@ -1,5 +1,7 @@
 """Loads the user's Flask app or Alembic configuration, as the commands `flask` and `alembic` do."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import importlib.util
@@ -8,6 +10,7 @@ import os
 import re
 import sys
 
+from atomic_upgrade.alembic_patches import generate_by
 from atomic_upgrade.connections import gates, guard_drivers, watch_connections
 from atomic_upgrade.dry_run import databases_of
 from atomic_upgrade.environment import default
@@ -15,25 +18,46 @@ from atomic_upgrade.failures import Failed, is_users
 from atomic_upgrade.graph import whole_graph
 from atomic_upgrade.scripts import scripts
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from sqlalchemy.engine import Dialect, Engine
+
+    from atomic_upgrade.messages import Frame, Load, Loaded, LoadedRevision
+
 
 class Project:
     """The user's Alembic configuration, in its Flask app if it has one."""
 
-    def __init__(self, config, configure_args, context, engines, request):
+    # The graph as it was read.
+    graph: ScriptDirectory
+
+    def __init__(
+        self,
+        config: Config,
+        configure_args: dict[str, Any],
+        context: Callable[[], AbstractContextManager[object]],
+        engines: Callable[[], dict[str, Engine]],
+        request: Load,
+    ) -> None:
         self.config = config
         self.configure_args = configure_args
         self.context = context
         # Called inside of the context: the app's own engines by bind.
         self.engines = engines
-        self.binds = []
-        # The graph as it was read.
-        self.graph = None
+        self.binds: list[str] = []
+        table, schema = request["version_table"], request["version_table_schema"]
         # What the inputs say goes before what env.py says.
         self.forced = {
-            name: request[name] for name in ("version_table", "version_table_schema") if request.get(name)
+            name: given for name, given in (("version_table", table), ("version_table_schema", schema)) if given
         }
 
-    def bind_of(self, dialect, arguments):
+    def bind_of(self, dialect: Dialect, arguments: Mapping[str, object]) -> str | None:
         """The bind of an engine, by its dialect, which no two engines share, or by where it would connect to."""
         for bind, engine in self.engines().items():
             if engine.dialect is dialect:
@@ -41,7 +65,7 @@ class Project:
         found = [bind for bind in self.binds if self.leads_to(bind, dialect, arguments)]
         return found[0] if len(found) == 1 else None
 
-    def leads_to(self, bind, dialect, arguments):
+    def leads_to(self, bind: str, dialect: Dialect, arguments: Mapping[str, object]) -> bool:
         from sqlalchemy.engine import make_url
 
         section = self.config.config_ini_section if bind == default else bind
@@ -52,15 +76,15 @@ class Project:
         place = ("host", "port", "user", "dbname", "database")
         return all(wanted.get(name) == arguments.get(name) for name in place)
 
-    def scripts(self):
+    def scripts(self) -> ScriptDirectory:
         from alembic.script import ScriptDirectory
 
         script = ScriptDirectory.from_config(self.config)
-        script.revision_map._generator = lambda: scripts.load(script)
+        generate_by(script, lambda: scripts.load(script))
         return script
 
 
-def load(request):
+def load(request: Load) -> tuple[Project, Loaded]:
     offer_database_url(request["urls"].get(default))
     watch_connections()
     gates.loading = True
@@ -74,11 +98,11 @@ def load(request):
     script = project.graph = project.scripts()
     with whole_graph():
         walked = list(script.walk_revisions())
-    revisions = [
+    revisions: list[LoadedRevision] = [
         {
             "id": each.revision,
             "down": list(each._versioned_down_revisions),
-            "depends_on": [name for name in each._resolved_dependencies],
+            "depends_on": list(each._resolved_dependencies),
             "labels": sorted(each.branch_labels or ()),
             "message": each.doc or "",
             "path": each.path,
@@ -91,7 +115,7 @@ def load(request):
     return project, {"revisions": revisions, "heads": sorted(script.get_heads()), "databases": databases}
 
 
-def load_flask(request):
+def load_flask(request: Load) -> Project:
     try:
         import flask.cli
         import flask_migrate  # noqa: F401
@@ -122,27 +146,28 @@ def load_flask(request):
         config = extension.migrate.get_config(directory)
     args = extension.configure_args
 
-    def engines():
+    def engines() -> dict[str, Engine]:
         database = extension.db
         if hasattr(database, "engines"):
             return {name or default: engine for name, engine in database.engines.items()}
         # Flask-SQLAlchemy before 3.
-        return {name or default: database.get_engine(bind=name) for name in (None, *(app.config.get("SQLALCHEMY_BINDS") or ()))}
+        names = (None, *(app.config.get("SQLALCHEMY_BINDS") or ()))
+        return {name or default: database.get_engine(bind=name) for name in names}
 
     return Project(config, args, app.app_context, engines, request)
 
 
-def no_app(told):
+def no_app(told: str) -> Failed:
     """Flask tells of an error in the app by printing its traceback into the message."""
     if "Traceback" not in told:
         return Failed("render-failed", "The Flask app was not found: %s" % told)
     places = re.findall(r'File "([^"]+)", line (\d+)', told)
-    frames = [{"file": file, "line": int(line), "function": ""} for file, line in places if is_users(file)]
+    frames: list[Frame] = [{"file": file, "line": int(line), "function": ""} for file, line in places if is_users(file)]
     last = told.strip().splitlines()[-1]
     return Failed("render-failed", "The Flask app does not import: %s" % last, quoted=last, frames=frames)
 
 
-def load_alembic(request):
+def load_alembic(request: Load) -> Project:
     """As the `alembic` command does with -c: an ini file, or pyproject.toml with an ini file beside it or without."""
     try:
         from alembic.config import Config
@@ -172,13 +197,13 @@ def load_alembic(request):
     return Project(config, {}, contextlib.nullcontext, dict, request)
 
 
-def offer_database_url(url):
+def offer_database_url(url: str | None) -> None:
     """An app that reads DATABASE_URL gets one, without a password, where the workflow set none."""
     if url and "DATABASE_URL" not in os.environ:
         os.environ["DATABASE_URL"] = with_driver(url)
 
 
-def with_driver(url):
+def with_driver(url: str) -> str:
     """A URL that SQLAlchemy can use: it does not know libpq's short form, and its own driver may not be installed."""
     scheme, rest = url.split("://", 1)
     scheme = re.sub(r"^postgres\b", "postgresql", scheme)

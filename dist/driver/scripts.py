@@ -4,6 +4,8 @@ A script can change the Python that it runs in. What makes modules of the others
 has run, and all are compiled before the first is imported.
 """
 
+from __future__ import annotations
+
 import ast
 import base64
 import os
@@ -13,10 +15,21 @@ from builtins import compile, exec
 from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 
+from atomic_upgrade.alembic_patches import files_of, load_files_by
 from atomic_upgrade.channel import channel
 from atomic_upgrade.clock import clock
 from atomic_upgrade.failures import Failed
 from atomic_upgrade.reader import bindings_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import NoReturn
+
+    from alembic.script import Script, ScriptDirectory
+
+    from atomic_upgrade.alembic_patches import LoadFile, MakeScript
+    from atomic_upgrade.messages import ToldScript, Value, Values
 
 names = ("revision", "down_revision", "branch_labels", "depends_on")
 
@@ -24,22 +37,27 @@ names = ("revision", "down_revision", "branch_labels", "depends_on")
 class Known:
     """A script as the action has read it."""
 
-    def __init__(self, number, path, source, values, doc):
+    def __init__(self, number: int, path: str, source: bytes, values: Values | None, doc: str | None) -> None:
         self.number = number
         self.path = path
         self.source = source
         # None: only its import tells.
-        self.values = values and {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        self.values = values and {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         self.doc = doc
-        self.id = self.code = None
+        self.id: str | None = None
+        self.code: types.CodeType | None = None
 
-    def module(self):
+    def module(self) -> types.ModuleType:
         """Of a script that may not run (yet), one that says what was read of it."""
         name = re.sub(r"\W", "_", os.path.basename(self.path))
         if self.values is not None and self.number not in (scripts.imported or ()):
             return self.stub(name)
         kind = SourceFileLoader if self.path.endswith(".py") else SourcelessFileLoader
-        module = module_from_spec(spec_from_file_location(name, self.path, loader=kind(name, self.path)))
+        spec = spec_from_file_location(name, self.path, loader=kind(name, self.path))
+        assert spec is not None
+        module = module_from_spec(spec)
         channel.at(self.path)
         with clock.of_scripts():
             exec(self.compiled(), module.__dict__)
@@ -56,11 +74,11 @@ class Known:
                 raise Failed("plan-changed", told % (name, now, before), path=self.path)
         return module
 
-    def stub(self, name):
+    def stub(self, name: str) -> types.ModuleType:
         """A module for those who look at it, env.py above all: what can be read is there, and nothing of it runs."""
         module = types.ModuleType(name)
 
-        def missing(asked):
+        def missing(asked: str) -> object:
             # Alembic asks each of a thousand scripts for what none has.
             given = readable(self.source, self.path) if asked.encode() in self.source else {}
             if asked not in given:
@@ -71,19 +89,22 @@ class Known:
             return given[asked]
 
         functions = {each: unrun(each, self.path) for each in ("upgrade", "downgrade")}
-        module.__dict__.update(self.values, __doc__=self.doc, __file__=self.path, __getattr__=missing, **functions)
+        module.__dict__.update(
+            self.values or {}, __doc__=self.doc, __file__=self.path, __getattr__=missing, **functions
+        )
         return module
 
-    def compiled(self):
+    def compiled(self) -> types.CodeType:
         """Its code; scripts are imported anew for the dry run and for the run."""
         if self.code is None and self.path.endswith(".py"):
             self.code = compile(self.source, self.path, "exec", dont_inherit=True)
         elif self.code is None:
-            self.code = Bytecode(self).get_code(None)
+            self.code = Bytecode(self).get_code("")
+        assert self.code is not None
         return self.code
 
 
-def readable(source, path):
+def readable(source: bytes, path: str) -> dict[str, object]:
     """What a script has at its top that can be told without running it: literal values, and stand-ins of functions."""
     try:
         values, others, functions = bindings_of(ast.parse(source))
@@ -93,73 +114,64 @@ def readable(source, path):
     return {**told, **{name: unrun(name, path) for name in functions}}
 
 
-def unrun(name, path):
-    def function(*_, **__):
-        raise Failed("render-failed", "%s() of this script was called, which has not run at this point." % name, path=path)
+def unrun(name: str, path: str) -> Callable[..., NoReturn]:
+    def function(*_: object, **__: object) -> NoReturn:
+        raise Failed(
+            "render-failed", "%s() of this script was called, which has not run at this point." % name, path=path
+        )
 
     function.__name__ = function.__qualname__ = name
     return function
 
 
-def as_tuple(value):
+def as_tuple(value: Value) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 class Bytecode(SourcelessFileLoader):
     """Of Alembic's `sourceless`."""
 
-    def __init__(self, known):
-        super().__init__(None, known.path)
+    def __init__(self, known: Known) -> None:
+        super().__init__("", known.path)
         self.known = known
 
-    def get_data(self, path):
+    def get_data(self, path: str) -> bytes:
         return self.known.source
 
 
 class Scripts:
-    def __init__(self):
+    from_path: MakeScript
+
+    def __init__(self) -> None:
         # By the paths that they really have.
-        self.known = {}
+        self.known: dict[str, Known] = {}
         # What the action has said of them, for another process that loads the project as well.
-        self.told = []
-        self.listed = None
+        self.told: list[ToldScript] = []
+        # The project's, in Alembic's order; None until it is first asked for them.
+        self.listed: list[Known] | None = None
         # The numbers of those that may run; None until the action has decided.
-        self.imported = None
+        self.imported: list[int] | None = None
 
-    def watch(self):
-        """From now on whatever asks Alembic for scripts, an app or env.py too, gets what the action has read."""
-        from alembic import util
-        from alembic.script import Script
+    def watch(self) -> None:
+        """From now on whatever asks Alembic for scripts gets what the action has read."""
 
-        load = util.load_python_file
-
-        def load_known(folder, name):
+        def load_known(load: LoadFile, folder: str, name: str) -> types.ModuleType:
             path = os.path.join(folder, name)
             if name == "env.py" or self.is_foreign(path):
                 return load(folder, name)
             return self.know([path])[0].module()
 
-        if hasattr(Script, "_from_path"):
-            make = Script._from_path
-        else:
-            from_filename = Script._from_filename
+        self.from_path = load_files_by(load_known)
 
-            def make(script, path):
-                return from_filename(script, *os.path.split(path))
-
-        def from_path(script, path):
-            util.load_python_file = load_known
-            return make(script, path)
-
-        util.load_python_file, self.from_path = load_known, from_path
-
-    def is_foreign(self, path):
+    def is_foreign(self, path: str) -> bool:
         """Whether it is of another project, which one of its own runs; before the decision nobody can tell."""
         if self.imported is None:
             return False
-        return os.path.dirname(os.path.realpath(path)) not in {os.path.dirname(known.path) for known in self.listed}
+        return os.path.dirname(os.path.realpath(path)) not in {
+            os.path.dirname(known.path) for known in self.listed or ()
+        }
 
-    def know(self, paths):
+    def know(self, paths: list[str]) -> list[Known]:
         """Has the action read what it has not read yet."""
         real = [os.path.realpath(path) for path in paths]
         new = {at: os.path.join(os.getcwd(), path) for path, at in zip(paths, real) if at not in self.known}
@@ -171,23 +183,23 @@ class Scripts:
             self.take([{"path": path, **told} for path, told in zip(new, channel.receive()["scripts"])])
         return [self.known[path] for path in real]
 
-    def take(self, told):
+    def take(self, told: list[ToldScript]) -> None:
         """The action has read these."""
         self.told += told
         for each in told:
             source = base64.b64decode(each["source"])
             self.known[each["path"]] = Known(len(self.known), each["path"], source, each["values"], each["doc"])
 
-    def list(self, script):
+    def list(self, script: ScriptDirectory) -> list[Known]:
         """The scripts of the project, in Alembic's order, as they are when it is first asked for them."""
         if self.listed is None:
             self.listed = self.know(files_of(script))
         return self.listed
 
-    def source_of(self, revision):
-        return next(known.source for known in self.listed if known.id == revision)
+    def source_of(self, revision: str) -> bytes:
+        return next(known.source for known in self.listed or () if known.id == revision)
 
-    def load(self, script):
+    def load(self, script: ScriptDirectory) -> Iterator[Script]:
         """Alembic's own objects of them."""
         for known in self.list(script):
             if known.number in (self.imported or ()):
@@ -200,34 +212,3 @@ class Scripts:
 
 
 scripts = Scripts()
-
-
-def files_of(script):
-    """The files that Alembic would load, in its order, by the names under which it finds them."""
-    from alembic import util
-    from alembic.script import Script
-
-    names, files = {}, []
-    list_folder, load = Script.__dict__["_list_py_dir"], util.load_python_file
-
-    def note_names(cls, directory, folder):
-        found = list_folder.__get__(None, cls)(directory, folder)
-        for name in found:
-            path = os.path.join(folder, name)
-            names.setdefault(os.path.realpath(path), path)
-        return found
-
-    def note_file(folder, name):
-        path = os.path.join(folder, name)
-        files.append(names.get(os.path.realpath(path), path))
-        module = types.ModuleType(name)
-        module.revision, module.down_revision = str(len(files)), None
-        return module
-
-    Script._list_py_dir, util.load_python_file = classmethod(note_names), note_file
-    try:
-        for _ in script._load_revisions():
-            pass
-    finally:
-        Script._list_py_dir, util.load_python_file = list_folder, load
-    return [os.fspath(path) for path in files]

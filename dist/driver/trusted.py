@@ -4,6 +4,8 @@ An audit hook (https://docs.python.org/3/library/audit_events.html) sees every f
 before it is compiled and every extension module before it is loaded, whoever does it; nobody can take it away again.
 """
 
+from __future__ import annotations
+
 import _thread
 import configparser
 import contextlib
@@ -22,6 +24,14 @@ from importlib._bootstrap_external import FileLoader
 from atomic_upgrade.channel import channel
 from atomic_upgrade.failures import Failed
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
+
+    # The path that is a stranger's, and why.
+    Foreign = tuple[str, str]
+
 # Code, SQL, templates and configuration, which is checked whoever reads it; other files may be data.
 telling = re.compile(
     r"(%s|\.pyo|\.pyw|\.pth|\.ini|\.cfg|\.conf|\.toml|\.ya?ml|\.sql|\.psql|\.pgsql|\.ddl|\.mako|^\.env.*|\.env|\.flaskenv)$"
@@ -30,19 +40,74 @@ telling = re.compile(
 )
 
 
+class Written:
+    """The files and links that a run has written itself, by their identities; what it is forked from shares them with all.
+
+    Each run begins behind those that may have written what it reads. Without forks there is one run.
+    """
+
+    def __init__(self) -> None:
+        self.known: set[tuple[int, int]] = set()
+        # What has come to it and gone, a line each. It has no name by which anybody could find it.
+        self.log: int | None = None
+        self.read = 0
+        if hasattr(os, "memfd_create"):
+            import fcntl
+
+            self.log = os.memfd_create("written")
+            fcntl.fcntl(self.log, fcntl.F_SETFL, os.O_APPEND)
+
+    def __contains__(self, identity: tuple[int, int]) -> bool:
+        self.catch_up()
+        return identity in self.known
+
+    def add(self, identity: tuple[int, int]) -> None:
+        if identity not in self:
+            self.note(b"+", identity)
+
+    def discard(self, identity: tuple[int, int]) -> None:
+        if identity in self:
+            self.note(b"-", identity)
+
+    def note(self, sign: bytes, identity: tuple[int, int]) -> None:
+        line = b"%s %d %d\n" % (sign, *identity)
+        if self.log is None:
+            self.hear(line)
+        else:
+            os.write(self.log, line)
+
+    def catch_up(self) -> None:
+        while self.log is not None:
+            lines = os.pread(self.log, 1 << 20, self.read)
+            lines = lines[: lines.rfind(b"\n") + 1]
+            if not lines:
+                return
+            self.read += len(lines)
+            for line in lines.splitlines():
+                self.hear(line)
+
+    def hear(self, line: bytes) -> None:
+        sign, device, inode = line.split()
+        change = self.known.add if sign == b"+" else self.known.discard
+        change((int(device), int(inode)))
+
+
 class Checkout:
-    def __init__(self, roots, files, links):
+    def __init__(self, roots: list[str], files: dict[str, str], links: dict[str, str]) -> None:
         self.roots = [os.fsdecode(root.encode()) for root in roots]
         # Each character of these paths is a byte.
-        self.files, self.links = ({os.fsdecode(path.encode("latin-1")): blob for path, blob in each.items()} for each in (files, links))
+        self.files, self.links = (
+            {os.fsdecode(path.encode("latin-1")): blob for path, blob in each.items()} for each in (files, links)
+        )
         self.installed = {path for each in installed() for path in (os.path.abspath(each), os.path.realpath(each))}
-        self.folders = {}
-        # The files and links that this process has written itself, from nothing or from what was known, whatever they are called by now.
-        self.written = set()
+        # Of a folder, what `place` returns.
+        self.folders: dict[str, tuple[str, tuple[str, ...]]] = {}
+        # From nothing or from what was known, whatever they are called by now.
+        self.written = Written()
         # Where it is about to make one.
-        self.coming = set()
+        self.coming: set[str] = set()
 
-    def place(self, path):
+    def place(self, path: str) -> tuple[str, tuple[str, ...]]:
         """The real path, and the symbolic links of the checkout on the way to it."""
         folder, name = os.path.split(path)
         if not name or folder == path:
@@ -62,17 +127,17 @@ class Checkout:
         end, more = self.place(os.path.join(real, os.readlink(here)))
         return end, (*links, *more)
 
-    def is_installed(self, link):
+    def is_installed(self, link: str) -> bool:
         """A virtual environment may be a link, and its packages may be links."""
         return within(link, self.installed) or any(within(each, [link]) for each in self.installed)
 
-    def check(self, path, data=None):
+    def check(self, path: str | bytes | os.PathLike[str], data: bytes | None = None) -> None:
         """Ends the run unless the file is the trusted commit's, or none of the checkout's. `data` are its bytes if they are read."""
         found = self.foreign(absolute(path), data)
         if found:
             refuse(*found)
 
-    def foreign(self, path, data=None):
+    def foreign(self, path: str, data: bytes | None = None) -> Foreign | None:
         """What of a path is a stranger's, and why; None for nothing."""
         try:
             status = os.stat(path)
@@ -95,7 +160,7 @@ class Checkout:
                 data = file.read()
         return None if named(data, self.files[real]) else (real, "is not as the trusted commit has it")
 
-    def opened(self, path, mode, flags):
+    def opened(self, path: int | str | bytes | os.PathLike[str], mode: str | None, flags: int) -> None:
         if isinstance(path, int):
             return
         name = os.fsdecode(path)
@@ -106,7 +171,7 @@ class Checkout:
                 self.opened_at(os.path.join(folder, name), flags, is_certain)
         self.opened_at(absolute(name), flags, is_certain)
 
-    def opened_at(self, path, flags, is_certain):
+    def opened_at(self, path: str, flags: int, is_certain: bool) -> None:
         if flags & os.O_CREAT and not os.path.lexists(path):
             self.coming.add(spot(path))
             return
@@ -126,33 +191,33 @@ class Checkout:
         if flags & (os.O_WRONLY | os.O_RDWR) and is_certain and os.access(path, os.W_OK) and not self.foreign(path):
             self.written.add(identity(os.stat(path)))
 
-    def arrived(self):
+    def arrived(self) -> None:
         """What was about to be made may be there by now."""
         for path in list(self.coming):
             with contextlib.suppress(OSError, ValueError):
                 self.written.add(identity(os.lstat(path)))
                 self.coming.discard(path)
 
-    def renamed(self, old, new, *folders):
+    def renamed(self, old: str, new: str, *folders: int) -> None:
         self.folders.clear()
         gone = [spot(absolute(path)) for path in (old, new)]
         # From a folder that nobody tells, anything may come to any place.
         is_certain = all(folder == -1 for folder in folders)
         self.coming = {path for path in self.coming if is_certain and not within(path, gone)}
 
-    def linked(self, _, new, folder=-1):
+    def linked(self, _: str, new: str, folder: int = -1) -> None:
         self.folders.clear()
         if folder == -1 and not os.path.lexists(new):
             self.coming.add(spot(absolute(new)))
 
-    def removed(self, path, folder=-1):
+    def removed(self, path: str, folder: int = -1) -> None:
         """Its inode may become another file's."""
         with contextlib.suppress(OSError, ValueError):
             status = os.lstat(path)
             if folder == -1 and status.st_nlink == 1:
                 self.written.discard(identity(status))
 
-    def look_at_cached(self, path):
+    def look_at_cached(self, path: str) -> None:
         """The bytecode of a source in the checkout is not there: Python compiles the source."""
         try:
             source = importlib.util.source_from_cache(path)
@@ -162,7 +227,7 @@ class Checkout:
         if within(source, self.roots) and not within(source, self.installed) and os.path.isfile(source):
             raise FileNotFoundError(path)
 
-    def compiled(self, filename):
+    def compiled(self, filename: str | bytes | None) -> None:
         """`filename` may lie in an archive."""
         if not isinstance(filename, (str, bytes)) or filename in ("", b"") or b"\0" in os.fsencode(filename):
             return
@@ -172,7 +237,7 @@ class Checkout:
         self.check(path)
 
 
-def installed():
+def installed() -> list[str]:
     """What the steps before have installed: the folders of this interpreter's own library and packages."""
     paths = sysconfig.get_paths()
     found = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib") if name in paths]
@@ -182,23 +247,23 @@ def installed():
     return found
 
 
-def absolute(path):
+def absolute(path: str | bytes | os.PathLike[str]) -> str:
     """Like os.path.abspath, which takes `..` for the folder above also behind a link."""
     path = os.fsdecode(path)
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
-def identity(status):
+def identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def spot(path):
+def spot(path: str) -> str:
     """Where a path lies, be it a link or nothing."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
 
 
-def opened_folders():
+def opened_folders() -> list[str]:
     """The folders that this process has open, where the system tells."""
     try:
         links = [os.path.join("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
@@ -207,11 +272,11 @@ def opened_folders():
     return [os.readlink(link) for link in links if os.path.isdir(link)]
 
 
-def within(path, folders):
+def within(path: str, folders: Iterable[str]) -> bool:
     return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
 
-def named(data, blob):
+def named(data: bytes, blob: str | None) -> bool:
     """Whether git stores these bytes under that name: as they are, with its own line ends, or with its `$Id$`."""
     if blob is None:
         return False
@@ -220,36 +285,41 @@ def named(data, blob):
     return any(name_of(each, blob) == blob for each in (data, stored, stored.replace(expanded, b"$Id$")))
 
 
-def name_of(data, like):
+def name_of(data: bytes, like: str) -> str:
     hash = hashlib.sha256 if len(like) == 64 else hashlib.sha1
     return hash(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def refuse(path, why):
+def refuse(path: str, why: str) -> NoReturn:
     told = "This event has secrets, and Python would load what may be a stranger’s: %s %s."
     end(Failed("untrusted", told % (os.path.relpath(path), why), path=path))
 
 
-def end(failure):
+def end(failure: Failed) -> NoReturn:
     """Ends Python here and now: whoever asked for the file might go on without it."""
     try:
-        channel.send(failed={"kind": failure.kind, "message": str(failure), **failure.details})
+        channel.send(failed=failure.told())
     finally:
         # Also in the process that has nobody to tell it to (twin.py).
         os._exit(1)
 
 
-def watch(roots, files, links, python_path):
+def watch(roots: list[str], files: dict[str, str], links: dict[str, str], python_path: str) -> list[str]:
     """From now on nothing foreign is loaded. Returns the folders of PYTHONPATH, which Python was started without."""
     if not hasattr(sys, "addaudithook"):
         told = "This event has secrets, and Python %s cannot watch what it loads: use 3.8 or newer."
         end(Failed("untrusted", told % sys.version.split()[0]))
     checkout = Checkout(roots, files, links)
     looking = _thread._local()
-    moving = {"os.rename": checkout.renamed, "os.link": checkout.renamed, "os.symlink": checkout.linked, "os.remove": checkout.removed}
+    moving: dict[str, Callable[..., None]] = {
+        "os.rename": checkout.renamed,
+        "os.link": checkout.renamed,
+        "os.symlink": checkout.linked,
+        "os.remove": checkout.removed,
+    }
     looked_at = {"open", "compile", "import", "ctypes.dlopen", *moving}
 
-    def hook(event, arguments):
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in looked_at or getattr(looking, "now", False):
             return
         looking.now = True
@@ -270,27 +340,29 @@ def watch(roots, files, links, python_path):
 
     get_data, open_archive = FileLoader.get_data, zipimport.zipimporter.__init__
 
-    def read(self, path):
+    def read(self: FileLoader, path: str) -> bytes:
         data = get_data(self, path)
         if path == self.path:
             checkout.check(path, data)
         return data
 
-    def open_checked(self, path):
+    def open_checked(self: zipimport.zipimporter, path: Any) -> None:
         open_archive(self, path)
         checkout.check(self.archive)
 
-    read_configuration = configparser.RawConfigParser._read
+    configurations: Any = configparser.RawConfigParser
+    read_configuration = configurations._read
 
-    def read_checked(self, lines, name):
+    def read_checked(self: configparser.RawConfigParser, lines: Iterable[str], name: object) -> Any:
         # logging.config evaluates what stands in it, whatever it is called.
         if isinstance(name, (str, bytes, os.PathLike)):
             checkout.check(name)
         return read_configuration(self, lines, name)
 
-    configparser.RawConfigParser._read = read_checked
-    FileLoader.get_data = read
-    zipimport.zipimporter.__init__ = open_checked
+    # Python 3.9 to 3.14. No event of the audit hook has the bytes, nor tells of an archive or a configuration by its use.
+    configurations._read = read_checked
+    FileLoader.get_data = read  # type: ignore[method-assign]
+    zipimport.zipimporter.__init__ = open_checked  # type: ignore[method-assign]
     sys.addaudithook(hook)
     for module in list(sys.modules.values()):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)

@@ -1,5 +1,7 @@
 """A second process that renders the same batch: what is not alike in both is not fixed."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -7,6 +9,15 @@ import select
 import signal
 
 from atomic_upgrade.channel import channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    # What it is asked, and what it tells, is JSON: main.py knows of what.
+    Render = Callable[[Any], object]
+    LoadThere = Callable[[Any], Render]
 
 # How long it is waited for when we are done ourselves, in seconds.
 patience = 60
@@ -18,7 +29,7 @@ class Twin:
     that makes a folder where there is none would else fail in one of us. Its word is had once.
     """
 
-    def __init__(self, load):
+    def __init__(self, load: LoadThere) -> None:
         """`load` gets the first message there; what it returns gets the second, and returns what JSON can hold."""
         request, answer = os.pipe(), os.pipe()
         self.pid = os.fork()
@@ -30,12 +41,12 @@ class Twin:
         os.close(answer[1])
         self.request, self.answer = os.fdopen(request[1], "wb", 0), answer[0]
 
-    def send(self, message):
+    def send(self, message: object) -> None:
         """The first one is the scripts as the action has read them, the second one the request."""
         with contextlib.suppress(OSError):
             self.request.write(json.dumps(message).encode() + b"\n")
 
-    def told(self):
+    def told(self) -> Any:
         """None where it could not render."""
         received = b""
         while not received.endswith(b"\n") and select.select([self.answer], [], [], patience)[0]:
@@ -50,7 +61,7 @@ class Twin:
         return json.loads(received) if received.endswith(b"\n") else None
 
 
-def run(load, request, answer):
+def run(load: LoadThere, request: int, answer: int) -> NoReturn:
     """In the other process, which prints nothing and never returns."""
     try:
         silence = os.open(os.devnull, os.O_RDWR)

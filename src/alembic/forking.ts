@@ -84,10 +84,8 @@ export class ForkingPython {
     })
     this.#listening.then(
       port => this.#ask({ fork: { run, port, token, nonce } }),
-      error => {
-        const told = `No port could be opened for Python: ${messageOf(error)}.`
-        this.#leave(() => new Failure('render-failed', told))
-      },
+      error =>
+        this.#leave(() => new Failure('render-failed', `No port could be opened for Python: ${messageOf(error)}.`)),
     )
     return { nonce, requests, answers, prints: [prints], gone, kill: () => this.#kill(run) }
   }

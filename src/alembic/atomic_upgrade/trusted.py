@@ -40,6 +40,58 @@ telling = re.compile(
 )
 
 
+class Written:
+    """The files and links that a run has written itself, by their identities; what it is forked from shares them with all.
+
+    Each run begins behind those that may have written what it reads. Without forks there is one run.
+    """
+
+    def __init__(self) -> None:
+        self.known: set[tuple[int, int]] = set()
+        # What has come to it and gone, a line each. It has no name by which anybody could find it.
+        self.log: int | None = None
+        self.read = 0
+        if hasattr(os, "memfd_create"):
+            import fcntl
+
+            self.log = os.memfd_create("written")
+            fcntl.fcntl(self.log, fcntl.F_SETFL, os.O_APPEND)
+
+    def __contains__(self, identity: tuple[int, int]) -> bool:
+        self.catch_up()
+        return identity in self.known
+
+    def add(self, identity: tuple[int, int]) -> None:
+        if identity not in self:
+            self.note(b"+", identity)
+
+    def discard(self, identity: tuple[int, int]) -> None:
+        if identity in self:
+            self.note(b"-", identity)
+
+    def note(self, sign: bytes, identity: tuple[int, int]) -> None:
+        line = b"%s %d %d\n" % (sign, *identity)
+        if self.log is None:
+            self.hear(line)
+        else:
+            os.write(self.log, line)
+
+    def catch_up(self) -> None:
+        while self.log is not None:
+            lines = os.pread(self.log, 1 << 20, self.read)
+            lines = lines[: lines.rfind(b"\n") + 1]
+            if not lines:
+                return
+            self.read += len(lines)
+            for line in lines.splitlines():
+                self.hear(line)
+
+    def hear(self, line: bytes) -> None:
+        sign, device, inode = line.split()
+        change = self.known.add if sign == b"+" else self.known.discard
+        change((int(device), int(inode)))
+
+
 class Checkout:
     def __init__(self, roots: list[str], files: dict[str, str], links: dict[str, str]) -> None:
         self.roots = [os.fsdecode(root.encode()) for root in roots]
@@ -50,8 +102,8 @@ class Checkout:
         self.installed = {path for each in installed() for path in (os.path.abspath(each), os.path.realpath(each))}
         # Of a folder, what `place` returns.
         self.folders: dict[str, tuple[str, tuple[str, ...]]] = {}
-        # The files and links that this process has written itself, from nothing or from what was known, whatever they are called by now.
-        self.written: set[tuple[int, int]] = set()
+        # From nothing or from what was known, whatever they are called by now.
+        self.written = Written()
         # Where it is about to make one.
         self.coming: set[str] = set()
 
