@@ -18032,6 +18032,7 @@ const wasCancelled = ({ failure }) => failure?.reason === 'cancelled';
 const stopped = (result) => (wasCancelled(result) ? '⏹️' : '❌');
 const targeted = (state, { target }) => `${state} The target was ${target}.`.trimStart();
 const seeLog = (run) => run && `See the [log of the run](${run}).`;
+const lower = (text) => text.charAt(0).toLowerCase() + text.slice(1);
 const notRead = ' (not re-read: it could not be reached)';
 const unread = ({ reread }) => (reread ? '' : notRead);
 const at = ({ the, name, state }) => `${the} is at ${name(state.newHeads ?? [])}`;
@@ -18129,7 +18130,7 @@ const outcomes = {
         state: ({ state, the, name, style }) => {
             const { doubt } = state;
             if (!doubt)
-                return '';
+                return `What is in ${lower(the)} is not known.`;
             if (doubt.about === 'prepared')
                 return `${the} holds the prepared transaction ${doubt.gid} of an earlier run.`;
             const { from, to } = doubt;
@@ -28064,7 +28065,7 @@ for name, source in json.loads(sources).items():
 module.main(here)`;
 /** The modules as JSON, behind its length in ten digits. */
 function sources() {
-    const read = (name) => (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', `${name}.py`), 'utf8');
+    const read = (name) => (0,external_node_fs_.readFileSync)(__nccwpck_require__.ab + "atomic_upgrade/" + name + '.py', 'utf8');
     const bytes = Buffer.from(JSON.stringify(Object.fromEntries(modules.map(name => [name, read(name)]))));
     return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes]);
 }
@@ -28325,7 +28326,7 @@ class Reader {
     #gone = false;
     constructor({ python, workingDirectory, environment, signal, }) {
         const [command = 'python', ...args] = python;
-        const program = (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'driver', 'reader.py'), 'utf8');
+        const program = (0,external_node_fs_.readFileSync)((0,external_node_path_namespaceObject.join)(__dirname, 'atomic_upgrade', 'reader.py'), 'utf8');
         this.#child = (0,external_node_child_process_namespaceObject.spawn)(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
             cwd: workingDirectory,
             env: environment,
@@ -30492,27 +30493,35 @@ function planned(batch, ended) {
 function ran(course, batch, ended) {
     const { bind, target, plan, fate, priorHeads, runs, segments, standing, invalidIndex } = course;
     const known = ended?.heads.get(bind);
-    const inDoubt = fate.is === 'in-doubt';
-    const gid = ended?.failure instanceof Undecided ? ended.failure.left.get(bind) : undefined;
+    const { outcome, doubt } = becameOf(course, ended);
     return {
         bind,
         name: target.name,
         plan,
         priorHeads,
-        newHeads: inDoubt || gid !== undefined ? null : (known?.heads ?? plan.newHeads),
+        newHeads: outcome === 'in-doubt'
+            ? null
+            : (known?.heads ?? (fate.is === 'open' && ended?.failure ? priorHeads : plan.newHeads)),
         reread: known?.reread ?? false,
-        outcome: gid !== undefined ? 'in-doubt' : result_outcomes[fate.is],
-        doubt: gid !== undefined
-            ? { about: 'prepared', gid }
-            : fate.is === 'in-doubt'
-                ? { about: 'commit', from: fate.from, to: fate.to }
-                : null,
+        outcome,
+        doubt,
         forecast: batch?.forecast ?? { obstacles: [], destructions: [], division: null },
         segments,
         runs,
         standing,
         invalidIndex,
     };
+}
+function becameOf({ bind, fate }, ended) {
+    if (ended?.failure instanceof Undecided) {
+        const gid = ended.failure.left.get(bind);
+        return gid === undefined
+            ? { outcome: 'refused', doubt: null }
+            : { outcome: 'in-doubt', doubt: { about: 'prepared', gid } };
+    }
+    if (fate.is !== 'in-doubt')
+        return { outcome: result_outcomes[fate.is], doubt: null };
+    return { outcome: 'in-doubt', doubt: { about: 'commit', from: fate.from, to: fate.to } };
 }
 const result_outcomes = {
     open: null,

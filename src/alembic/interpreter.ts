@@ -83,7 +83,7 @@ module.main(here)`
 
 /** The modules as JSON, behind its length in ten digits. */
 function sources(): Buffer {
-  const read = (name: string) => readFileSync(join(__dirname, 'driver', `${name}.py`), 'utf8')
+  const read = (name: string) => readFileSync(join(__dirname, 'atomic_upgrade', `${name}.py`), 'utf8')
   const bytes = Buffer.from(JSON.stringify(Object.fromEntries(modules.map(name => [name, read(name)]))))
   return Buffer.concat([Buffer.from(String(bytes.length).padStart(10, '0')), bytes])
 }

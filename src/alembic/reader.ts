@@ -39,7 +39,7 @@ export class Reader {
     signal,
   }: Pick<InterpreterOptions, 'python' | 'workingDirectory' | 'environment'> & { signal: AbortSignal }) {
     const [command = 'python', ...args] = python
-    const program = readFileSync(join(__dirname, 'driver', 'reader.py'), 'utf8')
+    const program = readFileSync(join(__dirname, 'atomic_upgrade', 'reader.py'), 'utf8')
     this.#child = spawn(command, [...args, '-I', '-S', '-c', program, this.#nonce], {
       cwd: workingDirectory,
       env: environment,

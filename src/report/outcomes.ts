@@ -47,6 +47,7 @@ const wasCancelled = ({ failure }: Result): boolean => failure?.reason === 'canc
 const stopped = (result: Result): string => (wasCancelled(result) ? '⏹️' : '❌')
 const targeted = (state: string, { target }: Journey): string => `${state} The target was ${target}.`.trimStart()
 const seeLog = (run: string): string => run && `See the [log of the run](${run}).`
+const lower = (text: string): string => text.charAt(0).toLowerCase() + text.slice(1)
 const notRead = ' (not re-read: it could not be reached)'
 const unread = ({ reread }: DatabaseResult): string => (reread ? '' : notRead)
 const at = ({ the, name, state }: Spoken): string => `${the} is at ${name(state.newHeads ?? [])}`
@@ -149,7 +150,7 @@ const outcomes: Record<Told, Words> = {
     headline: () => 'in doubt, no answer to the COMMIT',
     state: ({ state, the, name, style }) => {
       const { doubt } = state
-      if (!doubt) return ''
+      if (!doubt) return `What is in ${lower(the)} is not known.`
       if (doubt.about === 'prepared') return `${the} holds the prepared transaction ${doubt.gid} of an earlier run.`
       const { from, to } = doubt
       const where = sameHeads(from, to) ? `at ${name(from)}` : `wholly at ${name(from)} or wholly at ${name(to)}`

@@ -125,28 +125,36 @@ function planned(batch: Batch | TriedBatch, ended: Ended | null): PlannedDatabas
 function ran(course: Course, batch: TriedBatch | undefined, ended: Ended | null): PlannedDatabase {
   const { bind, target, plan, fate, priorHeads, runs, segments, standing, invalidIndex } = course
   const known = ended?.heads.get(bind)
-  const inDoubt = fate.is === 'in-doubt'
-  const gid = ended?.failure instanceof Undecided ? ended.failure.left.get(bind) : undefined
+  const { outcome, doubt } = becameOf(course, ended)
   return {
     bind,
     name: target.name,
     plan,
     priorHeads,
-    newHeads: inDoubt || gid !== undefined ? null : (known?.heads ?? plan.newHeads),
+    newHeads:
+      outcome === 'in-doubt'
+        ? null
+        : (known?.heads ?? (fate.is === 'open' && ended?.failure ? priorHeads : plan.newHeads)),
     reread: known?.reread ?? false,
-    outcome: gid !== undefined ? 'in-doubt' : outcomes[fate.is],
-    doubt:
-      gid !== undefined
-        ? { about: 'prepared', gid }
-        : fate.is === 'in-doubt'
-          ? { about: 'commit', from: fate.from, to: fate.to }
-          : null,
+    outcome,
+    doubt,
     forecast: batch?.forecast ?? { obstacles: [], destructions: [], division: null },
     segments,
     runs,
     standing,
     invalidIndex,
   }
+}
+
+function becameOf({ bind, fate }: Course, ended: Ended | null): Pick<PlannedDatabase, 'outcome' | 'doubt'> {
+  if (ended?.failure instanceof Undecided) {
+    const gid = ended.failure.left.get(bind)
+    return gid === undefined
+      ? { outcome: 'refused', doubt: null }
+      : { outcome: 'in-doubt', doubt: { about: 'prepared', gid } }
+  }
+  if (fate.is !== 'in-doubt') return { outcome: outcomes[fate.is], doubt: null }
+  return { outcome: 'in-doubt', doubt: { about: 'commit', from: fate.from, to: fate.to } }
 }
 
 const outcomes = {
