@@ -1,3 +1,5 @@
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
 import { startServer } from './postgres.mts'
 import { useScratch } from './scratch.mts'
@@ -14,6 +16,8 @@ declare module 'vitest' {
 /** One PostgreSQL server for all tests, where every test has databases of its own; and one folder for all they write. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const tidy = useScratch()
+  // Each step reads the same bundle: compiled once, it takes a tenth less.
+  process.env.NODE_COMPILE_CACHE = join(tmpdir(), 'compiled')
   const server = await startServer(['max_prepared_transactions = 20'])
   console.log(`PostgreSQL ${server.version}`)
   project.provide('postgres', server.url('postgres'))
