@@ -1,4 +1,35 @@
+import { relative } from 'node:path'
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
+
+/**
+ * The files that take longest, as measured, the longest first: what begins last decides when all of it ends. Behind
+ * them come the others, and the quick ones, of test/unit, where nothing else is left.
+ */
+const longest = [
+  'action/several-databases-commit',
+  'action/situations',
+  'postgres/escapes',
+  'action/projects',
+  'action/trust-layouts',
+  'action/plan-file',
+  'action/tampering',
+  'action/publish',
+  'action/story',
+  'action/child',
+  'action/last-act',
+].map(name => `test/${name}.test.ts`)
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification) => {
+      const path = relative(import.meta.dirname, moduleId)
+      if (path.startsWith('test/unit')) return longest.length + 1
+      return longest.includes(path) ? longest.indexOf(path) : longest.length
+    }
+    return (await super.sort(files)).sort((one, other) => rank(one) - rank(other))
+  }
+}
 
 export default defineConfig({
   test: {
@@ -9,5 +40,8 @@ export default defineConfig({
     testTimeout: 120_000,
     hookTimeout: 120_000,
     maxWorkers: 4,
+    // What a file imports is imported once in a worker and not in each file: that took longer than most tests of test/unit.
+    isolate: false,
+    sequence: { sequencer: LongestFirst },
   },
 })

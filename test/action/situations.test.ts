@@ -102,30 +102,28 @@ const situations: Record<string, Situation> = {
     ...both({ outcome: 'up-to-date', words: ['The database is at a1'] }),
   },
 
-  // ── Bad input ──
+  // ── Bad input, no server, no right: told before the mode matters, so that the modes take turns ──
   'an unknown mode': {
     inputs: { mode: 'aply' },
     preview: refusedBlind('invalid-input', 'mode is “aply”; it can be preview, rehearse or apply'),
   },
   'several mistakes, told together': {
     inputs: { direction: 'sideways', 'pull-request': 'seven', retries: 'many', comment: 'maybe' },
-    ...both(
-      refusedBlind(
-        'invalid-input',
-        'direction is “sideways”; it can be upgrade or downgrade',
-        'pull-request is “seven”',
-        'retries is “many”',
-        'comment is “maybe”',
-      ),
+    preview: refusedBlind(
+      'invalid-input',
+      'direction is “sideways”; it can be upgrade or downgrade',
+      'pull-request is “seven”',
+      'retries is “many”',
+      'comment is “maybe”',
     ),
   },
   'a URL that is none': {
     database: async () => ({ url: 'localhost/shop' }),
-    ...both(refusedBlind('invalid-input', 'database-url: this is not a URL', 'Write postgresql://user:password@')),
+    apply: refusedBlind('invalid-input', 'database-url: this is not a URL', 'Write postgresql://user:password@'),
   },
   'a URL of another kind of database': {
     database: async () => ({ url: 'mysql://root:hunter2hunter2@localhost/shop' }),
-    ...both(refusedBlind('invalid-input', 'the scheme mysql is not PostgreSQL’s')),
+    preview: refusedBlind('invalid-input', 'the scheme mysql is not PostgreSQL’s'),
   },
   'no URL': {
     database: async () => ({ url: '' }),
@@ -139,7 +137,7 @@ const situations: Record<string, Situation> = {
   },
   'a range as the target': {
     inputs: { revision: 'a1:b2' },
-    ...both(refusedBlind('invalid-input', 'name the target alone')),
+    apply: refusedBlind('invalid-input', 'name the target alone'),
   },
   'a timeout that is none': {
     inputs: { 'lock-timeout': 'soon' },
@@ -152,29 +150,29 @@ const situations: Record<string, Situation> = {
   },
   'an alembic.ini that is not there': {
     inputs: { 'alembic-config': 'nowhere/alembic.ini' },
-    ...both(refusedBlind('invalid-input', 'alembic-config: there is no nowhere/alembic.ini')),
+    preview: refusedBlind('invalid-input', 'alembic-config: there is no nowhere/alembic.ini'),
   },
   'a directory that is not there': {
     inputs: { directory: 'nowhere' },
-    ...both(refusedBlind('invalid-input', /directory: there is no nowhere.alembic\.ini/)),
+    apply: refusedBlind('invalid-input', /directory: there is no nowhere.alembic\.ini/),
   },
 
   // ── No server ──
   'an unreachable server': {
     database: async url => ({ url: url.replace(/:\d+\//, ':9/') }),
-    ...both(refusedBlind('connection-failed', 'ECONNREFUSED', 'that the server is up')),
+    preview: refusedBlind('connection-failed', 'ECONNREFUSED', 'that the server is up'),
   },
   'a wrong password': {
     database: async url => ({ url: url.replace(encodeURIComponent(superuser.password), 'not-the-password') }),
-    ...both(refusedBlind('connection-failed', 'password authentication failed', 'Check user and password')),
+    apply: refusedBlind('connection-failed', 'password authentication failed', 'Check user and password'),
   },
   'an unknown database': {
     database: async url => ({ url: url.replace(/\/\w+$/, '/no_such_database') }),
-    ...both(refusedBlind('connection-failed', 'database "no_such_database" does not exist')),
+    preview: refusedBlind('connection-failed', 'database "no_such_database" does not exist'),
   },
   'TLS that the server has not': {
     database: withQuery('sslmode=require'),
-    ...both(refusedBlind('connection-failed', 'TLS switched off')),
+    apply: refusedBlind('connection-failed', 'TLS switched off'),
   },
 
   // ── No right ──
@@ -198,17 +196,17 @@ const situations: Record<string, Situation> = {
       await query(url, `CREATE ROLE ${role} LOGIN PASSWORD 'nobody'`)
       return { url: url.replace(/\/\/[^@]*@/, `//${role}:nobody@`) }
     },
-    ...both(refusedBlind('not-permitted', 'cannot be read', 'GRANT SELECT')),
+    apply: refusedBlind('not-permitted', 'cannot be read', 'GRANT SELECT'),
   },
 
-  // ── Python and the app: loaded in the same way in either mode, so that they take turns ──
+  // ── Python and the app ──
   'Python is missing': {
     inputs: { python: 'python-of-nowhere' },
-    ...both(refusedBlind('render-failed', '“python-of-nowhere” was not found', 'actions/setup-python')),
+    preview: refusedBlind('render-failed', '“python-of-nowhere” was not found', 'actions/setup-python'),
   },
   'no app': {
     workspace: () => mkdtempSync(join(tmpdir(), 'atomic-upgrade-empty-')),
-    ...both(refusedBlind('render-failed', 'The Flask app was not found')),
+    apply: refusedBlind('render-failed', 'The Flask app was not found'),
   },
   'an app that does not import': {
     project: { app: 'import no_such_module' },
@@ -283,15 +281,15 @@ const situations: Record<string, Situation> = {
   // ── The target and the heads ──
   'an unknown target': {
     inputs: { revision: 'abc123' },
-    ...both(refused('unknown-revision', "Can't locate revision identified by 'abc123'", asBefore)),
+    preview: refused('unknown-revision', "Can't locate revision identified by 'abc123'", asBefore),
   },
   'a head that the scripts do not have': {
     database: having("UPDATE alembic_version SET version_num = 'f00d'"),
-    ...both({ ...refused('unknown-revision', 'f00d', 'the checkout'), prior: 'f00d', new: 'f00d' }),
+    apply: { ...refused('unknown-revision', 'f00d', 'the checkout'), prior: 'f00d', new: 'f00d' },
   },
   'several heads where one is asked for': {
     project: { scripts: [a1, { ...b2, down: 'a1' }, { id: 'b3', down: 'a1', upgrade: 'pass' }] },
-    ...both(refused('multiple-heads', 'The heads are b2', 'flask db merge -m "merge heads" b2 b3', asBefore)),
+    preview: refused('multiple-heads', 'The heads are b2', 'flask db merge -m "merge heads" b2 b3', asBefore),
   },
   'heads that moved, not to the target, while the step waited': {
     database: async url => {

@@ -19,7 +19,7 @@ export async function createDatabase(template = ''): Promise<string> {
 
 /** Those of this file's tests go with it, since they may lie in memory; one with a prepared transaction stays. */
 export async function dropDatabases(): Promise<void> {
-  for (const name of created)
+  for (const name of created.splice(0))
     await query(inject('postgres'), `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`).catch(() => {})
 }
 

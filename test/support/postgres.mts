@@ -36,13 +36,11 @@ const crash = /was terminated by signal|PANIC: /
 export async function startServer(settings: string[] = [], files: Record<string, string> = {}): Promise<Server> {
   const home = mkdtempSync(join(tmpdir(), 'atomic-upgrade-postgres-'))
   const owner = nobody()
-  let native = await nativeDirectory()
   if (owner) {
     chmodSync(home, 0o755)
-    cpSync(native, join(home, 'native'), { recursive: true, verbatimSymlinks: true })
-    native = join(home, 'native')
     chownSync(home, owner.uid, owner.gid)
   }
+  const native = process.env.ATOMIC_UPGRADE_TEST_BINARIES ?? (await binariesIn(home))
   const store = mkdtempSync(join(storage(), 'atomic-upgrade-data-'))
   if (owner) chownSync(store, owner.uid, owner.gid)
   const data = join(store, 'data')
@@ -131,6 +129,14 @@ export async function query(url: string, sql: string): Promise<pg.QueryResult> {
   } finally {
     await client.end()
   }
+}
+
+/** The folder of the binaries, which for somebody else than root is a copy in a folder that is open to all. */
+export async function binariesIn(folder: string): Promise<string> {
+  const native = await nativeDirectory()
+  if (!nobody()) return native
+  cpSync(native, join(folder, 'native'), { recursive: true, verbatimSymlinks: true })
+  return join(folder, 'native')
 }
 
 async function nativeDirectory(): Promise<string> {

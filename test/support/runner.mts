@@ -81,6 +81,7 @@ export async function runStep(options: StepOptions): Promise<Step> {
     GITHUB_STATE: file('state'),
     RUNNER_TEMP: folder,
     TMPDIR: tmpdir(),
+    ...(process.env.NODE_COMPILE_CACHE && { NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE }),
     ACTIONS_RUNTIME_TOKEN: 'runtime-token-standin',
     ...inputs,
     ...options.environment,

@@ -1,5 +1,7 @@
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
-import { startServer } from './postgres.mts'
+import { binariesIn, startServer } from './postgres.mts'
 import { useScratch } from './scratch.mts'
 
 declare module 'vitest' {
@@ -14,6 +16,10 @@ declare module 'vitest' {
 /** One PostgreSQL server for all tests, where every test has databases of its own; and one folder for all they write. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const tidy = useScratch()
+  // Each step reads the same bundle: compiled once, it takes a tenth less.
+  process.env.NODE_COMPILE_CACHE = join(tmpdir(), 'compiled')
+  // For every server of the run, of which some tests have one of their own.
+  process.env.ATOMIC_UPGRADE_TEST_BINARIES = await binariesIn(tmpdir())
   const server = await startServer(['max_prepared_transactions = 20'])
   console.log(`PostgreSQL ${server.version}`)
   project.provide('postgres', server.url('postgres'))

@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -108,6 +108,18 @@ def create_app(name="shop"):
   }
 }
 
+const freshOnes = new Map<string, string>()
+
+/** The folder of a project as Alembic makes it from one of its templates, which is asked once. */
+function fresh(template: string): string {
+  const known = freshOnes.get(template)
+  if (known) return known
+  const folder = mkdtempSync(join(tmpdir(), 'atomic-upgrade-template-'))
+  execFileSync(python, ['-m', 'alembic', 'init', '-t', template, 'migrations'], { cwd: folder, stdio: 'ignore' })
+  freshOnes.set(template, folder)
+  return folder
+}
+
 /** A project without Flask, from one of Alembic's own templates. */
 function alembic(
   template: string,
@@ -121,7 +133,7 @@ function alembic(
   } = {},
 ): Shape {
   const folder = mkdtempSync(join(tmpdir(), 'atomic-upgrade-alembic-'))
-  execFileSync(python, ['-m', 'alembic', 'init', '-t', template, 'migrations'], { cwd: folder, stdio: 'ignore' })
+  cpSync(fresh(template), folder, { recursive: true })
   const change = (path: string, edit: (text: string) => string) =>
     writeFileSync(join(folder, path), edit(readFileSync(join(folder, path), 'utf8')))
   change('migrations/env.py', stock =>

@@ -115,6 +115,6 @@ test('whatever the rows hold, what is left is the start of the statement, and SQ
       expect(shown!.startsWith(expected)).toBe(true)
       expect(splitStatements(shown!)).toHaveLength(1)
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   )
 })

@@ -81,7 +81,7 @@ describe('hostile text', () => {
         expectIntact(text, { sections: result.plan!.revisions.length })
         expect(text.length).toBeLessThanOrEqual(commentLimit.most)
       }),
-      { numRuns: 1_000 },
+      { numRuns: 400 },
     )
   })
 
@@ -99,7 +99,7 @@ describe('hostile text', () => {
         const cells = all.slice(start, end).filter(({ type }) => type === 'td_open').length
         expect(cells).toBe(revisions.length * (result.runs?.length ? 6 : 5))
       }),
-      { numRuns: 1_000 },
+      { numRuns: 400 },
     )
   })
 
@@ -147,7 +147,7 @@ describe('hostile text', () => {
         const boxes = revisions.length + unseen + (edited > 0 ? 1 : 0) + (uncovered ? 1 : 0) + (problem ? 1 : 0)
         expect(count('blockquote_open')).toBe(boxes)
       }),
-      { numRuns: 500 },
+      { numRuns: 200 },
     )
   })
 
@@ -162,7 +162,7 @@ describe('hostile text', () => {
           expect(content).toMatch(/;\n$/)
         }
       }),
-      { numRuns: 1_000 },
+      { numRuns: 400 },
     )
   })
 
@@ -312,7 +312,7 @@ describe('the limit', () => {
           expectIntact(text)
         },
       ),
-      { numRuns: 200 },
+      { numRuns: 100 },
     )
   })
 
@@ -356,7 +356,7 @@ describe('the words', () => {
         expect(render(result)).toBe(render(result))
         expect({ ...result, failure: undefined }).toEqual(before)
       }),
-      { numRuns: 300 },
+      { numRuns: 100 },
     )
     expect(render(resultOf())).not.toMatch(/\d{4}-\d\d-\d\d|\d\d:\d\d/)
   })

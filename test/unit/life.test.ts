@@ -175,7 +175,7 @@ describe('Hostile text', () => {
         }
         expect(lifeOf(comment).history).toHaveLength(digestOfPlan(failed) === lifeOf(comment).previewed!.digest ? 2 : 3)
       }),
-      { numRuns: 300 },
+      { numRuns: 100 },
     )
   })
 })
@@ -214,7 +214,7 @@ describe('The limit', () => {
           expectIntact(text, { items: 2 })
         },
       ),
-      { numRuns: 40 },
+      { numRuns: 20 },
     )
   })
 

@@ -4,7 +4,7 @@ import { code, fenced, folded, html, printable, prose, proseWithCode } from '../
 import { blocks, entities, inlines, meaningful, rawHtml, running, types } from './github'
 import { hostile, nasty } from './hostile'
 
-const runs = { numRuns: 2_000 }
+const runs = { numRuns: 800 }
 /** What a reader can see of a text on one line. */
 const visible = (text: string) =>
   printable(text).replaceAll(/\s+/g, ' ').trim().replaceAll('\u200b', '').replaceAll(/\s+/g, ' ').trim()

@@ -52,7 +52,7 @@ test('what is written into the file of outputs is what the runner reads from it'
         last: 'x',
       })
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   )
 })
 
@@ -92,7 +92,7 @@ describe('whatever the ids, the heads and the paths are,', () => {
         expect(read['sql-file']).toBe(wellFormed(result.sqlFile))
         expect(Object.keys(JSON.parse(read.databases!))).toEqual(result.databases.map(({ bind }) => bind))
       }),
-      { numRuns: 500 },
+      { numRuns: 200 },
     )
   })
 
@@ -107,7 +107,7 @@ describe('whatever the ids, the heads and the paths are,', () => {
           for (const [i, { bind }] of databases.entries()) expect(lines[i]).toMatch(new RegExp(`^${bind}=`))
         }
       }),
-      { numRuns: 500 },
+      { numRuns: 200 },
     )
   })
 })

@@ -44,7 +44,7 @@ describe('A plan file', () => {
         const { repository, label } = plan
         expect(readPlanFile(writePlanFile(plan, key), { repository, label, key })).toEqual(plan)
       }),
-      { numRuns: 2_000 },
+      { numRuns: 800 },
     )
   })
 
@@ -64,7 +64,7 @@ describe('A plan file', () => {
         // White space, or an escape written otherwise.
         if (read) expect(read).toEqual(plan)
       }),
-      { numRuns: 2_000 },
+      { numRuns: 800 },
     )
   })
 

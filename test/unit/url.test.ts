@@ -58,7 +58,7 @@ describe('a password', () => {
           expect(read.secrets).toContain(form)
         }
       }),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     )
   })
 
@@ -74,7 +74,7 @@ describe('a password', () => {
         expect(read.secrets).toContain(secret)
         expect(read.secrets).toContain(quote(secret))
       }),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     )
   })
 
@@ -351,7 +351,7 @@ describe('a mistake', () => {
           }
         },
       ),
-      { numRuns: 3_000 },
+      { numRuns: 1_000 },
     )
   })
 })
@@ -411,7 +411,7 @@ describe('the round trip', () => {
         const { password: _, ...others } = expected(parts)
         expect(withoutTls(readDatabaseUrl(read.urlWithoutPassword).config)).toEqual(others)
       }),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     )
   })
 
@@ -451,7 +451,7 @@ describe('the round trip', () => {
           expect(error).toBeInstanceOf(Failure)
         }
       }),
-      { numRuns: 3_000 },
+      { numRuns: 1_000 },
     )
   })
 
