@@ -18806,6 +18806,101 @@ function byIdentity(a, b) {
 }
 const identity_keyOf = ({ system, oid }) => `${system.padStart(20, '0')}:${oid.padStart(10, '0')}`;
 
+;// CONCATENATED MODULE: ./src/postgres/patience.ts
+
+/** Milliseconds to ask for when the step is cancelled. */
+const lastPatience = 2_000;
+/**
+ * Asks again, with growing pauses, until there is an answer; undefined when `patience` (milliseconds) has run out, which
+ * is soon after `signal` is aborted. What `ask` throws counts as no answer, unless `isFinal` says otherwise.
+ */
+async function keepAsking({ patience, signal }, ask, isFinal = () => false) {
+    let deadline = Date.now() + patience;
+    const hurry = () => {
+        deadline = Math.min(deadline, Date.now() + lastPatience);
+    };
+    if (signal.aborted)
+        hurry();
+    else
+        signal.addEventListener('abort', hurry);
+    for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
+        try {
+            const answer = await ask(AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
+            if (answer !== undefined)
+                return answer;
+        }
+        catch (error) {
+            if (isFinal(error))
+                throw error;
+        }
+        if (Date.now() + wait > deadline)
+            return undefined;
+        await (0,promises_namespaceObject.setTimeout)(wait);
+    }
+}
+
+;// CONCATENATED MODULE: ./src/postgres/lost-commit.ts
+
+
+
+/**
+ * Finds out what became of a transaction whose COMMIT got no answer.
+ *
+ * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
+ * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
+ */
+async function settleLostCommit(question) {
+    const { database, applicationName } = question;
+    let why = 'the database could not be reached';
+    const settled = await keepAsking(question, async (limit) => {
+        const client = await connect(database, applicationName, limit);
+        try {
+            const answer = await ask(client, question);
+            if (typeof answer !== 'string')
+                return answer;
+            why = answer;
+            return undefined;
+        }
+        finally {
+            await disconnect(client);
+        }
+    });
+    return settled ?? { decision: 'unknown', why };
+}
+/** The decision, or why there is none yet. */
+async function ask(client, { id, versionTable, relation, priorHeads, newHeads }) {
+    // A standby may not know yet what its primary has done.
+    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
+    if (rows[0]?.standby)
+        return 'the server that answers is a standby';
+    const status = await statusOf(client, id);
+    if (status === 'in progress')
+        return `transaction ${id} is still in progress`;
+    const { heads } = relation ? await readRelation(client, relation) : await readHeads(client, versionTable);
+    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
+    if (status === 'aborted' || status === 'never written')
+        return { decision: 'rolled-back', heads };
+    if (heads.join() === newHeads.join())
+        return { decision: 'committed', heads };
+    // `committed` here is another transaction's status, under an id that a crash had set free.
+    if (heads.join() === priorHeads.join())
+        return { decision: 'rolled-back', heads };
+    return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
+}
+/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
+async function statusOf(client, id) {
+    try {
+        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
+        return rows[0]?.status ?? null;
+    }
+    catch (error) {
+        // "transaction ID … is in the future": a crash came before anything of it was on disk.
+        if (error.code === '22023')
+            return 'never written';
+        throw error;
+    }
+}
+
 ;// CONCATENATED MODULE: ./src/postgres/prepared.ts
 
 
@@ -18890,101 +18985,6 @@ async function preparedSlots(client) {
             (SELECT pg_catalog.count(*)::int FROM pg_catalog.pg_prepared_xacts) AS taken`));
 }
 
-;// CONCATENATED MODULE: ./src/postgres/patience.ts
-
-/** Milliseconds to ask for when the step is cancelled. */
-const lastPatience = 2_000;
-/**
- * Asks again, with growing pauses, until there is an answer; undefined when `patience` (milliseconds) has run out, which
- * is soon after `signal` is aborted. What `ask` throws counts as no answer, unless `isFinal` says otherwise.
- */
-async function keepAsking({ patience, signal }, ask, isFinal = () => false) {
-    let deadline = Date.now() + patience;
-    const hurry = () => {
-        deadline = Math.min(deadline, Date.now() + lastPatience);
-    };
-    if (signal.aborted)
-        hurry();
-    else
-        signal.addEventListener('abort', hurry);
-    for (let wait = 100;; wait = Math.min(wait * 2, 3_000)) {
-        try {
-            const answer = await ask(AbortSignal.timeout(Math.max(deadline - Date.now(), 1)));
-            if (answer !== undefined)
-                return answer;
-        }
-        catch (error) {
-            if (isFinal(error))
-                throw error;
-        }
-        if (Date.now() + wait > deadline)
-            return undefined;
-        await (0,promises_namespaceObject.setTimeout)(wait);
-    }
-}
-
-;// CONCATENATED MODULE: ./src/postgres/settle.ts
-
-
-
-/**
- * Finds out what became of a transaction whose COMMIT got no answer.
- *
- * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
- * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
- */
-async function settle(question) {
-    const { database, applicationName } = question;
-    let why = 'the database could not be reached';
-    const settled = await keepAsking(question, async (limit) => {
-        const client = await connect(database, applicationName, limit);
-        try {
-            const answer = await ask(client, question);
-            if (typeof answer !== 'string')
-                return answer;
-            why = answer;
-            return undefined;
-        }
-        finally {
-            await disconnect(client);
-        }
-    });
-    return settled ?? { decision: 'unknown', why };
-}
-/** The decision, or why there is none yet. */
-async function ask(client, { id, versionTable, relation, priorHeads, newHeads }) {
-    // A standby may not know yet what its primary has done.
-    const { rows } = await client.query('SELECT pg_catalog.pg_is_in_recovery() AS standby');
-    if (rows[0]?.standby)
-        return 'the server that answers is a standby';
-    const status = await statusOf(client, id);
-    if (status === 'in progress')
-        return `transaction ${id} is still in progress`;
-    const { heads } = relation ? await readRelation(client, relation) : await readHeads(client, versionTable);
-    // A committed transaction is never said to have aborted, nor is its id lost: then somebody else moved the heads.
-    if (status === 'aborted' || status === 'never written')
-        return { decision: 'rolled-back', heads };
-    if (heads.join() === newHeads.join())
-        return { decision: 'committed', heads };
-    // `committed` here is another transaction's status, under an id that a crash had set free.
-    if (heads.join() === priorHeads.join())
-        return { decision: 'rolled-back', heads };
-    return `the heads are ${heads.join(', ') || 'base'} and pg_xact_status(${id}) says ${status ?? 'nothing'}`;
-}
-/** What PostgreSQL knows of a transaction; null where it is so old that it has been forgotten. */
-async function statusOf(client, id) {
-    try {
-        const { rows } = await client.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [id]);
-        return rows[0]?.status ?? null;
-    }
-    catch (error) {
-        // "transaction ID … is in the future": a crash came before anything of it was on disk.
-        if (error.code === '22023')
-            return 'never written';
-        throw error;
-    }
-}
-
 ;// CONCATENATED MODULE: ./src/opening/surroundings.ts
 /** The name of a project's only database. */
 const onlyBind = 'default';
@@ -19015,7 +19015,7 @@ async function allOf(promises) {
 /** How long the commit of another run is waited for, in milliseconds; and where its lock cannot be seen. */
 const commitPatience = 15 * 60_000;
 const blindPatience = 10_000;
-/** Its prepared transactions failed to tell what they are to become: nothing of them was touched. */
+/** What earlier runs left prepared, where their decision cannot be known: nothing was touched. */
 class Undecided extends Failure {
     /** By bind, the name of one that it holds. */
     left;
@@ -19024,7 +19024,7 @@ class Undecided extends Failure {
         this.left = new Map(group.map(({ gid, target }) => [target.bind, gid]));
     }
 }
-/** What is named as ours is and is not ours is told once, and passed by. */
+/** Lists the prepared transactions that are ours. One that only has a name like ours is warned of once, and passed by. */
 async function leftoversIn({ surroundings }, databases) {
     const listed = databases.map(async ({ target, versionTable }) => {
         const prepared = await listPrepared(target.client, versionTable);
@@ -19210,9 +19210,8 @@ function leaveInDoubt(reached) {
     if (reached.stage !== 'running')
         return;
     for (const course of reached.courses) {
-        if (!course.target.committing || course.fate.is !== 'open')
-            continue;
-        course.fate = { is: 'in-doubt', from: course.rest.priorHeads, to: course.plan.newHeads };
+        if (course.target.committing && course.fate.is === 'open')
+            course.leaveInDoubt();
     }
 }
 function after_failure_outcomeOf(reached, error) {
@@ -26896,13 +26895,13 @@ function missedRow(revision, statements, answered, course) {
     return inBind(failure, course);
 }
 /** Which database it was, where there is more than one. */
-function inBind(failure, { bind }) {
-    if (bind !== 'default')
+function inBind(failure, { bind, several }) {
+    if (several)
         failure.details.bind = bind;
     return failure;
 }
 
-;// CONCATENATED MODULE: ./src/trying/two-phase.ts
+;// CONCATENATED MODULE: ./src/trying/can-prepare.ts
 
 
 
@@ -26941,6 +26940,99 @@ async function lackingSlots(targets) {
         }
     }
     return '';
+}
+
+;// CONCATENATED MODULE: ./src/committing/before-commit.ts
+
+
+
+
+
+
+/** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
+async function verify(migration) {
+    const { newHeads } = migration.course.plan;
+    const cursors = await checkTransaction(migration);
+    for (const cursor of cursors)
+        await exhaust(migration, cursor);
+    if (cursors.length > 0)
+        await checkTransaction(migration);
+    await clear(migration);
+    const heads = await headsBehindScripts(migration);
+    if (sameHeads(heads, newHeads))
+        return;
+    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, {
+        advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits; where it sets a search_path, name the schema of its version table in version-table-schema.',
+    });
+}
+/** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
+async function verifySegment(migration, expected) {
+    await checkTransaction(migration);
+    // The search path, too, is a script's. Temporary relations stay, as they do behind any COMMIT.
+    await migration.transaction.clearSettings();
+    const heads = await headsBehindScripts(migration);
+    if (sameHeads(heads, expected))
+        return;
+    throw new Failure('migration-failed', `A COMMIT is needed where the heads have to be ${nameHeads(expected)}, and they are ${nameHeads(heads)}.`, { advice: 'Check that no script writes into the version table.' });
+}
+/** Reads the heads; a version table that the scripts have made is known from then on. */
+async function headsBehindScripts(migration) {
+    const { transaction, course } = migration;
+    const { heads, relation } = await readHeadsAgain(transaction.client, course.versionTable, migration.relation);
+    migration.relation ??= relation;
+    return heads;
+}
+const inDatabase = ({ bind, several }) => (several ? ` in the database ${bind}` : '');
+/** Runs now what the COMMIT would: the rest of a cursor's query. */
+async function exhaust({ transaction, course }, cursor) {
+    try {
+        await transaction.exhaust(cursor);
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        const told = `The cursor ${cursor} WITH HOLD fails as its query is run to its end${inDatabase(course)}: ${messageOf(error)}.`;
+        throw new Failure('migration-failed', told, {
+            advice: 'Close the cursor in the migration, or mend its query: PostgreSQL runs it to its end at the COMMIT.',
+            ...(course.several && { bind: course.bind }),
+            cause: error,
+        });
+    }
+}
+async function clear({ transaction, course }) {
+    try {
+        await transaction.clearSession();
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        const told = `What the scripts have left in the session could not be cleared${inDatabase(course)}: ${messageOf(error)}.`;
+        throw new Failure('migration-failed', told, {
+            advice: 'Drop temporary tables at the end of the migration that makes them.',
+            ...(course.several && { bind: course.bind }),
+            cause: error,
+        });
+    }
+}
+/** Resolves to the cursors WITH HOLD that are open. */
+async function checkTransaction({ transaction, course }) {
+    try {
+        await transaction.checkConstraints();
+    }
+    catch (error) {
+        if (!isServerError(error))
+            throw error;
+        if (isTransient(error.code)) {
+            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
+            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
+        }
+        throw new Failure('migration-failed', `A deferred constraint is violated${inDatabase(course)}: ${messageOf(error)}.`, {
+            advice: 'Mend the data in the migration before the constraint is checked.',
+            ...(course.several && { bind: course.bind }),
+            cause: error,
+        });
+    }
+    return await transaction.checkIdentity();
 }
 
 ;// CONCATENATED MODULE: ./src/committing/behind-commit.ts
@@ -27027,8 +27119,10 @@ const commit_patience = 60_000;
 /** Commits one database after another. Throws a Failure `commit-failed`; what became of each is noted. */
 async function commitEach(step, migrations) {
     // What was begun is finished, also when the step is cancelled between two of them.
-    for (const { target } of migrations)
+    for (const { target, course } of migrations) {
         target.committing = true;
+        course.sent = course.rest;
+    }
     for (const [index, migration] of migrations.entries()) {
         try {
             await commit(step, migration, migration.course.rest);
@@ -27060,7 +27154,7 @@ async function commit({ surroundings }, { course, target, transaction, relation 
         log.info('The answer to the COMMIT was lost; asking the database what became of it.');
         const { id } = transaction;
         const about = { database: target.database, applicationName, versionTable, relation, id, priorHeads, newHeads };
-        const settled = await settle({ ...about, patience: commit_patience, signal });
+        const settled = await settleLostCommit({ ...about, patience: commit_patience, signal });
         if (settled.decision === 'committed')
             return false;
         if (settled.decision === 'rolled-back') {
@@ -27068,7 +27162,8 @@ async function commit({ surroundings }, { course, target, transaction, relation 
                 advice: 'Run the step again.',
             });
         }
-        course.fate = { is: 'in-doubt', from: priorHeads, to: newHeads };
+        course.sent = { priorHeads, newHeads };
+        course.leaveInDoubt();
         throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
             advice: `When the database can be reached again, ask it: SELECT version_num FROM ${heads_nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. ${meaningOf(priorHeads, newHeads, course)}`,
         });
@@ -27121,8 +27216,10 @@ async function commitTogether(step, migrations) {
     };
     const commit = async () => {
         log.info(`Committing in two phases: ${first.gid} in ${first.migration.bind} decides for all.`);
-        for (const { migration } of all)
-            migration.target.committing = true;
+        for (const { target, course } of migrations) {
+            target.committing = true;
+            course.sent = course.rest;
+        }
         try {
             await prepare(first);
             await allOf(others.map(prepare));
@@ -27183,7 +27280,8 @@ async function decide(step, first, all) {
     if (committed)
         return;
     if (committed === undefined) {
-        all.forEach(two_phase_leaveInDoubt);
+        for (const { migration } of all)
+            migration.course.leaveInDoubt();
         throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
             advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(first, all)}`,
             cause: why,
@@ -27232,7 +27330,8 @@ async function follow(step, first, others) {
         migration.course.fate = { is: 'committed' };
     for (const { migration } of undone)
         migration.course.fate = { is: 'rolled-back' };
-    behind.forEach(two_phase_leaveInDoubt);
+    for (const { migration } of behind)
+        migration.course.leaveInDoubt();
     if (undone.length > 0) {
         throw new Failure('commit-failed', `The commit was decided, and in ${namesOf(undone)} somebody has rolled it back.`, {
             advice: 'Run the step again: it applies the batch there.',
@@ -27241,9 +27340,6 @@ async function follow(step, first, others) {
     throw new Failure('commit-failed', `The commit is decided, and ${namesOf(behind)} could not be told.`, {
         advice: `Run the step again; it settles this. By hand: ${two_phase_statements('COMMIT', behind)}.`,
     });
-}
-function two_phase_leaveInDoubt({ migration: { course } }) {
-    course.fate = { is: 'in-doubt', from: course.priorHeads, to: course.plan.newHeads };
 }
 const namesOf = (participants) => participants.map(({ migration }) => migration.bind).join(' and ');
 /** Rolls back what was prepared, or is about to be; says what could not be. */
@@ -27264,99 +27360,6 @@ async function undo(step, participants) {
 }
 const byHand = ({ migration }, all) => `SELECT pg_xact_status('${migration.transaction.id}'::xid8) in ${migration.bind}; where that is committed, ${two_phase_statements('COMMIT', all)}, else ${two_phase_statements('ROLLBACK', all)}.`;
 const two_phase_statements = (how, participants) => participants.map(({ migration, gid }) => finishingIn(migration.bind, how, gid)).join(', ');
-
-;// CONCATENATED MODULE: ./src/committing/verify.ts
-
-
-
-
-
-
-/** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
-async function verify(migration) {
-    const { newHeads } = migration.course.plan;
-    const cursors = await checkTransaction(migration);
-    for (const cursor of cursors)
-        await exhaust(migration, cursor);
-    if (cursors.length > 0)
-        await checkTransaction(migration);
-    await clear(migration);
-    const heads = await headsBehindScripts(migration);
-    if (sameHeads(heads, newHeads))
-        return;
-    throw new Failure('migration-failed', `Python ended without an error, but the heads are ${nameHeads(heads)} and not ${nameHeads(newHeads)}.`, {
-        advice: 'Check that env.py runs the migrations, on a connection whose transaction it commits; where it sets a search_path, name the schema of its version table in version-table-schema.',
-    });
-}
-/** The same before a COMMIT while the scripts run, which leaves the heads at `expected`. Throws a Failure. */
-async function verifySegment(migration, expected) {
-    await checkTransaction(migration);
-    // The search path, too, is a script's. Temporary relations stay, as they do behind any COMMIT.
-    await migration.transaction.clearSettings();
-    const heads = await headsBehindScripts(migration);
-    if (sameHeads(heads, expected))
-        return;
-    throw new Failure('migration-failed', `A COMMIT is needed where the heads have to be ${nameHeads(expected)}, and they are ${nameHeads(heads)}.`, { advice: 'Check that no script writes into the version table.' });
-}
-/** Reads the heads; a version table that the scripts have made is known from then on. */
-async function headsBehindScripts(migration) {
-    const { transaction, course } = migration;
-    const { heads, relation } = await readHeadsAgain(transaction.client, course.versionTable, migration.relation);
-    migration.relation ??= relation;
-    return heads;
-}
-const inDatabase = (bind) => (bind === 'default' ? '' : ` in the database ${bind}`);
-/** Runs now what the COMMIT would: the rest of a cursor's query. */
-async function exhaust({ transaction, bind }, cursor) {
-    try {
-        await transaction.exhaust(cursor);
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        const told = `The cursor ${cursor} WITH HOLD fails as its query is run to its end${inDatabase(bind)}: ${messageOf(error)}.`;
-        throw new Failure('migration-failed', told, {
-            advice: 'Close the cursor in the migration, or mend its query: PostgreSQL runs it to its end at the COMMIT.',
-            bind,
-            cause: error,
-        });
-    }
-}
-async function clear({ transaction, bind }) {
-    try {
-        await transaction.clearSession();
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        const told = `What the scripts have left in the session could not be cleared${inDatabase(bind)}: ${messageOf(error)}.`;
-        throw new Failure('migration-failed', told, {
-            advice: 'Drop temporary tables at the end of the migration that makes them.',
-            bind,
-            cause: error,
-        });
-    }
-}
-/** Resolves to the cursors WITH HOLD that are open. */
-async function checkTransaction({ transaction, bind }) {
-    try {
-        await transaction.checkConstraints();
-    }
-    catch (error) {
-        if (!isServerError(error))
-            throw error;
-        if (isTransient(error.code)) {
-            const told = `The check of the deferred constraints met another session: ${messageOf(error)}.`;
-            throw new Failure('lock-timeout', told, { transient: true, advice: 'Run the step again.', cause: error });
-        }
-        throw new Failure('migration-failed', `A deferred constraint is violated${inDatabase(bind)}: ${messageOf(error)}.`, {
-            advice: 'Mend the data in the migration before the constraint is checked.',
-            bind,
-            cause: error,
-        });
-    }
-    return await transaction.checkIdentity();
-}
 
 ;// CONCATENATED MODULE: ./src/committing/transact.ts
 
@@ -27467,8 +27470,13 @@ async function inTransactions(running, seconds, run) {
         await segmented?.failed();
         throw error;
     }
-    if (ending !== 'applied')
+    if (ending === 'rehearsed')
         return { outcome: ending, failure: null, heads: new Map() };
+    if (ending === 'up-to-date') {
+        const isOurs = running.courses.some(({ fate }) => fate.is === 'committed');
+        const read = running.courses.map(({ bind, plan }) => [bind, { heads: plan.newHeads, reread: true }]);
+        return { outcome: isOurs ? 'applied' : ending, failure: null, heads: new Map(read) };
+    }
     segmented?.applied();
     return await readBehindCommit(running.step, begun, seconds);
 }
@@ -27479,8 +27487,8 @@ async function runAndCommit(running, migrations, run, second) {
     if (mode === 'rehearse') {
         step.surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.');
     }
-    const there = await allOf(migrations.map(migration => isAlreadyThere(running, migration)));
-    if (!there.includes(false))
+    const isPending = await allOf(migrations.map(migration => recheckHeads(running, migration)));
+    if (!isPending.includes(true))
         return 'up-to-date';
     const moving = migrations.filter(({ course }) => course.plan.revisions.length > 0);
     const { isPossible, uncovered } = await canPrepare(step, moving.map(({ course, target }) => ({ plan: course.plan, target })));
@@ -27498,8 +27506,11 @@ async function runAndCommit(running, migrations, run, second) {
         await commitEach(step, moving);
     return 'applied';
 }
-/** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
-async function isAlreadyThere({ step, courses }, migration) {
+/**
+ * Reads the heads again, now that nobody else can move them; false where nothing is left to run. Throws a Failure: `drift`
+ * where they moved elsewhere, `not-permitted`.
+ */
+async function recheckHeads({ step, courses }, migration) {
     const { course, target } = migration;
     const { versionTable } = course;
     const { heads, relation } = await readHeads(target.client, versionTable);
@@ -27511,14 +27522,14 @@ async function isAlreadyThere({ step, courses }, migration) {
     if (sameHeads(heads, plan.newHeads)) {
         if (plan.revisions.length > 0)
             step.surroundings.log.info(`${which} was brought to the target in the meantime.`);
-        course.isAlreadyThere();
-        return true;
+        course.noteAtTarget();
+        return false;
     }
     if (!sameHeads(heads, plan.priorHeads)) {
         throw new Failure('drift', `${which} has moved from ${nameHeads(plan.priorHeads)} to ${nameHeads(heads)} since the batch was planned.`, { advice: 'Run the step again: it will plan from the new heads.' });
     }
     await checkWritable(target.client, versionTable, relation);
-    return false;
+    return true;
 }
 /** A segment is verified and committed as the last one is, while the scripts run. */
 function endOfSegments({ step }, migration, second) {
@@ -27532,12 +27543,15 @@ function endOfSegments({ step }, migration, second) {
         commit: async (heads) => {
             await verifySegment(migration, heads);
             await mayGoOn();
+            const move = { priorHeads: course.rest.priorHeads, newHeads: heads };
             target.committing = true;
+            course.sent = move;
             try {
-                return await commit(step, migration, { priorHeads: course.rest.priorHeads, newHeads: heads });
+                return await commit(step, migration, move);
             }
             finally {
                 target.committing = false;
+                course.sent = undefined;
             }
         },
     };
@@ -29279,7 +29293,7 @@ function planHiddenIn(body, digest) {
 /** None of these is part of JSON's own syntax, so each stands in a string, where it can be escaped. */
 const inComment = (json) => json.replaceAll(/[^\x20-\x7e]|[<>@#&]|(?<=-)-/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
-;// CONCATENATED MODULE: ./src/planning/expected.ts
+;// CONCATENATED MODULE: ./src/planning/expected-digest.ts
 
 
 
@@ -30060,17 +30074,17 @@ async function findPriorHeads(loaded) {
     if (asked.length > 0)
         await settleLeftovers(loaded, asked);
     const edited = source.is === 'scripts' && inputs.mode !== 'apply' ? await editedScripts(loaded, source) : [];
-    const given = asked.length > 0 ? undefined : source.is === 'scripts' ? await headsOfBase(loaded, source) : prior_heads_unknown;
+    const given = asked.length > 0 ? undefined : source.is === 'scripts' ? await headsWithoutDatabase(loaded, source) : atBase;
     const databases = await allOf(loaded.databases.map(async (database) => {
         const { target, versionTable } = database;
-        const { heads, tableExists } = target ? await readHeads(target.client, versionTable) : (given ?? prior_heads_unknown);
+        const { heads, tableExists } = target ? await readHeads(target.client, versionTable) : (given ?? atBase);
         return { ...database, priorHeads: heads, versionTableExists: tableExists };
     }));
     return { ...loaded, stage: 'found', databases, edited };
 }
-const prior_heads_unknown = { heads: [], tableExists: false };
+const atBase = { heads: [], tableExists: false };
 /** The heads that the user names, else those of the scripts that a pull request builds on. */
-async function headsOfBase({ inputs, surroundings }, { project, sources }) {
+async function headsWithoutDatabase({ inputs, surroundings }, { project, sources }) {
     const { fromRevision: named } = inputs;
     if (named)
         return { heads: named, tableExists: named.length > 0 };
@@ -30299,11 +30313,14 @@ function told({ id, message, path }, isOfBatch, { pullRequest, what }) {
 ;// CONCATENATED MODULE: ./src/running/course.ts
 /** The batch on one database, noted as it happens: a failure leaves it as far as it has come. */
 class Course {
+    several;
     bind;
     versionTable;
     /** The enums of the database that the batch adds values to. */
     enums;
     fate = { is: 'open' };
+    /** What the COMMIT moves that is about to be sent, or was; undefined where none was. */
+    sent;
     /** The connection of the try at hand. */
     target;
     plan;
@@ -30317,7 +30334,9 @@ class Course {
     standing = null;
     /** An index that a failed CREATE INDEX CONCURRENTLY has left; empty for none. */
     invalidIndex = '';
-    constructor({ bind, versionTable, plan, segments, enums }, target) {
+    /** `several`: it is not the only database of the step. */
+    constructor({ bind, versionTable, plan, segments, enums }, target, several) {
+        this.several = several;
         this.bind = bind;
         this.versionTable = versionTable;
         this.plan = plan;
@@ -30332,10 +30351,19 @@ class Course {
         const last = plan.revisions[committed - 1];
         return last ? { ...plan, priorHeads: last.heads ?? [], revisions: plan.revisions.slice(committed) } : plan;
     }
-    /** Nothing is left to do. */
-    isAlreadyThere() {
+    /** Somebody else has brought the database to the target; what this step has committed before stays its own. */
+    noteAtTarget() {
+        if (this.committed > 0) {
+            this.fate = { is: 'committed' };
+            return;
+        }
         this.plan = { ...this.plan, revisions: [] };
         this.fate = { is: 'up-to-date' };
+    }
+    /** Nobody can say whether a COMMIT that was sent was carried out. */
+    leaveInDoubt() {
+        if (this.sent)
+            this.fate = { is: 'in-doubt', from: this.sent.priorHeads, to: this.sent.newHeads };
     }
     /** Tries once more on another connection, behind what is committed. */
     startAnew(target) {
@@ -30359,7 +30387,7 @@ class Running {
     /** Needs every database to be connected. */
     constructor(tried) {
         this.tried = tried;
-        this.courses = tried.databases.flatMap(batch => (batch.target ? [new Course(batch, batch.target)] : []));
+        this.courses = tried.databases.flatMap(batch => batch.target ? [new Course(batch, batch.target, tried.databases.length > 1)] : []);
         if (this.courses.length < tried.databases.length)
             throw new Error('A database to run on was not asked');
     }

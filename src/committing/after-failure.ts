@@ -63,8 +63,7 @@ function targetsOf(reached: Reached): Target[] {
 function leaveInDoubt(reached: Reached): void {
   if (reached.stage !== 'running') return
   for (const course of reached.courses) {
-    if (!course.target.committing || course.fate.is !== 'open') continue
-    course.fate = { is: 'in-doubt', from: course.rest.priorHeads, to: course.plan.newHeads }
+    if (course.target.committing && course.fate.is === 'open') course.leaveInDoubt()
   }
 }
 

@@ -3,8 +3,8 @@ import type { Step } from '../opening/surroundings'
 import { sameHeads } from '../plan/plan'
 import { nameHeads } from '../plan/result'
 import { nameOf } from '../postgres/heads'
-import { settle } from '../postgres/settle'
-import type { Course } from '../running/course'
+import { settleLostCommit } from '../postgres/lost-commit'
+import type { Course, Move } from '../running/course'
 import type { Migration } from '../running/migration'
 
 /** How long a database is asked what became of a COMMIT that got no answer, in milliseconds. */
@@ -13,7 +13,10 @@ export const patience = 60_000
 /** Commits one database after another. Throws a Failure `commit-failed`; what became of each is noted. */
 export async function commitEach(step: Step, migrations: Migration[]): Promise<void> {
   // What was begun is finished, also when the step is cancelled between two of them.
-  for (const { target } of migrations) target.committing = true
+  for (const { target, course } of migrations) {
+    target.committing = true
+    course.sent = course.rest
+  }
   for (const [index, migration] of migrations.entries()) {
     try {
       await commit(step, migration, migration.course.rest)
@@ -25,12 +28,6 @@ export async function commitEach(step: Step, migrations: Migration[]): Promise<v
       throw error
     }
   }
-}
-
-/** What a COMMIT moves. */
-interface Move {
-  priorHeads: string[]
-  newHeads: string[]
 }
 
 /**
@@ -52,14 +49,15 @@ export async function commit(
     log.info('The answer to the COMMIT was lost; asking the database what became of it.')
     const { id } = transaction
     const about = { database: target.database, applicationName, versionTable, relation, id, priorHeads, newHeads }
-    const settled = await settle({ ...about, patience, signal })
+    const settled = await settleLostCommit({ ...about, patience, signal })
     if (settled.decision === 'committed') return false
     if (settled.decision === 'rolled-back') {
       throw new Failure('commit-failed', 'The connection broke during the COMMIT, and PostgreSQL has rolled back.', {
         advice: 'Run the step again.',
       })
     }
-    course.fate = { is: 'in-doubt', from: priorHeads, to: newHeads }
+    course.sent = { priorHeads, newHeads }
+    course.leaveInDoubt()
     throw new Failure('commit-failed', `The COMMIT was sent, and no answer came: ${settled.why}.`, {
       advice: `When the database can be reached again, ask it: SELECT version_num FROM ${nameOf(versionTable)}; it is final as soon as SELECT pg_catalog.pg_xact_status('${id}'::xid8); does not say “in progress”. ${meaningOf(priorHeads, newHeads, course)}`,
     })

@@ -20,12 +20,12 @@ import {
 import { canGoOn, SegmentedRun } from '../running/segments'
 import { runThroughGates } from '../running/through-gates'
 import { runMessages } from '../running/through-messages'
-import { canPrepare } from '../trying/two-phase'
+import { canPrepare } from '../trying/can-prepare'
+import { verify, verifySegment } from './before-commit'
 import { readBehindCommit } from './behind-commit'
 import { commit, commitEach } from './commit'
 import type { Ended } from './ended'
 import { commitTogether } from './two-phase'
-import { verify, verifySegment } from './verify'
 
 /** The first pause between two tries, and the longest, in milliseconds; each is doubled, and up to doubled again by chance. */
 const pauses = { minTimeout: 1_000, maxTimeout: 30_000 }
@@ -112,7 +112,12 @@ async function inTransactions(running: Running, seconds: SecondConnections, run:
     await segmented?.failed()
     throw error
   }
-  if (ending !== 'applied') return { outcome: ending, failure: null, heads: new Map() }
+  if (ending === 'rehearsed') return { outcome: ending, failure: null, heads: new Map() }
+  if (ending === 'up-to-date') {
+    const isOurs = running.courses.some(({ fate }) => fate.is === 'committed')
+    const read = running.courses.map(({ bind, plan }) => [bind, { heads: plan.newHeads, reread: true }] as const)
+    return { outcome: isOurs ? 'applied' : ending, failure: null, heads: new Map(read) }
+  }
   segmented?.applied()
   return await readBehindCommit(running.step, begun, seconds)
 }
@@ -131,8 +136,8 @@ async function runAndCommit(
   if (mode === 'rehearse') {
     step.surroundings.log.info('A rehearsal takes the same locks as an apply, until it is rolled back.')
   }
-  const there = await allOf(migrations.map(migration => isAlreadyThere(running, migration)))
-  if (!there.includes(false)) return 'up-to-date'
+  const isPending = await allOf(migrations.map(migration => recheckHeads(running, migration)))
+  if (!isPending.includes(true)) return 'up-to-date'
   const moving = migrations.filter(({ course }) => course.plan.revisions.length > 0)
   const { isPossible, uncovered } = await canPrepare(
     step,
@@ -150,8 +155,11 @@ async function runAndCommit(
   return 'applied'
 }
 
-/** Reads the heads again, now that nobody else can move them. Throws a Failure `drift` if they moved elsewhere. */
-async function isAlreadyThere({ step, courses }: Running, migration: Migration): Promise<boolean> {
+/**
+ * Reads the heads again, now that nobody else can move them; false where nothing is left to run. Throws a Failure: `drift`
+ * where they moved elsewhere, `not-permitted`.
+ */
+async function recheckHeads({ step, courses }: Running, migration: Migration): Promise<boolean> {
   const { course, target } = migration
   const { versionTable } = course
   const { heads, relation } = await readHeads(target.client, versionTable)
@@ -161,8 +169,8 @@ async function isAlreadyThere({ step, courses }: Running, migration: Migration):
   const which = courses.length > 1 ? `The database ${course.bind}` : 'The database'
   if (sameHeads(heads, plan.newHeads)) {
     if (plan.revisions.length > 0) step.surroundings.log.info(`${which} was brought to the target in the meantime.`)
-    course.isAlreadyThere()
-    return true
+    course.noteAtTarget()
+    return false
   }
   if (!sameHeads(heads, plan.priorHeads)) {
     throw new Failure(
@@ -172,7 +180,7 @@ async function isAlreadyThere({ step, courses }: Running, migration: Migration):
     )
   }
   await checkWritable(target.client, versionTable, relation)
-  return false
+  return true
 }
 
 /** A segment is verified and committed as the last one is, while the scripts run. */
@@ -187,11 +195,14 @@ function endOfSegments({ step }: Running, migration: Migration, second: SecondCo
     commit: async (heads: string[]) => {
       await verifySegment(migration, heads)
       await mayGoOn()
+      const move = { priorHeads: course.rest.priorHeads, newHeads: heads }
       target.committing = true
+      course.sent = move
       try {
-        return await commit(step, migration, { priorHeads: course.rest.priorHeads, newHeads: heads })
+        return await commit(step, migration, move)
       } finally {
         target.committing = false
+        course.sent = undefined
       }
     },
   }

@@ -3,9 +3,9 @@ import { Failure, messageOf } from '../failure'
 import { allOf, type Step } from '../opening/surroundings'
 import { named as by, lockKeys, underCommitLock } from '../postgres/advisory-locks'
 import { isServerError } from '../postgres/connection'
+import { statusOf } from '../postgres/lost-commit'
 import { keepAsking } from '../postgres/patience'
 import { type Decision, finish, finishingIn, gidOf, isBusy, isPrepared } from '../postgres/prepared'
-import { statusOf } from '../postgres/settle'
 import type { Migration } from '../running/migration'
 import { patience } from './commit'
 
@@ -43,7 +43,10 @@ export async function commitTogether(step: Step, migrations: [Migration, ...Migr
   }
   const commit = async () => {
     log.info(`Committing in two phases: ${first.gid} in ${first.migration.bind} decides for all.`)
-    for (const { migration } of all) migration.target.committing = true
+    for (const { target, course } of migrations) {
+      target.committing = true
+      course.sent = course.rest
+    }
     try {
       await prepare(first)
       await allOf(others.map(prepare))
@@ -100,7 +103,7 @@ async function decide(step: Step, first: Participant, all: Participant[]): Promi
   )
   if (committed) return
   if (committed === undefined) {
-    all.forEach(leaveInDoubt)
+    for (const { migration } of all) migration.course.leaveInDoubt()
     throw new Failure('commit-failed', 'The databases are prepared, and the first one does not say what it decided.', {
       advice: `Run the step again when it can be reached; it settles this. By hand: ${byHand(first, all)}`,
       cause: why,
@@ -145,7 +148,7 @@ async function follow(step: Step, first: Participant, others: Participant[]): Pr
   if (behind.length + undone.length === 0) return
   for (const { migration } of [first, ...others]) migration.course.fate = { is: 'committed' }
   for (const { migration } of undone) migration.course.fate = { is: 'rolled-back' }
-  behind.forEach(leaveInDoubt)
+  for (const { migration } of behind) migration.course.leaveInDoubt()
   if (undone.length > 0) {
     throw new Failure(
       'commit-failed',
@@ -158,10 +161,6 @@ async function follow(step: Step, first: Participant, others: Participant[]): Pr
   throw new Failure('commit-failed', `The commit is decided, and ${namesOf(behind)} could not be told.`, {
     advice: `Run the step again; it settles this. By hand: ${statements('COMMIT', behind)}.`,
   })
-}
-
-function leaveInDoubt({ migration: { course } }: Participant): void {
-  course.fate = { is: 'in-doubt', from: course.priorHeads, to: course.plan.newHeads }
 }
 
 const namesOf = (participants: Participant[]): string =>

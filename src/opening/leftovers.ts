@@ -4,6 +4,7 @@ import { lockKeys, named, underCommitLock } from '../postgres/advisory-locks'
 import { isServerError } from '../postgres/connection'
 import type { VersionTable } from '../postgres/heads'
 import { sameIdentity } from '../postgres/identity'
+import { statusOf } from '../postgres/lost-commit'
 import {
   type Decision,
   finish,
@@ -14,7 +15,6 @@ import {
   listPrepared,
   type Prepared,
 } from '../postgres/prepared'
-import { statusOf } from '../postgres/settle'
 import { allOf, type Step } from './surroundings'
 import type { Target } from './target'
 
@@ -32,7 +32,7 @@ interface Leftover extends Prepared {
   target: Target
 }
 
-/** Its prepared transactions failed to tell what they are to become: nothing of them was touched. */
+/** What earlier runs left prepared, where their decision cannot be known: nothing was touched. */
 export class Undecided extends Failure {
   /** By bind, the name of one that it holds. */
   readonly left: Map<string, string>
@@ -43,7 +43,7 @@ export class Undecided extends Failure {
   }
 }
 
-/** What is named as ours is and is not ours is told once, and passed by. */
+/** Lists the prepared transactions that are ours. One that only has a name like ours is warned of once, and passed by. */
 async function leftoversIn({ surroundings }: Step, databases: Located[]): Promise<Leftover[]> {
   const listed = databases.map(async ({ target, versionTable }) => {
     const prepared = await listPrepared(target.client, versionTable)

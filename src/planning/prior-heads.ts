@@ -33,21 +33,22 @@ export async function findPriorHeads(loaded: Loaded): Promise<Found> {
   const asked = loaded.databases.flatMap(({ target, versionTable }) => (target ? [{ target, versionTable }] : []))
   if (asked.length > 0) await settleLeftovers(loaded, asked)
   const edited = source.is === 'scripts' && inputs.mode !== 'apply' ? await editedScripts(loaded, source) : []
-  const given = asked.length > 0 ? undefined : source.is === 'scripts' ? await headsOfBase(loaded, source) : unknown
+  const given =
+    asked.length > 0 ? undefined : source.is === 'scripts' ? await headsWithoutDatabase(loaded, source) : atBase
   const databases = await allOf(
     loaded.databases.map(async database => {
       const { target, versionTable } = database
-      const { heads, tableExists } = target ? await readHeads(target.client, versionTable) : (given ?? unknown)
+      const { heads, tableExists } = target ? await readHeads(target.client, versionTable) : (given ?? atBase)
       return { ...database, priorHeads: heads, versionTableExists: tableExists }
     }),
   )
   return { ...loaded, stage: 'found', databases, edited }
 }
 
-const unknown: Heads = { heads: [], tableExists: false }
+const atBase: Heads = { heads: [], tableExists: false }
 
 /** The heads that the user names, else those of the scripts that a pull request builds on. */
-async function headsOfBase({ inputs, surroundings }: Loaded, { project, sources }: Scripts): Promise<Heads> {
+async function headsWithoutDatabase({ inputs, surroundings }: Loaded, { project, sources }: Scripts): Promise<Heads> {
   const { fromRevision: named } = inputs
   if (named) return { heads: named, tableExists: named.length > 0 }
   const directory = resolve(inputs.workingDirectory)

@@ -6,7 +6,7 @@ import type { TriedBatch } from '../trying/try'
 
 /** What became of the batch on one database. */
 export type Fate =
-  /** It is not decided: it has not run, or runs, or was rolled back with all others. */
+  /** Nothing was decided for it alone: it has not run, or runs, or was rolled back before any COMMIT. */
   | { is: 'open' }
   /** Somebody else has brought the database to the target. */
   | { is: 'up-to-date' }
@@ -15,6 +15,12 @@ export type Fate =
   /** Nobody knows whether it is wholly at the heads `from` or wholly at the heads `to`. */
   | { is: 'in-doubt'; from: string[]; to: string[] }
 
+/** What a COMMIT moves. */
+export interface Move {
+  priorHeads: string[]
+  newHeads: string[]
+}
+
 /** The batch on one database, noted as it happens: a failure leaves it as far as it has come. */
 export class Course {
   readonly bind: string
@@ -22,6 +28,8 @@ export class Course {
   /** The enums of the database that the batch adds values to. */
   readonly enums: TriedBatch['enums']
   fate: Fate = { is: 'open' }
+  /** What the COMMIT moves that is about to be sent, or was; undefined where none was. */
+  sent: Move | undefined
   /** The connection of the try at hand. */
   target: Target
   plan: Plan
@@ -36,7 +44,12 @@ export class Course {
   /** An index that a failed CREATE INDEX CONCURRENTLY has left; empty for none. */
   invalidIndex = ''
 
-  constructor({ bind, versionTable, plan, segments, enums }: TriedBatch, target: Target) {
+  /** `several`: it is not the only database of the step. */
+  constructor(
+    { bind, versionTable, plan, segments, enums }: TriedBatch,
+    target: Target,
+    readonly several: boolean,
+  ) {
     this.bind = bind
     this.versionTable = versionTable
     this.plan = plan
@@ -53,10 +66,19 @@ export class Course {
     return last ? { ...plan, priorHeads: last.heads ?? [], revisions: plan.revisions.slice(committed) } : plan
   }
 
-  /** Nothing is left to do. */
-  isAlreadyThere(): void {
+  /** Somebody else has brought the database to the target; what this step has committed before stays its own. */
+  noteAtTarget(): void {
+    if (this.committed > 0) {
+      this.fate = { is: 'committed' }
+      return
+    }
     this.plan = { ...this.plan, revisions: [] }
     this.fate = { is: 'up-to-date' }
+  }
+
+  /** Nobody can say whether a COMMIT that was sent was carried out. */
+  leaveInDoubt(): void {
+    if (this.sent) this.fate = { is: 'in-doubt', from: this.sent.priorHeads, to: this.sent.newHeads }
   }
 
   /** Tries once more on another connection, behind what is committed. */

@@ -14,7 +14,9 @@ export class Running {
 
   /** Needs every database to be connected. */
   constructor(readonly tried: Tried) {
-    this.courses = tried.databases.flatMap(batch => (batch.target ? [new Course(batch, batch.target)] : []))
+    this.courses = tried.databases.flatMap(batch =>
+      batch.target ? [new Course(batch, batch.target, tried.databases.length > 1)] : [],
+    )
     if (this.courses.length < tried.databases.length) throw new Error('A database to run on was not asked')
   }
 

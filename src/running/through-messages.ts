@@ -176,7 +176,7 @@ function missedRow(
 }
 
 /** Which database it was, where there is more than one. */
-function inBind(failure: Failure, { bind }: Course): Failure {
-  if (bind !== 'default') failure.details.bind = bind
+function inBind(failure: Failure, { bind, several }: Course): Failure {
+  if (several) failure.details.bind = bind
   return failure
 }

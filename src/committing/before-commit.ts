@@ -4,6 +4,7 @@ import { nameHeads } from '../plan/result'
 import { isServerError } from '../postgres/connection'
 import { readHeadsAgain } from '../postgres/heads'
 import { isTransient } from '../report/blame'
+import type { Course } from '../running/course'
 import type { Migration } from '../running/migration'
 
 /** Everything that has to be true before a COMMIT may be sent. Throws a Failure. */
@@ -47,39 +48,39 @@ async function headsBehindScripts(migration: Migration): Promise<string[]> {
   return heads
 }
 
-const inDatabase = (bind: string): string => (bind === 'default' ? '' : ` in the database ${bind}`)
+const inDatabase = ({ bind, several }: Course): string => (several ? ` in the database ${bind}` : '')
 
 /** Runs now what the COMMIT would: the rest of a cursor's query. */
-async function exhaust({ transaction, bind }: Migration, cursor: string): Promise<void> {
+async function exhaust({ transaction, course }: Migration, cursor: string): Promise<void> {
   try {
     await transaction.exhaust(cursor)
   } catch (error) {
     if (!isServerError(error)) throw error
-    const told = `The cursor ${cursor} WITH HOLD fails as its query is run to its end${inDatabase(bind)}: ${messageOf(error)}.`
+    const told = `The cursor ${cursor} WITH HOLD fails as its query is run to its end${inDatabase(course)}: ${messageOf(error)}.`
     throw new Failure('migration-failed', told, {
       advice: 'Close the cursor in the migration, or mend its query: PostgreSQL runs it to its end at the COMMIT.',
-      bind,
+      ...(course.several && { bind: course.bind }),
       cause: error,
     })
   }
 }
 
-async function clear({ transaction, bind }: Migration): Promise<void> {
+async function clear({ transaction, course }: Migration): Promise<void> {
   try {
     await transaction.clearSession()
   } catch (error) {
     if (!isServerError(error)) throw error
-    const told = `What the scripts have left in the session could not be cleared${inDatabase(bind)}: ${messageOf(error)}.`
+    const told = `What the scripts have left in the session could not be cleared${inDatabase(course)}: ${messageOf(error)}.`
     throw new Failure('migration-failed', told, {
       advice: 'Drop temporary tables at the end of the migration that makes them.',
-      bind,
+      ...(course.several && { bind: course.bind }),
       cause: error,
     })
   }
 }
 
 /** Resolves to the cursors WITH HOLD that are open. */
-async function checkTransaction({ transaction, bind }: Migration): Promise<string[]> {
+async function checkTransaction({ transaction, course }: Migration): Promise<string[]> {
   try {
     await transaction.checkConstraints()
   } catch (error) {
@@ -90,10 +91,10 @@ async function checkTransaction({ transaction, bind }: Migration): Promise<strin
     }
     throw new Failure(
       'migration-failed',
-      `A deferred constraint is violated${inDatabase(bind)}: ${messageOf(error)}.`,
+      `A deferred constraint is violated${inDatabase(course)}: ${messageOf(error)}.`,
       {
         advice: 'Mend the data in the migration before the constraint is checked.',
-        bind,
+        ...(course.several && { bind: course.bind }),
         cause: error,
       },
     )

@@ -31,7 +31,7 @@ export interface Question {
  * The heads decide: the version row moved in that transaction or the transaction did not happen. `pg_xact_status` tells
  * when it is over; alone it can lie, since after a crash an id that was never written is given out again.
  */
-export async function settle(question: Question): Promise<Settled> {
+export async function settleLostCommit(question: Question): Promise<Settled> {
   const { database, applicationName } = question
   let why = 'the database could not be reached'
   const settled = await keepAsking(question, async limit => {
