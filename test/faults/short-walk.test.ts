@@ -35,7 +35,7 @@ const short: [fault: string, moment: keyof typeof moments, holds: 'old' | 'new',
   ['stalled until the step is cancelled', 'in the third revision', 'old'],
   ['action gets SIGINT, as GitHub cancels', 'at the last statement before the COMMIT', 'old'],
   // Whether the signal or the answer is noticed first is chance.
-  ['action gets SIGINT, together with an answer', 'at the last statement before the COMMIT', 'old', 3],
+  ['action gets SIGINT, together with an answer', 'at the last statement before the COMMIT', 'old', 1],
   ['action gets SIGTERM', 'at the COMMIT', 'new'],
   ['action gets SIGKILL', 'in the third revision', 'old'],
   ['action gets SIGKILL', 'at the COMMIT', 'new'],

@@ -5,9 +5,10 @@ import { join } from 'node:path'
 
 /**
  * Makes the folder of a run, which is the temporary directory of this process and of all that it starts from here on,
- * and returns what removes it. However the process ends, killed included, somebody stays behind who does that.
+ * and returns what removes it. However the process ends, killed included, somebody stays behind who does that, and
+ * removes the folder `besides` as well, which its owner removes only when it ends well.
  */
-export function useScratch(): () => void {
+export function useScratch(besides: string): () => void {
   const folders = [mkdtempSync(join(tmpdir(), 'atomic-upgrade-run-'))]
   // PostgreSQL may run as somebody else.
   chmodSync(folders[0]!, 0o755)
@@ -18,7 +19,7 @@ export function useScratch(): () => void {
     process.env.ATOMIC_UPGRADE_TEST_STORE = store
     folders.push(store)
   }
-  const sweeper = spawn(process.execPath, [join(import.meta.dirname, 'sweeper.mts'), ...folders], {
+  const sweeper = spawn(process.execPath, [join(import.meta.dirname, 'sweeper.mts'), ...folders, besides], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
   })
