@@ -9,15 +9,15 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 const longest = [
   'action/several-databases-commit',
   'action/situations',
-  'postgres/escapes',
-  'action/projects',
   'action/trust-layouts',
+  'action/projects',
   'action/plan-file',
+  'faults/short-walk-segments',
   'action/tampering',
-  'action/publish',
   'action/story',
-  'action/child',
-  'action/last-act',
+  'action/publish',
+  'faults/short-walk',
+  'faults/short-walk-several',
 ].map(name => `test/${name}.test.ts`)
 
 class LongestFirst extends BaseSequencer {

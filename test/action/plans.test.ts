@@ -144,7 +144,7 @@ describe('With expected-digest', () => {
   test('what has come to the batch is named, and so are the heads', async () => {
     const folder = writeProject({ scripts })
     const { digest = '' } = (await step(folder, { revision: 'a1' })).outputs
-    for (const mode of ['preview', 'rehearse', 'apply']) {
+    for (const mode of ['rehearse', 'apply']) {
       // Each of them writes its own plan into the comment.
       await step(folder, { revision: 'a1' })
       const refused = await step(folder, { mode, 'expected-digest': digest })
