@@ -540,7 +540,8 @@ const refused: Record<string, Case> = {
     says: /alembic\/__init__.py is not in the trusted commit/,
   },
   'a sitecustomize on PYTHONPATH': {
-    app: 'import sitecustomize',
+    // Debian's Python has one of its own.
+    app: 'import sys\nsys.modules.pop("sitecustomize", None)\nimport sitecustomize',
     found: layout => {
       const elsewhere = fresh('elsewhere')
       mkdirSync(elsewhere)
