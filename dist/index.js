@@ -27129,10 +27129,11 @@ async function commitEach(step, migrations) {
             migration.course.fate = { is: 'committed' };
         }
         catch (error) {
-            for (const { course } of migrations.slice(index)) {
+            // Of one alone it is what became of the step, which may have committed segments before.
+            const undone = migrations.length > 1 ? migrations.slice(index) : [];
+            for (const { course } of undone)
                 if (course.fate.is === 'open')
                     course.fate = { is: 'rolled-back' };
-            }
             throw error;
         }
     }

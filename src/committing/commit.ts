@@ -22,9 +22,9 @@ export async function commitEach(step: Step, migrations: Migration[]): Promise<v
       await commit(step, migration, migration.course.rest)
       migration.course.fate = { is: 'committed' }
     } catch (error) {
-      for (const { course } of migrations.slice(index)) {
-        if (course.fate.is === 'open') course.fate = { is: 'rolled-back' }
-      }
+      // Of one alone it is what became of the step, which may have committed segments before.
+      const undone = migrations.length > 1 ? migrations.slice(index) : []
+      for (const { course } of undone) if (course.fate.is === 'open') course.fate = { is: 'rolled-back' }
       throw error
     }
   }
