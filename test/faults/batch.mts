@@ -60,7 +60,7 @@ export interface Batch {
   after: string
   /** Only where it runs in segments. */
   stops: Stop[]
-  /** Where the user's Python writes its process id, in the folder that the environment's FAULTS_FOLDER names. */
+  /** Where each run of the user's Python writes its process id, a line each, in the folder that the environment's FAULTS_FOLDER names. */
   pidFile: string
   /** New databases that stand before the batch: a URL for each bind, the servers in turn. */
   fresh(): Promise<string[]>
@@ -76,9 +76,8 @@ export async function prepareBatch(servers: Server[], databases = 1, segments = 
     binds: binds.slice(1, databases),
     app: `
 if "FAULTS_FOLDER" in os.environ:
-    with open(os.path.join(os.environ["FAULTS_FOLDER"], "${pidFile}.new"), "w") as file:
-        file.write(str(os.getpid()))
-    os.rename(file.name, os.path.join(os.environ["FAULTS_FOLDER"], "${pidFile}"))`,
+    with open(os.path.join(os.environ["FAULTS_FOLDER"], "${pidFile}"), "a") as file:
+        file.write("%d\\n" % os.getpid())`,
   })
   const used = binds.slice(0, databases)
   const serverOf = (index: number) => servers[index % servers.length]!

@@ -1,8 +1,8 @@
-import { existsSync, readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { FailureReason } from '../../src/failure.ts'
 import type { Server } from '../support/postgres.mts'
 import type { Direction } from './frames.mts'
+import { livingIn } from './living.mts'
 import type { Passing } from './proxy.mts'
 
 /** What a fault can lay hands on. */
@@ -12,7 +12,7 @@ export interface Surroundings {
   signal(signal: NodeJS.Signals): void
   /** As GitHub cancels a step: SIGINT, SIGTERM 7.5 seconds later, and SIGKILL 2.5 seconds after that. */
   cancelStep(): void
-  /** Where the user's Python writes its process id. */
+  /** Where each run of the user's Python writes its process id. */
   pidFile: string
   /** Resolves when the action opens its next connection. */
   nextConnection(): Promise<void>
@@ -68,8 +68,9 @@ const cancelWhileStalled: Fault['strike'] = (passing, { cancelStep, nextConnecti
 }
 
 const killPython: Fault['strike'] = async (_passing, { pidFile }) => {
-  while (!existsSync(pidFile)) await pause(20)
-  process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGKILL')
+  while (livingIn(pidFile).length === 0) await pause(20)
+  // The one that has planned may have ended.
+  for (const pid of livingIn(pidFile)) process.kill(pid, 'SIGKILL')
 }
 
 const broken: Fault['reasons'] = ['', 'connection-failed', 'commit-failed']

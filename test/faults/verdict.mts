@@ -1,10 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import { contents } from '../support/database.mts'
 import { query } from '../support/postgres.mts'
 import type { Step } from '../support/runner.mts'
 import { type Batch, newHead, oldHead, preparedIn, type Stop } from './batch.mts'
 import type { Fault } from './faults.mts'
+import { livingIn } from './living.mts'
 
 /** What one database holds: everything as before the batch, everything as after it, neither, or what a stop between two segments has. */
 type Holds = 'old' | 'new' | 'half' | 'between'
@@ -154,7 +154,7 @@ async function leftBehind(urls: string[], pidFile: string, settled = false): Pro
   const deadline = Date.now() + 20_000
   for (;;) {
     const found = await Promise.all(urls.map(url => ours(url, settled || urls.length === 1)))
-    const left = [...found.flat(), ...(isAlive(pidFile) ? ['the user’s Python'] : [])]
+    const left = [...found.flat(), ...(livingIn(pidFile).length > 0 ? ['the user’s Python'] : [])]
     if (left.length === 0 || Date.now() > deadline) return left
     await pause(50)
   }
@@ -171,14 +171,4 @@ async function ours(url: string, preparedToo: boolean): Promise<string[]> {
        WHERE database = current_database() AND ${preparedToo}`,
   )
   return rows.map(row => row.what as string)
-}
-
-function isAlive(pidFile: string): boolean {
-  if (!existsSync(pidFile)) return false
-  try {
-    process.kill(Number(readFileSync(pidFile, 'utf8')), 0)
-    return true
-  } catch {
-    return false
-  }
 }
