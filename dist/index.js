@@ -27698,8 +27698,14 @@ function lines_textsOf({ bytes, size }) {
 
 
 
+
 /** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
 const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000];
+/** Everything that other streams have by now is read. */
+async function arrived() {
+    for (let turn = 0; turn < 3; turn++)
+        await (0,promises_namespaceObject.setImmediate)();
+}
 /** The user's Python with our driver in it, which answers one request after another. */
 class PythonProcess {
     python;
@@ -27772,6 +27778,9 @@ class PythonProcess {
             });
             answer = this.#answers.shift();
         }
+        // What was printed before is on its way, by another stream.
+        if (answer.loaded || answer.planned || answer.ran || answer.failed)
+            await arrived();
         if (answer.failed)
             throw failures_failureFrom(answer.failed, this.#telling) ?? this.unexpected();
         return answer;
@@ -28280,7 +28289,6 @@ class ForkingPython {
 ;// CONCATENATED MODULE: ./src/alembic/online-run.ts
 
 
-
 /** The run that migrates, through gates. */
 class OnlineRun extends PythonRun {
     /** Runs the batches. Throws a Failure, or a ScriptError. */
@@ -28290,9 +28298,8 @@ class OnlineRun extends PythonRun {
         try {
             for (;;) {
                 const { ran, revision, own, speaker } = await this.process.answer();
-                // What was printed before is in the pipe.
                 if (ran)
-                    return await (0,promises_namespaceObject.setImmediate)();
+                    return;
                 if (own !== undefined)
                     listener.own(own);
                 else if (speaker) {

@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises'
 import { Failure, type Place } from '../failure'
 import type { Importing } from './project'
 import { PythonRun } from './python-run'
@@ -28,8 +27,7 @@ export class OnlineRun extends PythonRun {
     try {
       for (;;) {
         const { ran, revision, own, speaker } = await this.process.answer()
-        // What was printed before is in the pipe.
-        if (ran) return await setImmediate()
+        if (ran) return
         if (own !== undefined) listener.own(own)
         else if (speaker) {
           const { connection, thread, task, place } = speaker

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { Failure } from '../failure'
 import { type Answer, readAnswer } from './answer'
 import { type AtWork, failureFrom, type Telling } from './failures'
@@ -24,6 +25,11 @@ export interface ProjectOptions {
 
 /** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
 const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000]
+
+/** Everything that other streams have by now is read. */
+async function arrived(): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) await setImmediate()
+}
 
 /** The user's Python with our driver in it, which answers one request after another. */
 export class PythonProcess {
@@ -105,6 +111,8 @@ export class PythonProcess {
       })
       answer = this.#answers.shift()
     }
+    // What was printed before is on its way, by another stream.
+    if (answer.loaded || answer.planned || answer.ran || answer.failed) await arrived()
     if (answer.failed) throw failureFrom(answer.failed, this.#telling) ?? this.unexpected()
     return answer
   }
