@@ -28,6 +28,37 @@ test('what the app prints is told once, though it is loaded for each run', async
 
 const scripts = [{ id: 'a1', upgrade: 'op.execute("CREATE TABLE t (n int)")' }]
 
+describe('What an app takes while it is imported, and has until Python ends, is free for the next run:', () => {
+  test.each([
+    [
+      'a lock that is waited for without end',
+      'import fcntl\nlock = open("app.lock", "w")\nfcntl.flock(lock, fcntl.LOCK_EX)',
+    ],
+    [
+      'a file that is removed at exit',
+      'import atexit\nos.close(os.open("app.pid", os.O_CREAT | os.O_EXCL))\natexit.register(os.remove, os.path.abspath("app.pid"))',
+    ],
+  ])('%s', async (_, app) => {
+    const url = await createDatabase()
+    const step = await start(writeProject({ scripts, app }), url, { mode: 'apply', comment: 'false' })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': 'a1' })
+  })
+
+  test('in another try as well', async () => {
+    const url = await createDatabase()
+    const app = 'import fcntl\nlock = open("app.lock", "w")\nfcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)'
+    const upgrade = `
+import os
+if not op.get_context().as_sql and not os.path.exists("tried"):
+    open("tried", "w").close()
+    op.execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")`
+    const folder = writeProject({ scripts: [{ id: 'a1', upgrade }], app })
+    const step = await start(folder, url, { mode: 'apply', comment: 'false' })
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'applied', 'new-head': 'a1' })
+    expect(step.log).toContain('Try 1 of 4 was rolled back')
+  })
+})
+
 describe('A Python that is changed before the first import:', () => {
   const changed = (customized: string) => {
     const folder = writeProject({ scripts })
@@ -65,6 +96,18 @@ describe('A command that starts Python', () => {
     chmodSync(path, 0o755)
     return `${path} ${python}`
   }
+
+  test('and fails has its words in the log', async () => {
+    const folder = writeProject({ scripts })
+    const inputs = {
+      mode: 'apply',
+      comment: 'false',
+      python: command(folder, 'echo the lock file is stale >&2\nexit 3'),
+    }
+    const step = await start(folder, await createDatabase(), inputs)
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'failure-reason': 'render-failed' })
+    expect(step.log).toMatch(/^the lock file is stale$/m)
+  })
 
   test('and has not come so far yet is ended by a cancellation', async () => {
     const folder = writeProject({ scripts })
