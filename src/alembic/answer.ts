@@ -4,6 +4,8 @@ import type { PlaceInScript, RenderedStatement } from '../plan/plan'
 export interface Answer {
   /** Of the interpreter that is forked for each run: how one has ended. */
   ended?: { run: number; code: number | null; signal: string | null }
+  /** Of the same: the number of a run that cannot be forked. */
+  alone?: number
   /** Comes before `loaded`, mostly once: scripts that the action is to read. */
   files?: string[]
   loaded?: {
@@ -100,6 +102,7 @@ const places = or(list(fields({ line: number, text })), undefined)
 
 const isAnswer = fields({
   ended: or(fields({ run: number, code: or(number, null), signal: or(text, null) }), undefined),
+  alone: or(number, undefined),
   files: or(texts, undefined),
   loaded: or(
     fields({

@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { resolve } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { Failure, messageOf } from '../failure'
-import { readAnswer } from './answer'
+import { type Answer, readAnswer } from './answer'
 import { endedEarly, failureFrom } from './failures'
 import {
   type Child,
@@ -14,6 +14,7 @@ import {
   newNonce,
   type RunningPython,
   spawnPython,
+  startPython,
   type WhyGone,
 } from './interpreter'
 import { readLines, textsOf } from './lines'
@@ -30,6 +31,10 @@ interface Fork {
   prints: PassThrough
   sockets: Socket[]
   leave: (why: WhyGone) => void
+  nonce: string
+  isEnded: boolean
+  /** Where it cannot be forked, it has an interpreter of its own. */
+  alone: RunningPython | undefined
 }
 
 /** An interpreter that has imported what the commands themselves import, and is forked for each run. */
@@ -79,7 +84,8 @@ export class ForkingPython {
     const [nonce, token, run] = [newNonce(), newNonce(), this.#forks.length]
     const [requests, answers, prints] = [new PassThrough(), new PassThrough(), new PassThrough()]
     const gone = new Promise<WhyGone>(leave => {
-      this.#forks.push({ token, requests, answers, prints, sockets: [], leave })
+      const begun = { sockets: [], isEnded: false, alone: undefined }
+      this.#forks.push({ token, nonce, requests, answers, prints, leave, ...begun })
       if (this.#gone) leave(this.#gone)
     })
     this.#listening.then(
@@ -106,7 +112,13 @@ export class ForkingPython {
 
   #kill(run: number): void {
     this.#ask({ kill: run })
-    for (const socket of this.#forks[run]?.sockets ?? []) socket.destroy()
+    const fork = this.#forks[run]
+    if (!fork) return
+    fork.isEnded = true
+    fork.alone?.kill()
+    for (const socket of fork.sockets) socket.destroy()
+    // The interpreter may not have come so far as to hear of it.
+    this.#hasEnded({ run, code: null, signal: 'SIGKILL' })
   }
 
   #ask(request: object): void {
@@ -139,13 +151,27 @@ export class ForkingPython {
   }
 
   #hear(json: string): void {
-    const { ended, failed } = readAnswer(json) ?? {}
+    const { ended, failed, alone } = readAnswer(json) ?? {}
     const telling = { project: undefined, at: undefined, shown: (path: string) => this.#shown(path) }
     const failure = failed && failureFrom(failed, telling)
     if (failure instanceof Failure) this.#leave(() => failure)
-    if (!ended) return
-    const { run, code, signal } = ended
-    setTimeout(() => this.#forks[run]?.leave(at => endedEarly(this.options.python, code, signal, at)), lastWords)
+    if (alone !== undefined) this.#startAlone(this.#forks[alone])
+    if (ended && !this.#forks[ended.run]?.alone) this.#hasEnded(ended)
+  }
+
+  #hasEnded({ run, code, signal }: NonNullable<Answer['ended']>): void {
+    const leave = () => this.#forks[run]?.leave(at => endedEarly(this.options.python, code, signal, at))
+    setTimeout(leave, lastWords).unref()
+  }
+
+  #startAlone(fork: Fork | undefined): void {
+    if (!fork || fork.isEnded || fork.alone) return
+    const python = startPython(this.options, fork.nonce)
+    fork.alone = python
+    fork.requests.pipe(python.requests)
+    python.answers.pipe(fork.answers)
+    for (const stream of python.prints) stream.pipe(fork.prints)
+    void python.gone.then(fork.leave)
   }
 
   #leave(why: WhyGone): void {

@@ -141,8 +141,7 @@ export function end(child: Child): void {
 export const newNonce = () => randomBytes(12).toString('hex')
 
 /** An interpreter for one run. */
-export function startPython(options: InterpreterOptions): RunningPython {
-  const nonce = newNonce()
+export function startPython(options: InterpreterOptions, nonce = newNonce()): RunningPython {
   const child = spawnPython(options)
   child.stdin.write(greeting(options, nonce, {}))
   return {

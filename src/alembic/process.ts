@@ -26,6 +26,9 @@ export interface ProjectOptions {
 /** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
 const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000]
 
+/** How long Python may take to end by itself, in milliseconds. */
+const farewell = 2_000
+
 /** Everything that other streams have by now is read. */
 async function arrived(): Promise<void> {
   for (let turn = 0; turn < 3; turn++) await setImmediate()
@@ -39,6 +42,7 @@ export class PythonProcess {
   #wake: (() => void) | undefined
   /** Why no further answer will come. */
   #gone: Failure | undefined
+  readonly #first = Promise.withResolvers<void>()
   /** The script that is at work. */
   #at: AtWork | undefined
   /** Once it is loaded: failures are told in its words. */
@@ -81,6 +85,11 @@ export class PythonProcess {
     })
   }
 
+  /** Resolves with the first answer, or when none will come any more. */
+  get hasBegun(): Promise<void> {
+    return this.#first.promise
+  }
+
   /** Whether a failure is that Python has gone. */
   hasGone(error: unknown): error is Failure {
     return this.#gone !== undefined && error === this.#gone
@@ -89,6 +98,13 @@ export class PythonProcess {
   /** Ends Python and everything that it started. */
   kill(): void {
     this.python.kill()
+  }
+
+  /** Lets Python end as it does by itself, so that what it has taken until then is given back; `kill` where it does not. */
+  async finish(): Promise<void> {
+    this.send({ end: true })
+    await Promise.race([this.python.gone, new Promise(resolve => setTimeout(resolve, farewell).unref())])
+    this.kill()
   }
 
   /** Sends a request. */
@@ -152,8 +168,10 @@ export class PythonProcess {
     const isTooLong = size > bytes.length || this.#answered > mostInAll
     const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.python.nonce.length))
     if (answer?.at !== undefined) this.#at = answer.at === null ? undefined : this.#scriptAt(answer.at)
-    else if (answer) this.#answers.push(answer)
-    else this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers')
+    else if (answer) {
+      this.#answers.push(answer)
+      this.#first.resolve()
+    } else this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers')
     this.#wake?.()
   }
 
@@ -173,6 +191,7 @@ export class PythonProcess {
   /** Returns why it is that no answer will come: what was the reason first. */
   #leave(failure: Failure): Failure {
     this.#gone ??= failure
+    this.#first.resolve()
     this.#wake?.()
     return this.#gone
   }

@@ -63,6 +63,16 @@ export abstract class PythonRun {
     this.process.kill()
   }
 
+  /** Lets Python end as it does by itself, with what the app does then. */
+  async finish(): Promise<void> {
+    await this.process.finish()
+  }
+
+  /** Resolves when the app is imported, or is not. */
+  get hasImported(): Promise<void> {
+    return this.process.hasBegun
+  }
+
   protected numbersOf(ids: Set<string>): number[] {
     return [...this.#numbers].flatMap(([id, number]) => (ids.has(id) ? [number] : []))
   }

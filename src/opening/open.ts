@@ -20,5 +20,5 @@ export async function open(step: Step): Promise<Opened> {
   const trusted = await checkTrust(step)
   // Python takes longest to start, so it goes first; everything else is done while the app imports.
   const python = step.inputs.planFile ? undefined : new Python(step, trusted)
-  return { stage: 'opened', ...step, python, targets: await openTargets(step) }
+  return { ...step, stage: 'opened', python, targets: await openTargets(step) }
 }

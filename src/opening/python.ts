@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { DryRun } from '../alembic/dry-run'
 import { childEnvironment, environmentOutside } from '../alembic/environment'
 import { ForkingPython } from '../alembic/forking'
@@ -12,6 +13,9 @@ import { Failure } from '../failure'
 import { PrintOut } from '../log'
 import { onlyBind, type Step } from './surroundings'
 import type { Watched } from './trust'
+
+/** How long a run may wait for what another one beside it has taken, such as a lock, in milliseconds. */
+const patience = 1_500
 
 /** A run of the user's Python, and what it prints until somebody shows that. */
 export interface Printing<Run extends PythonRun> {
@@ -33,6 +37,10 @@ export class Python {
   #dryRun: Printing<DryRun>
   /** Migrates; started ahead of its use. */
   #onlineRun: Printing<OnlineRun> | undefined
+  /** Has migrated in the last try. */
+  #lastRun: Printing<OnlineRun> | undefined
+  /** What the interpreter that is forked and the wrapper command print themselves. */
+  readonly #printed = new PrintOut()
 
   constructor(
     private readonly step: Step,
@@ -40,14 +48,16 @@ export class Python {
     readonly trusted: Watched | undefined,
   ) {
     const { inputs, surroundings } = step
-    const printed = new PrintOut()
     this.#options = optionsOf(step, trusted)
     if (process.platform === 'linux') {
-      const forking = new ForkingPython(this.#options, text => printed.add(text))
-      surroundings.atEnd.defer(() => forking.end())
+      const forking = new ForkingPython(this.#options, text => this.#printed.add(text))
+      surroundings.atEnd.defer(async () => {
+        await forking.end()
+        this.#printed.show(surroundings.log, 'Output of Python')
+      })
       this.#forking = forking
     }
-    this.#dryRun = this.#startDry(printed)
+    this.#dryRun = this.#startDry()
     // Where every file is checked, what a run writes itself is known to those that begin behind it.
     if (inputs.mode !== 'preview' && !trusted) this.#onlineRun = this.#start(OnlineRun, { twice: false })
     this.reader = new Reader(this.#options)
@@ -56,18 +66,24 @@ export class Python {
 
   /** Waits until the run that plans has loaded the project. Throws a Failure. */
   async load(read: ReadFiles): Promise<Project> {
+    const ahead = this.#onlineRun?.run
+    const dry = this.#dryRun.run
+    void ahead?.hasImported.then(async () => {
+      if (!(await isSoon(dry.hasImported))) await ahead.finish()
+    })
     try {
-      return await this.#dryRun.run.load(read)
+      return await dry.load(read)
     } catch (error) {
-      if (!this.#onlineRun || !isOfProject(error)) throw error
+      if (!ahead || !isOfProject(error)) throw error
       // It may not stand another one beside it: a port, or a lock.
-      this.#onlineRun.run.kill()
       this.#onlineRun = undefined
-      this.#dryRun.run.kill()
+      await ahead.finish()
+      dry.kill()
       this.#dryRun.printed.forget()
-      this.#dryRun = this.#startDry(new PrintOut())
+      this.#dryRun = this.#startDry()
       return await this.#dryRun.run.load(read)
     } finally {
+      this.#printed.show(this.step.surroundings.log, 'Output of Python')
       this.#dryRun.printed.show(this.step.surroundings.log, 'Output of the app')
     }
   }
@@ -84,11 +100,20 @@ export class Python {
 
   /** The run that migrates, a new one for each try, with the project loaded. Nothing more is planned. Throws a Failure. */
   async loadOnline(read: ReadFiles): Promise<Printing<OnlineRun>> {
-    this.#dryRun.run.kill()
     const ahead = this.#onlineRun
     this.#onlineRun = undefined
-    if (ahead && (await this.#isLoaded(ahead, read))) return ahead
+    const dry = this.#dryRun.run
+    if (ahead && (await isSoon(ahead.run.hasImported)) && (await this.#isLoaded(ahead, read))) {
+      // It goes without a word: what it would clear away is the other one's as well.
+      dry.kill()
+      this.#lastRun = ahead
+      return ahead
+    }
+    ahead?.run.kill()
+    await dry.finish()
+    await this.#lastRun?.run.finish()
     const online = this.#start(OnlineRun, { twice: false })
+    this.#lastRun = online
     await online.run.load(read)
     // What the app prints, the run that plans has shown.
     online.printed.forget()
@@ -102,21 +127,21 @@ export class Python {
       return true
     } catch (error) {
       if (!isOfProject(error)) throw error
-      run.kill()
       return false
     } finally {
       printed.forget()
     }
   }
 
-  #startDry(printed: PrintOut): Printing<DryRun> {
-    return this.#start(DryRun, { twice: this.step.inputs.mode !== 'apply', printed })
+  #startDry(): Printing<DryRun> {
+    return this.#start(DryRun, { twice: this.step.inputs.mode !== 'apply' })
   }
 
   #start<Run extends PythonRun>(
     Purpose: new (...run: ConstructorParameters<typeof PythonRun>) => Run,
-    { twice, printed = new PrintOut() }: { twice: boolean; printed?: PrintOut },
+    { twice }: { twice: boolean },
   ): Printing<Run> {
+    const printed = new PrintOut()
     const { atEnd, log } = this.step.surroundings
     const python = this.#forking?.fork() ?? startPython(this.#options)
     const run = new Purpose(python, { ...this.#options, twice }, line => printed.add(line))
@@ -127,6 +152,10 @@ export class Python {
     return { run, printed }
   }
 }
+
+/** Else it may wait for what another run has. */
+const isSoon = (done: Promise<void>): Promise<boolean> =>
+  Promise.race([done.then(() => true), pause(patience, false, { ref: false })])
 
 const isOfProject = (error: unknown): boolean => error instanceof Failure && error.reason === 'render-failed'
 

@@ -146,6 +146,14 @@ describe('A plan file that does not fit is refused, and the database is untouche
     await expectRefused(await apply(url, 'nowhere.json'), 'The plan file nowhere.json cannot be read', 'invalid-input')
   })
 
+  test('that is not there, and the outputs say where the database is', async () => {
+    url = await createDatabase()
+    await query(url, "CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('a1')")
+    const step = await apply(url, 'nowhere.json')
+    expect(step.outputs, step.log).toMatchObject({ outcome: 'refused', 'prior-head': 'a1', 'new-head': 'a1' })
+    expect(errorOf(step)).toContain('The database is at a1, as before.')
+  })
+
   test('for another database', async () => {
     url = await createDatabase()
     await expectRefused(await apply(url, planFile), 'The plan file is for the database t_')

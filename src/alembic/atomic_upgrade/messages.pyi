@@ -110,6 +110,7 @@ Request = TypedDict(
         "plan": Plan,
         "run": Run,
         "go": Literal[True],
+        "end": Literal[True],
     },
     total=False,
 )
@@ -233,6 +234,8 @@ class Answer(TypedDict, total=False):
     """One line of the driver's."""
 
     ended: Ended
+    # The number of a run that cannot be forked.
+    alone: int
     at: str | None
     files: list[str]
     loaded: Loaded
