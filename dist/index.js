@@ -27586,6 +27586,7 @@ const line = or(number, null);
 const places = or(answer_list(fields({ line: number, text: answer_text })), undefined);
 const isAnswer = fields({
     ended: or(fields({ run: number, code: or(number, null), signal: or(answer_text, null) }), undefined),
+    alone: or(number, undefined),
     files: or(texts, undefined),
     loaded: or(fields({
         revisions: answer_list(fields({
@@ -27701,6 +27702,8 @@ function lines_textsOf({ bytes, size }) {
 
 /** The most bytes of one answer, and of all that come without being asked for again; the driver keeps to less (dry_run.py). */
 const [mostAtOnce, mostInAll] = [100_000_000, 200_000_000];
+/** How long Python may take to end by itself, in milliseconds. */
+const farewell = 2_000;
 /** Everything that other streams have by now is read. */
 async function arrived() {
     for (let turn = 0; turn < 3; turn++)
@@ -27717,6 +27720,7 @@ class PythonProcess {
     #wake;
     /** Why no further answer will come. */
     #gone;
+    #first = Promise.withResolvers();
     /** The script that is at work. */
     #at;
     /** Once it is loaded: failures are told in its words. */
@@ -27749,6 +27753,10 @@ class PythonProcess {
             },
         });
     }
+    /** Resolves with the first answer, or when none will come any more. */
+    get hasBegun() {
+        return this.#first.promise;
+    }
     /** Whether a failure is that Python has gone. */
     hasGone(error) {
         return this.#gone !== undefined && error === this.#gone;
@@ -27756,6 +27764,12 @@ class PythonProcess {
     /** Ends Python and everything that it started. */
     kill() {
         this.python.kill();
+    }
+    /** Lets Python end as it does by itself, so that what it has taken until then is given back; `kill` where it does not. */
+    async finish() {
+        this.send({ end: true });
+        await Promise.race([this.python.gone, new Promise(resolve => setTimeout(resolve, farewell).unref())]);
+        this.kill();
     }
     /** Sends a request. */
     send(request) {
@@ -27817,8 +27831,10 @@ class PythonProcess {
         const answer = isTooLong ? undefined : readAnswer(bytes.toString('utf8', this.python.nonce.length));
         if (answer?.at !== undefined)
             this.#at = answer.at === null ? undefined : this.#scriptAt(answer.at);
-        else if (answer)
+        else if (answer) {
             this.#answers.push(answer);
+            this.#first.resolve();
+        }
         else
             this.#distrust(isTooLong ? 'is longer than any answer' : 'is none of the driver’s answers');
         this.#wake?.();
@@ -27836,6 +27852,7 @@ class PythonProcess {
     /** Returns why it is that no answer will come: what was the reason first. */
     #leave(failure) {
         this.#gone ??= failure;
+        this.#first.resolve();
         this.#wake?.();
         return this.#gone;
     }
@@ -27899,6 +27916,14 @@ class PythonRun {
     /** Ends Python and everything that it started. */
     kill() {
         this.process.kill();
+    }
+    /** Lets Python end as it does by itself, with what the app does then. */
+    async finish() {
+        await this.process.finish();
+    }
+    /** Resolves when the app is imported, or is not. */
+    get hasImported() {
+        return this.process.hasBegun;
     }
     numbersOf(ids) {
         return [...this.#numbers].flatMap(([id, number]) => (ids.has(id) ? [number] : []));
@@ -28143,8 +28168,7 @@ function interpreter_end(child) {
 /** Nobody can guess it. */
 const newNonce = () => (0,external_node_crypto_.randomBytes)(12).toString('hex');
 /** An interpreter for one run. */
-function startPython(options) {
-    const nonce = newNonce();
+function startPython(options, nonce = newNonce()) {
     const child = spawnPython(options);
     child.stdin.write(greeting(options, nonce, {}));
     return {
@@ -28209,7 +28233,8 @@ class ForkingPython {
         const [nonce, token, run] = [newNonce(), newNonce(), this.#forks.length];
         const [requests, answers, prints] = [new external_node_stream_.PassThrough(), new external_node_stream_.PassThrough(), new external_node_stream_.PassThrough()];
         const gone = new Promise(leave => {
-            this.#forks.push({ token, requests, answers, prints, sockets: [], leave });
+            const begun = { sockets: [], isEnded: false, alone: undefined };
+            this.#forks.push({ token, nonce, requests, answers, prints, leave, ...begun });
             if (this.#gone)
                 leave(this.#gone);
         });
@@ -28232,8 +28257,15 @@ class ForkingPython {
     }
     #kill(run) {
         this.#ask({ kill: run });
-        for (const socket of this.#forks[run]?.sockets ?? [])
+        const fork = this.#forks[run];
+        if (!fork)
+            return;
+        fork.isEnded = true;
+        fork.alone?.kill();
+        for (const socket of fork.sockets)
             socket.destroy();
+        // The interpreter may not have come so far as to hear of it.
+        this.#hasEnded({ run, code: null, signal: 'SIGKILL' });
     }
     #ask(request) {
         if (this.#child.stdin.writable)
@@ -28266,15 +28298,30 @@ class ForkingPython {
             fork.requests.pipe(socket);
     }
     #hear(json) {
-        const { ended, failed } = readAnswer(json) ?? {};
+        const { ended, failed, alone } = readAnswer(json) ?? {};
         const telling = { project: undefined, at: undefined, shown: (path) => this.#shown(path) };
         const failure = failed && failures_failureFrom(failed, telling);
         if (failure instanceof Failure)
             this.#leave(() => failure);
-        if (!ended)
+        if (alone !== undefined)
+            this.#startAlone(this.#forks[alone]);
+        if (ended && !this.#forks[ended.run]?.alone)
+            this.#hasEnded(ended);
+    }
+    #hasEnded({ run, code, signal }) {
+        const leave = () => this.#forks[run]?.leave(at => endedEarly(this.options.python, code, signal, at));
+        setTimeout(leave, lastWords).unref();
+    }
+    #startAlone(fork) {
+        if (!fork || fork.isEnded || fork.alone)
             return;
-        const { run, code, signal } = ended;
-        setTimeout(() => this.#forks[run]?.leave(at => endedEarly(this.options.python, code, signal, at)), lastWords);
+        const python = startPython(this.options, fork.nonce);
+        fork.alone = python;
+        fork.requests.pipe(python.requests);
+        python.answers.pipe(fork.answers);
+        for (const stream of python.prints)
+            stream.pipe(fork.prints);
+        void python.gone.then(fork.leave);
     }
     #leave(why) {
         this.#gone ??= why;
@@ -28428,6 +28475,9 @@ const asNames = (value) => typeof value === 'string' ? [value] : [...(value ?? [
 
 
 
+
+/** How long a run may wait for what another one beside it has taken, such as a lock, in milliseconds. */
+const python_patience = 1_500;
 /**
  * The user's Python: a run for each purpose in a process of its own, started ahead where it will be needed, since imports
  * take longest of all. All end with the step.
@@ -28444,20 +28494,26 @@ class Python {
     #dryRun;
     /** Migrates; started ahead of its use. */
     #onlineRun;
+    /** Has migrated in the last try. */
+    #lastRun;
+    /** What the interpreter that is forked and the wrapper command print themselves. */
+    #printed = new PrintOut();
     constructor(step, 
     /** What may be loaded from the checkout; undefined where that is not asked. */
     trusted) {
         this.step = step;
         this.trusted = trusted;
         const { inputs, surroundings } = step;
-        const printed = new PrintOut();
         this.#options = optionsOf(step, trusted);
         if (process.platform === 'linux') {
-            const forking = new ForkingPython(this.#options, text => printed.add(text));
-            surroundings.atEnd.defer(() => forking.end());
+            const forking = new ForkingPython(this.#options, text => this.#printed.add(text));
+            surroundings.atEnd.defer(async () => {
+                await forking.end();
+                this.#printed.show(surroundings.log, 'Output of Python');
+            });
             this.#forking = forking;
         }
-        this.#dryRun = this.#startDry(printed);
+        this.#dryRun = this.#startDry();
         // Where every file is checked, what a run writes itself is known to those that begin behind it.
         if (inputs.mode !== 'preview' && !trusted)
             this.#onlineRun = this.#start(OnlineRun, { twice: false });
@@ -28466,21 +28522,28 @@ class Python {
     }
     /** Waits until the run that plans has loaded the project. Throws a Failure. */
     async load(read) {
+        const ahead = this.#onlineRun?.run;
+        const dry = this.#dryRun.run;
+        void ahead?.hasImported.then(async () => {
+            if (!(await isSoon(dry.hasImported)))
+                await ahead.finish();
+        });
         try {
-            return await this.#dryRun.run.load(read);
+            return await dry.load(read);
         }
         catch (error) {
-            if (!this.#onlineRun || !isOfProject(error))
+            if (!ahead || !isOfProject(error))
                 throw error;
             // It may not stand another one beside it: a port, or a lock.
-            this.#onlineRun.run.kill();
             this.#onlineRun = undefined;
-            this.#dryRun.run.kill();
+            await ahead.finish();
+            dry.kill();
             this.#dryRun.printed.forget();
-            this.#dryRun = this.#startDry(new PrintOut());
+            this.#dryRun = this.#startDry();
             return await this.#dryRun.run.load(read);
         }
         finally {
+            this.#printed.show(this.step.surroundings.log, 'Output of Python');
             this.#dryRun.printed.show(this.step.surroundings.log, 'Output of the app');
         }
     }
@@ -28496,12 +28559,20 @@ class Python {
     }
     /** The run that migrates, a new one for each try, with the project loaded. Nothing more is planned. Throws a Failure. */
     async loadOnline(read) {
-        this.#dryRun.run.kill();
         const ahead = this.#onlineRun;
         this.#onlineRun = undefined;
-        if (ahead && (await this.#isLoaded(ahead, read)))
+        const dry = this.#dryRun.run;
+        if (ahead && (await isSoon(ahead.run.hasImported)) && (await this.#isLoaded(ahead, read))) {
+            // It goes without a word: what it would clear away is the other one's as well.
+            dry.kill();
+            this.#lastRun = ahead;
             return ahead;
+        }
+        ahead?.run.kill();
+        await dry.finish();
+        await this.#lastRun?.run.finish();
         const online = this.#start(OnlineRun, { twice: false });
+        this.#lastRun = online;
         await online.run.load(read);
         // What the app prints, the run that plans has shown.
         online.printed.forget();
@@ -28516,17 +28587,17 @@ class Python {
         catch (error) {
             if (!isOfProject(error))
                 throw error;
-            run.kill();
             return false;
         }
         finally {
             printed.forget();
         }
     }
-    #startDry(printed) {
-        return this.#start(DryRun, { twice: this.step.inputs.mode !== 'apply', printed });
+    #startDry() {
+        return this.#start(DryRun, { twice: this.step.inputs.mode !== 'apply' });
     }
-    #start(Purpose, { twice, printed = new PrintOut() }) {
+    #start(Purpose, { twice }) {
+        const printed = new PrintOut();
         const { atEnd, log } = this.step.surroundings;
         const python = this.#forking?.fork() ?? startPython(this.#options);
         const run = new Purpose(python, { ...this.#options, twice }, line => printed.add(line));
@@ -28537,6 +28608,8 @@ class Python {
         return { run, printed };
     }
 }
+/** Else it may wait for what another run has. */
+const isSoon = (done) => Promise.race([done.then(() => true), (0,promises_namespaceObject.setTimeout)(python_patience, false, { ref: false })]);
 const isOfProject = (error) => error instanceof Failure && error.reason === 'render-failed';
 function optionsOf({ inputs, surroundings }, trusted) {
     const { databases, githubToken: token, planKey } = inputs;
@@ -29279,7 +29352,7 @@ async function open_open(step) {
     const trusted = await checkTrust(step);
     // Python takes longest to start, so it goes first; everything else is done while the app imports.
     const python = step.inputs.planFile ? undefined : new Python(step, trusted);
-    return { stage: 'opened', ...step, python, targets: await openTargets(step) };
+    return { ...step, stage: 'opened', python, targets: await openTargets(step) };
 }
 
 ;// CONCATENATED MODULE: ./src/report/hidden.ts

@@ -11,7 +11,7 @@ import gc
 import os
 import select
 import signal
-import socket
+from _socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, socket
 
 from atomic_upgrade.channel import channel
 from atomic_upgrade.lifeline import end_with
@@ -19,7 +19,6 @@ from atomic_upgrade.lifeline import end_with
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
 
 def preload(with_flask: bool) -> None:
@@ -65,7 +64,12 @@ class Forks:
 
     def fork(self, run: int, port: int, token: str, nonce: str) -> bool:
         """True in the fork, which then talks to the action on its own."""
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            # No more processes are allowed.
+            channel.send(alone=run)
+            return False
         with contextlib.suppress(OSError):
             # A process group of its own, so that whatever the app forks ends with it.
             os.setpgid(pid, pid)
@@ -73,11 +77,16 @@ class Forks:
             self.runs[pid] = run
             return False
         end_with(channel.input)
-        prints = dial(port, token + " prints\n")
+        try:
+            prints, answers = (dial(port, "%s %s\n" % (token, purpose)) for purpose in ("prints", "answers"))
+        except OSError:
+            # A container's loopback, or a sandbox's, is not the action's.
+            channel.send(alone=run)
+            os._exit(0)
         os.dup2(prints, 1)
         os.dup2(prints, 2)
         os.close(prints)
-        channel.move(dial(port, token + " answers\n"))
+        channel.move(answers)
         channel.nonce = nonce
         return True
 
@@ -104,15 +113,17 @@ class Forks:
 
 
 def dial(port: int, greeting: str) -> int:
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # The class below the one that a sitecustomize may have patched, or given a timeout.
+    connection = socket(AF_INET, SOCK_STREAM)
+    connection.settimeout(None)
+    connection.connect(("127.0.0.1", port))
+    connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     connection.sendall(greeting.encode())
-    os.set_inheritable(connection.fileno(), False)
     return connection.detach()
 
 
-def serve(with_flask: bool, run: Callable[[], None]) -> NoReturn:
-    """`run` is called in each fork."""
+def serve(with_flask: bool, run: Callable[[], None]) -> None:
+    """`run` is called in each fork, which then ends as Python does: it gives back what the app has taken."""
     # Imports make much and leave next to nothing behind; what stays is shared with the forks.
     gc.disable()
     preload(with_flask)
@@ -120,4 +131,3 @@ def serve(with_flask: bool, run: Callable[[], None]) -> NoReturn:
     gc.enable()
     Forks().serve()
     run()
-    os._exit(0)

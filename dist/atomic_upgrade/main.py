@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Plan,
         PlannedBatch,
         RenderedBatch,
+        Request,
         ToldScript,
         Twice,
     )
@@ -131,7 +132,7 @@ def main(here: list[str]) -> None:
 
 
 def run_project() -> None:
-    """One run of the project, which ends with the action's last request, or with the action."""
+    """One run of the project, which ends when the action says so, or with the action."""
     request = channel.receive()["load"]
     project: Project | None = None
     twin: Twin | None = None
@@ -146,12 +147,14 @@ def run_project() -> None:
 
     answer(loading)
     while project is not None:
-        twin = answer_next(project, twin)
+        asked = channel.receive()
+        if "end" in asked:
+            return
+        twin = answer_next(asked, project, twin)
 
 
-def answer_next(project: Project, twin: Twin | None) -> Twin | None:
-    """Waits for the action's next request. Returns the other process until that has been asked."""
-    asked = channel.receive()
+def answer_next(asked: Request, project: Project, twin: Twin | None) -> Twin | None:
+    """Returns the other process until that has been asked."""
     if "resolve" in asked:
         answer(lambda: {"resolved": resolve(project.graph, asked["resolve"])})
         return twin
